@@ -1,0 +1,42 @@
+# Two commands a newcomer types: `make demo` and `make test`. Each installs what it needs, once.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: setup demo test test-slow test-gpu check format bench clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fairway needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+setup: $(INSTALLED)  ## everything a newcomer needs, once
+
+demo: setup  ## text to a proven score, in minutes, on two cores
+	$(BIN)/fairway demo
+
+test: setup  ## what must stay true
+	$(BIN)/pytest -q -n 2 -m "not slow and not gpu"
+
+test-slow: setup  ## what takes longer than five seconds to show
+	$(BIN)/pytest -q -m "slow and not gpu"
+
+test-gpu: setup  ## kernels against their plain twins; needs one GPU
+	$(BIN)/pytest -q -m gpu
+
+check: setup  ## exactly what CI runs; the cheapest step first
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(MAKE) --no-print-directory test
+
+format: setup  ## let the tools decide about commas
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## numbers to look at; never fails, never gates
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv runs

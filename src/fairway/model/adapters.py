@@ -1,0 +1,81 @@
+"""Low-rank additions to the model's projections, one set per row of the batch.
+
+They enter through the one forward pass: each projection asks for its addition by name, so nothing
+a block does can be forgotten in a second copy of it. How they learn is `evaluate`'s business.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Target = Literal["query", "key", "value", "output", "mlp", "head"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """LoRA (arXiv:2106.09685) as test-time training uses it (#77, #1530)."""
+
+    rank: int = 8
+    alpha: float = 8.0  # the addition is scaled by alpha / rank
+    targets: tuple[Target, ...] = ("query", "value", "head")
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.targets) - set(TARGETS))
+        if unknown:
+            raise ValueError(
+                f"no adapter can sit on {', '.join(unknown)}; targets are {', '.join(TARGETS)}"
+            )
+        if self.rank < 1:
+            raise ValueError(f"rank={self.rank}: an adapter needs a rank of at least 1")
+        if not self.targets:
+            raise ValueError(f"no targets: name at least one of {', '.join(TARGETS)}")
+
+
+class Adapters(nn.Module):
+    """delta(x) = (alpha / rank) * B A x for every (target, slot), with own A and B for each row.
+
+    dims   input and output width of each target, as `GPT.adapter_dims` gives them
+    slots  number of blocks that run (every pass of a looped block has its own adapters)
+    """
+
+    def __init__(
+        self, config: AdapterConfig, dims: dict[Target, tuple[int, int]], slots: int, rows: int
+    ) -> None:
+        super().__init__()
+        self.scale = config.alpha / config.rank
+        self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
+        for target in config.targets:
+            width_in, width_out = dims[target]
+            for slot in range(1 if target == "head" else slots):
+                key = f"{target}_{slot}"
+                self.down[key] = nn.Parameter(torch.empty(rows, config.rank, width_in))
+                self.up[key] = nn.Parameter(torch.zeros(rows, width_out, config.rank))
+        self.reset(warm=False)
+
+    @torch.no_grad()
+    def reset(self, *, warm: bool, generator: torch.Generator | None = None) -> None:
+        """Make every addition zero again; `warm` keeps A, as learned so far (#1530)."""
+        for up in self.up.values():
+            up.zero_()
+        if not warm:
+            for down in self.down.values():
+                bound = 1 / math.sqrt(down.size(-1))
+                down.uniform_(-bound, bound, generator=generator)
+
+    def delta(self, target: Target, slot: int, x: Tensor) -> Tensor | None:
+        """(B, T, in) -> (B, T, out) addition, or None where this target has no adapter."""
+        key = f"{target}_{slot}"
+        if key not in self.down:
+            return None
+        low = torch.bmm(x, self.down[key].to(x.dtype).transpose(1, 2))
+        return torch.bmm(low, self.up[key].to(x.dtype).transpose(1, 2) * self.scale)
+
+
+def add_delta(y: Tensor, adapters: Adapters | None, target: Target, slot: int, x: Tensor) -> Tensor:
+    """y plus what the adapter of (target, slot) makes of x; y itself when there is none."""
+    delta = None if adapters is None else adapters.delta(target, slot, x)
+    return y if delta is None else y + delta

@@ -1,0 +1,154 @@
+"""Causal self-attention with every refinement of the lineage, each one optional.
+
+Grouped queries, normalized queries and keys with a learned gain, partial rotary positions,
+exclusive self-attention, head gates, value embeddings, attention within documents, cached keys.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairway.model.adapters import Adapters, add_delta
+from fairway.model.cache import Cache
+from fairway.model.linear import Linear
+from fairway.runtime.kernels import attend, rms_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """A sigmoid gate per head, driven by the first `window` channels (#1787)."""
+
+    window: int = 12
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """Shape of one causal self-attention layer."""
+
+    num_heads: int
+    num_kv_heads: int  # fewer than num_heads is grouped-query attention
+    rope_dims: int | None = None  # leading channels that rotate (#315); None: all of them
+    rope_base: float = 10_000.0
+    qk_gain: float = 1.5  # initial multiplier of each head's queries
+    exclusive_layers: int = 0  # the last n layers drop each output's part along its own value
+    gate: GateConfig | None = None
+    within_documents: bool = False  # no attention across a BOS
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} is not a multiple of num_kv_heads="
+                f"{self.num_kv_heads}; every KV head must serve the same number of query heads"
+            )
+        if self.rope_dims is not None and self.rope_dims % 2:
+            raise ValueError(f"rope_dims={self.rope_dims} is odd; channels rotate in pairs")
+
+
+def rope_table(
+    num_positions: int, dims: int, base: float, train_context: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """cos and sin, each (num_positions, dims / 2), for rotary positions (arXiv:2104.09864).
+
+    Past the training length the base grows (NTK scaling), so that the slowest channels turn no
+    further than they did in training. The angles depend on num_positions then: encoder and decoder
+    must ask for the same number.
+    """
+    if num_positions > train_context and dims > 2:
+        base = base * (num_positions / train_context) ** (dims / (dims - 2))
+    frequency = base ** -(torch.arange(0, dims, 2, dtype=torch.float32) / dims)
+    angle = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequency)
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the leading 2 * cos.size(-1) channels of x (B, T, H, K) by cos, sin (T, dims / 2)."""
+    half = cos.size(-1)
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    cos, sin = cos[:, None], sin[:, None]
+    turned = (first * cos + second * sin, second * cos - first * sin)
+    return torch.cat((*turned, rest) if rest.size(-1) else turned, dim=-1)
+
+
+def exclude_self(y: Tensor, values: Tensor) -> Tensor:
+    """Remove from each head's output its component along the token's own value (#265).
+
+    y (B, T, H, K), values (B, T, Hkv, K) -> (B, T, H, K). At a document's first position attention
+    sees only that value, so the output is zero there, not undefined.
+    """
+    grouped = y.unflatten(2, (values.size(2), -1))  # (B, T, Hkv, H / Hkv, K)
+    direction = F.normalize(values, dim=-1).unsqueeze(3)
+    along = (grouped * direction).sum(-1, keepdim=True)
+    return (grouped - along * direction).flatten(2, 3)
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, model_dim: int, config: AttentionConfig, *, exclusive: bool) -> None:
+        super().__init__()
+        if model_dim % config.num_heads:
+            raise ValueError(
+                f"model_dim={model_dim} is not a multiple of num_heads={config.num_heads}"
+            )
+        self.num_heads, self.num_kv_heads = config.num_heads, config.num_kv_heads
+        self.head_dim = model_dim // config.num_heads
+        self.exclusive = exclusive
+        kv_dim = self.num_kv_heads * self.head_dim
+        self.query = Linear(model_dim, model_dim)
+        self.key = Linear(model_dim, kv_dim)
+        self.value = Linear(model_dim, kv_dim)
+        self.output = Linear(model_dim, model_dim)
+        self.gain = nn.Parameter(torch.full((self.num_heads,), config.qk_gain))
+        if config.gate is not None:
+            self.gate = nn.Parameter(torch.zeros(self.num_heads, config.gate.window))
+            self.gate_scale = config.gate.scale
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        *,
+        start: int = 0,
+        mask: Tensor | None = None,
+        value_embedding: Tensor | None = None,
+        output_scale: Tensor | None = None,
+        cache: Cache | None = None,
+        slot: int = 0,
+        adapters: Adapters | None = None,
+    ) -> Tensor:
+        """Attention output (B, T - start, D) of the positions from `start` on, for x (B, T, D).
+
+        rope             tables of at least (positions so far + T) rows
+        mask             (B, T, S) True where a query may look, or None: all of its past
+        value_embedding  (B, T, Hkv * K) added to the values
+        """
+        past = 0 if cache is None else cache.length
+        cos, sin = (table[past : past + x.size(1)] for table in rope)
+        late = x[:, start:]
+
+        q = add_delta(self.query(late), adapters, "query", slot, late)
+        k = add_delta(self.key(x), adapters, "key", slot, x)
+        v = add_delta(self.value(x), adapters, "value", slot, x)
+        if value_embedding is not None:
+            v = v + value_embedding
+        q = rms_norm(q.unflatten(-1, (self.num_heads, -1)))  # (B, T - start, H, K)
+        k = rms_norm(k.unflatten(-1, (self.num_kv_heads, -1)))  # (B, T, Hkv, K)
+        v = v.unflatten(-1, (self.num_kv_heads, -1))
+        q = rotate(q, cos[start:], sin[start:]) * self.gain.to(q.dtype)[:, None]
+        k = rotate(k, cos, sin)
+
+        keys, values = k.transpose(1, 2), v.transpose(1, 2)  # (B, Hkv, T, K)
+        if cache is not None:
+            keys, values = cache.extend(slot, keys, values)
+        y = attend(q.transpose(1, 2), keys, values, mask).transpose(1, 2)  # (B, T - start, H, K)
+        if self.exclusive:
+            y = exclude_self(y, v[:, start:])
+        if hasattr(self, "gate"):
+            gate = self.gate.to(x.dtype)
+            y = y * torch.sigmoid(self.gate_scale * F.linear(late[..., : gate.size(1)], gate))[
+                ..., None
+            ]
+        y = self.output(y.flatten(2), output_scale)
+        # "output" adapters bypass attention: they read the block's input (#1530).
+        return add_delta(y, adapters, "output", slot, late)

@@ -1,0 +1,399 @@
+"""The one forward pass: ids to logits, for training, scoring, test-time training and decoding.
+
+Config, block, model, in that order. Optional parts are modules that exist or do not. What a block
+attends with is in `attention.py`, what enters the first block in `embedding.py`.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fairway.model.adapters import Adapters, Target, add_delta
+from fairway.model.attention import AttentionConfig, CausalSelfAttention, rope_table
+from fairway.model.cache import Cache
+from fairway.model.embedding import EmbeddingConfig, NgramTable, SmearV1, SmearV2, ValueEmbedding
+from fairway.model.linear import Linear
+from fairway.model.plan import DepthPlan, Loop, depth_plan
+from fairway.runtime.kernels import leaky_relu_squared, rms_norm, softcapped_cross_entropy
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpConfig:
+    ratio: float = 4.0  # hidden width over model width
+    activation: Literal["leaky_relu_squared", "swiglu"] = "leaky_relu_squared"
+    slope: float = 0.0  # of the negative side; 0 is the squared ReLU of the launch baseline
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipConfig:
+    """Outputs of the first half, added to the mirrored layers of the second (U-Net)."""
+
+    gated: bool = False  # sigmoid gates between skip and stream (#1089, #1394)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """Attention and MLP side by side from layer `start` on.
+
+    shared  both read the block's input (GPT-J; #1412, #1493)
+    lanes   each has its own stream, with learned routing between them (#1529, #1855)
+    """
+
+    start: int
+    form: Literal["shared", "lanes"] = "shared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    vocab_size: int
+    model_dim: int
+    num_layers: int
+    attention: AttentionConfig
+    mlp: MlpConfig = field(default_factory=MlpConfig)
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    train_context: int = 1024  # rotary angles are stretched past it
+    skips: SkipConfig | None = None
+    loop: Loop | None = None
+    parallel: ParallelConfig | None = None
+    residual_mix: bool = True  # each block reads a learned mix of the stream and the first input
+    layer_scale: bool = False  # layer n reads its input damped by 1/sqrt(n + 1) (#315)
+    logit_softcap: float | None = 30.0
+    tied: bool = True  # the head is the embedding
+    init: Literal["orthogonal", "uniform"] = "orthogonal"
+    bos_id: int = 1
+    extra_heads: int = 0  # multi-token prediction in training (#390); never shipped
+    extra_heads_weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        head_dim = self.model_dim // self.attention.num_heads
+        if head_dim % 2:
+            raise ValueError(f"head width {head_dim} is odd; rotary channels come in pairs")
+        if (self.attention.rope_dims or 0) > head_dim:
+            raise ValueError(f"rope_dims={self.attention.rope_dims} exceeds head width {head_dim}")
+        if self.attention.exclusive_layers > self.num_layers:
+            raise ValueError(
+                f"exclusive_layers={self.attention.exclusive_layers} of {self.num_layers} layers"
+            )
+        if self.loop is not None and self.loop.last >= self.num_layers:
+            raise ValueError(f"loop ends at layer {self.loop.last} of {self.num_layers}")
+        value = self.embedding.value
+        if value is not None and not all(0 <= n < self.num_layers for n in value.layers):
+            raise ValueError(f"value embedding in layers {value.layers} of {self.num_layers}")
+        if self.logit_softcap is not None and self.logit_softcap <= 0:
+            raise ValueError(f"logit_softcap={self.logit_softcap}; use None for no cap")
+
+
+class MLP(nn.Module):
+    def __init__(self, model_dim: int, config: MlpConfig) -> None:
+        super().__init__()
+        hidden = int(config.ratio * model_dim)
+        self.slope = config.slope
+        self.up = Linear(model_dim, hidden)
+        self.gate = Linear(model_dim, hidden) if config.activation == "swiglu" else None
+        self.down = Linear(hidden, model_dim)
+
+    def forward(self, x: Tensor, output_scale: Tensor) -> Tensor:
+        hidden = self.up(x)
+        if self.gate is None:
+            hidden = leaky_relu_squared(hidden, self.slope)
+        else:
+            hidden = hidden * nn.functional.silu(self.gate(x))
+        return self.down(hidden, output_scale)
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        dim = config.model_dim
+        exclusive = layer >= config.num_layers - config.attention.exclusive_layers
+        self.attention = CausalSelfAttention(dim, config.attention, exclusive=exclusive)
+        self.mlp = MLP(dim, config.mlp)
+        self.attention_scale = nn.Parameter(torch.ones(dim))
+        self.mlp_scale = nn.Parameter(torch.ones(dim))
+        if config.residual_mix:
+            self.residual_mix = nn.Parameter(torch.stack((torch.ones(dim), torch.zeros(dim))))
+        # Late blocks refine rather than rewrite: they read a damped copy of the stream.
+        self.read_scale = (layer + 1) ** -0.5 if config.layer_scale else 1.0
+        parallel = config.parallel is not None and layer >= config.parallel.start
+        self.form = config.parallel.form if config.parallel is not None and parallel else "serial"
+        if self.form == "lanes":
+            self.carry = nn.Parameter(torch.full((2,), 1.1))  # of the attention and the MLP lane
+            self.route = nn.Parameter(torch.ones(2, 2))  # [from attention, from MLP][to lane]
+
+    def read(self, x: Tensor) -> Tensor:
+        x = rms_norm(x)
+        return x if self.read_scale == 1.0 else x * self.read_scale
+
+    def mix(self, x: Tensor, first: Tensor) -> Tensor:
+        if not hasattr(self, "residual_mix"):
+            return x
+        mix = self.residual_mix.to(x.dtype)
+        return torch.addcmul(mix[1] * first, mix[0], x)
+
+    def run_mlp(self, x: Tensor, slot: int, adapters: Adapters | None) -> Tensor:
+        x = self.read(x)
+        return add_delta(self.mlp(x, self.mlp_scale), adapters, "mlp", slot, x)
+
+    def forward(self, x: Tensor, lane: Tensor | None, first: Tensor, **attention) -> tuple:
+        """One block over x (B, T, D) -> the streams of the positions from `start` on.
+
+        lane   the MLP's own stream in the two-lane form, else None
+        first  the first block's input, which every block may mix in
+        """
+        start, slot, adapters = attention["start"], attention["slot"], attention["adapters"]
+        mixed = self.mix(x, first)
+        attended = self.attention(
+            self.read(mixed), output_scale=self.attention_scale, **attention
+        )
+        x, mixed = x[:, start:], mixed[:, start:]
+        if self.form == "serial":
+            x = mixed + attended
+            return x + self.run_mlp(x, slot, adapters), None
+        if self.form == "shared":
+            return mixed + attended + self.run_mlp(mixed, slot, adapters), None
+        lane = x if lane is None else lane[:, start:]
+        thought = self.run_mlp(lane, slot, adapters)
+        carry, route = self.carry.to(x.dtype), self.route.to(x.dtype)
+        return (
+            carry[0] * x + route[0, 0] * attended + route[1, 0] * thought,
+            carry[1] * lane + route[0, 1] * attended + route[1, 1] * thought,
+        )
+
+
+class GPT(nn.Module):
+    """A causal language model of the lineage from #1 to #1855.
+
+    compute_dtype  type of the activations; weights stay float32
+    loops_active   whether the looped blocks repeat; training switches it on part of the way
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = torch.float32
+        self.loops_active = True
+        dim, attention = config.model_dim, config.attention
+        embed_dim = config.embedding.dim or dim
+        self.embed = nn.Embedding(config.vocab_size, embed_dim)
+        narrow = embed_dim != dim
+        self.embed_up = Linear(embed_dim, dim) if narrow else None
+        self.head_down = Linear(dim, embed_dim) if narrow else None
+        self.ngrams = nn.ModuleList(NgramTable(n, embed_dim) for n in config.embedding.ngrams)
+        smear = config.embedding.smear
+        self.smear_v1 = SmearV1(embed_dim) if smear == "v1" else None
+        self.smear_v2 = SmearV2(config.embedding.smear_window) if smear == "v2" else None
+        kv_dim = attention.num_kv_heads * (dim // attention.num_heads)
+        value = config.embedding.value
+        self.value_embed = ValueEmbedding(value, config.vocab_size, kv_dim) if value else None
+
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.looped_plan = depth_plan(config.num_layers, config.loop)
+        self.single_plan = depth_plan(config.num_layers, None)
+        if config.skips is not None:
+            self.skip_weights = nn.Parameter(torch.ones(self.looped_plan.num_skips, dim))
+            if config.skips.gated:
+                self.skip_gates = nn.Parameter(torch.zeros(self.looped_plan.num_skips, dim))
+        self.final_norm = nn.Identity()  # a place to look: its output is what the head reads
+        self.head = None if config.tied else Linear(embed_dim, config.vocab_size)
+        self.extra_heads = nn.ModuleList(
+            Linear(embed_dim, config.vocab_size) for _ in range(config.extra_heads)
+        )
+        self._ropes: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._initialize()
+
+    @torch.no_grad()
+    def _initialize(self) -> None:
+        nn.init.normal_(self.embed.weight, std=self.config.embedding.init_std)
+        for name, module in self.named_modules():
+            if not isinstance(module, Linear):
+                continue
+            # Blocks start as the identity, heads as the uniform distribution.
+            if name.endswith(("attention.output", "mlp.down", "head")) or "extra_heads" in name:
+                nn.init.zeros_(module.weight)
+            elif name.startswith("ngrams"):
+                nn.init.zeros_(module.weight)
+            elif self.config.init == "orthogonal":
+                nn.init.orthogonal_(module.weight)
+        for table in self.ngrams:
+            # A zero table under a zero projection would never receive a gradient.
+            if isinstance(table, NgramTable) and table.project is not None:
+                nn.init.normal_(table.table.weight, std=self.config.embedding.init_std)
+
+    @property
+    def plan(self) -> DepthPlan:
+        return self.looped_plan if self.loops_active else self.single_plan
+
+    def new_cache(self, rows: int, context: int) -> Cache:
+        """An empty cache for `rows` sequences of at most `context` tokens decoded in step."""
+        attention = self.config.attention
+        return Cache(
+            num_slots=len(self.plan.layers),
+            rows=rows,
+            context=context,
+            num_kv_heads=attention.num_kv_heads,
+            head_dim=self.config.model_dim // attention.num_heads,
+            dtype=self.compute_dtype,
+            device=self.embed.weight.device,
+        )
+
+    def adapter_dims(self) -> dict[Target, tuple[int, int]]:
+        """Input and output width of each projection that an adapter can sit on."""
+        dim, attention = self.config.model_dim, self.config.attention
+        kv_dim = attention.num_kv_heads * (dim // attention.num_heads)
+        return {
+            "query": (dim, dim),
+            "key": (dim, kv_dim),
+            "value": (dim, kv_dim),
+            "output": (dim, dim),
+            "mlp": (dim, dim),
+            "head": (self.embed.embedding_dim, self.config.vocab_size),
+        }
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        *,
+        start: int = 0,
+        cache: Cache | None = None,
+        adapters: Adapters | None = None,
+    ) -> Tensor:
+        """What the head reads: (B, T - start, E) for token ids (B, T).
+
+        start     first position whose output is wanted; the last block computes only those
+        cache     keys and values of the tokens before these, extended by this call
+        adapters  low-rank additions to the projections, one set per row
+        """
+        new = tokens.size(1)
+        seen = tokens if cache is None else cache.remember(tokens)
+        x = self._embed(seen, new, cache)  # (B, T, D)
+        values = {} if self.value_embed is None else self.value_embed(tokens, x.dtype)
+        rope = self._rope(new if cache is None else cache.context, x)
+        mask = self._document_mask(seen, new) if self.config.attention.within_documents else None
+
+        plan, first, lane = self.plan, x, None
+        skips: list[Tensor] = []
+        for slot, layer in enumerate(plan.layers):
+            if self.config.skips is not None and plan.num_encoder <= slot and skips:
+                x = self._join_skip(x, skips.pop(), slot - plan.num_encoder)
+            cut = start if slot == len(plan.layers) - 1 else 0
+            x, lane = self.blocks[layer](
+                x,
+                lane,
+                first,
+                rope=rope,
+                start=cut,
+                mask=mask if mask is None else mask[:, cut:],
+                value_embedding=values.get(layer),
+                cache=cache,
+                slot=slot,
+                adapters=adapters,
+            )
+            if slot < plan.num_encoder:
+                skips.append(x)
+        if lane is not None:
+            x = 0.5 * (x + lane)
+        if cache is not None:
+            cache.advance(new)
+        x = rms_norm(x)
+        if self.head_down is not None:
+            x = self.head_down(x)
+        return self.final_norm(x)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        start: int = 0,
+        cache: Cache | None = None,
+        adapters: Adapters | None = None,
+    ) -> Tensor:
+        """Next-token logits (B, T - start, V), float32, for token ids (B, T); see `hidden`."""
+        x = self.hidden(tokens, start=start, cache=cache, adapters=adapters)
+        logits = add_delta(self._project(x), adapters, "head", 0, x).float()
+        cap = self.config.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def loss(
+        self, tokens: Tensor, targets: Tensor, adapters: Adapters | None = None, start: int = 0
+    ) -> Tensor:
+        """Mean cross entropy in nats of targets (B, T), from position `start` on.
+
+        With extra heads, head n predicts the token n + 1 further on (#390), weighted beside it.
+        """
+        x = self.hidden(tokens, start=start, adapters=adapters)
+        cap = self.config.logit_softcap
+        logits = add_delta(self._project(x), adapters, "head", 0, x)
+        targets = targets[:, start:]
+        loss = softcapped_cross_entropy(logits.flatten(0, 1), targets.flatten(), cap)
+        if not self.training:
+            return loss
+        for ahead, head in enumerate(self.extra_heads, start=1):
+            logits = head(x[:, :-ahead]).flatten(0, 1)
+            further = softcapped_cross_entropy(logits, targets[:, ahead:].flatten(), cap)
+            loss = loss + self.config.extra_heads_weight * further / len(self.extra_heads)
+        return loss
+
+    def shipped_state_dict(self) -> dict[str, Tensor]:
+        """The weights that go into the artifact: all but the extra heads, as float32."""
+        return {
+            name: tensor.detach().float()
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("extra_heads.")
+        }
+
+    def _project(self, x: Tensor) -> Tensor:
+        weight = self.embed.weight if self.head is None else self.head.weight
+        return nn.functional.linear(x, weight.to(x.dtype))
+
+    def _embed(self, seen: Tensor, new: int, cache: Cache | None) -> Tensor:
+        tokens = seen[:, seen.size(1) - new :]
+        before = None if cache is None else cache.embedding
+        x = self.embed(tokens).to(self.compute_dtype)
+        for table in self.ngrams:
+            x = x + table(seen, new, x.dtype)
+        raw = x[:, -1:]
+        if self.smear_v2 is not None:
+            x = self.smear_v2(x, before, tokens != self.config.bos_id)
+        x = rms_norm(x)
+        if self.smear_v1 is not None:
+            raw = x[:, -1:]
+            x = self.smear_v1(x, before)
+        if cache is not None:
+            cache.embedding = raw.detach()
+        return x if self.embed_up is None else self.embed_up(x)
+
+    def _join_skip(self, x: Tensor, skip: Tensor, index: int) -> Tensor:
+        if index >= self.looped_plan.num_skips:
+            return x
+        skip = self.skip_weights[index].to(x.dtype) * skip
+        if not hasattr(self, "skip_gates"):
+            return x + skip
+        return torch.lerp(skip, x, torch.sigmoid(self.skip_gates[index].to(x.dtype)))
+
+    def _rope(self, num_positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        attention = self.config.attention
+        dims = attention.rope_dims or self.config.model_dim // attention.num_heads
+        key = (num_positions, x.dtype, x.device)
+        if key not in self._ropes:
+            with torch.inference_mode(False):  # a table made while scoring must serve learning too
+                tables = rope_table(
+                    num_positions, dims, attention.rope_base, self.config.train_context, x.dtype
+                )
+                self._ropes[key] = (tables[0].to(x.device), tables[1].to(x.device))
+        return self._ropes[key]
+
+    def _document_mask(self, seen: Tensor, new: int) -> Tensor:
+        document = (seen == self.config.bos_id).cumsum(1)  # (B, S)
+        late = document[:, seen.size(1) - new :]
+        same = late[:, :, None] == document[:, None, :]
+        return same & torch.ones_like(same).tril(seen.size(1) - new)
+
+
+def num_params(config: ModelConfig) -> int:
+    """Parameters that ship, without allocating them."""
+    with torch.device("meta"):
+        model = GPT(config)
+    return sum(math.prod(t.shape) for t in model.shipped_state_dict().values())

@@ -1,0 +1,1 @@
+"""Where we run, not what we do: device, ranks, attention backend, kernels, run log."""

@@ -1,0 +1,185 @@
+"""Operations that are worth a faster form than autograd's, each beside its plain twin.
+
+PyTorch's autograd composes these from many passes over memory; written with their derivatives they
+need half as many. Both forms are here and a test holds them together. Which processor runs them is
+decided by the tensors' device, never by an option.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+EPS = torch.finfo(torch.float32).eps  # what F.rms_norm uses for float32 when no eps is given
+
+
+def rms_norm_plain(x: Tensor) -> Tensor:
+    """x / rms(x) over the last dimension, without parameters; any shape and float type."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+class _RmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        width = x.size(-1)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        inverse = norm.square_().div_(width).add_(EPS).rsqrt_().to(x.dtype)
+        y = x * inverse
+        ctx.save_for_backward(y, inverse)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        y, inverse = ctx.saved_tensors
+        along = torch.linalg.vecdot(grad, y).unsqueeze(-1).div_(-y.size(-1))
+        return torch.addcmul(grad, y, along).mul_(inverse)
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """`rms_norm_plain` with a derivative in three passes; on CUDA the library's fused form."""
+    if x.device.type != "cpu" or not x.requires_grad:
+        return rms_norm_plain(x)
+    return _RmsNorm.apply(x)  # type: ignore[return-value]
+
+
+def leaky_relu_squared_plain(x: Tensor, slope: float) -> Tensor:
+    """leaky_relu(x, slope)**2, elementwise (#185, #493)."""
+    return F.leaky_relu(x, slope).square()
+
+
+class _LeakyReluSquared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
+        bent = F.leaky_relu(x, slope)
+        ctx.save_for_backward(bent)
+        ctx.slope = slope
+        return bent.square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (bent,) = ctx.saved_tensors
+        # d/dx bent**2 = 2 bent * (1 or slope); bent has the sign of x, so bending it once more
+        # applies the slope where x was negative.
+        return F.leaky_relu(bent, ctx.slope).mul_(grad).mul_(2.0), None
+
+
+def leaky_relu_squared(x: Tensor, slope: float) -> Tensor:
+    """`leaky_relu_squared_plain` that keeps one tensor for its derivative instead of two."""
+    if x.device.type != "cpu" or not x.requires_grad:
+        return leaky_relu_squared_plain(x, slope)
+    return _LeakyReluSquared.apply(x, slope)  # type: ignore[return-value]
+
+
+def softcapped_cross_entropy_plain(
+    logits: Tensor, targets: Tensor, softcap: float | None
+) -> Tensor:
+    """Mean cross entropy in nats of cap * tanh(logits / cap).
+
+    logits (N, V) any float, before the cap; targets (N,) int64; softcap None: no cap.
+    """
+    logits = logits.float()
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return F.cross_entropy(logits, targets)
+
+
+class _SoftcappedCrossEntropy(torch.autograd.Function):
+    """The gradient is made in the forward pass, a few rows at a time, while they are in cache."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
+        rows = logits.size(0)
+        d_logits = torch.empty_like(logits)
+        total = torch.zeros((), dtype=torch.float64)
+        step = max(1, (1 << 17) // logits.size(1))  # half a megabyte of float32
+        for start in range(0, rows, step):
+            target = targets[start : start + step, None]
+            z = logits[start : start + step].float()
+            bend = None
+            if softcap is not None:
+                bend = (z / softcap).tanh_()
+                z = bend * softcap
+            lse = torch.logsumexp(z, dim=-1, keepdim=True)
+            total += (lse - z.gather(1, target)).sum(dtype=torch.float64)
+            p = torch.sub(z, lse).exp_()
+            p.scatter_add_(1, target, torch.full_like(lse, -1.0))
+            if bend is not None:
+                p.addcmul_(p * bend, bend, value=-1.0)  # tanh' = 1 - tanh**2
+            d_logits[start : start + step] = p.div_(rows)
+        ctx.save_for_backward(d_logits)
+        return (total / rows).float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (d_logits,) = ctx.saved_tensors
+        return d_logits * grad.to(d_logits.dtype), None, None
+
+
+def softcapped_cross_entropy(logits: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
+    """`softcapped_cross_entropy_plain` that never keeps the (N, V) intermediate tensors."""
+    if logits.device.type != "cpu" or not logits.requires_grad:
+        return softcapped_cross_entropy_plain(logits, targets, softcap)
+    return _SoftcappedCrossEntropy.apply(logits, targets, softcap)  # type: ignore[return-value]
+
+
+def causal_mask(num_queries: int, num_keys: int, device: torch.device | str = "cpu") -> Tensor:
+    """(num_queries, num_keys) True where the last `num_queries` positions may look."""
+    past = num_keys - num_queries
+    return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(past)
+
+
+def attend_plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Causal attention of the last T positions among S: the library's scaled dot products.
+
+    q (B, H, T, K), k and v (B, Hkv, S, K); mask (B, T, S) True where a query may look, None: all
+    of its past -> (B, H, T, K).
+    """
+    gqa = q.size(1) != k.size(1)
+    num_queries, num_keys = q.size(2), k.size(2)
+    if mask is not None:
+        return F.scaled_dot_product_attention(q, k, v, mask[:, None], enable_gqa=gqa)
+    if num_queries == 1:  # the newest position sees everything
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=gqa)
+    if num_queries == num_keys:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
+    allowed = causal_mask(num_queries, num_keys, q.device)
+    return F.scaled_dot_product_attention(q, k, v, allowed, enable_gqa=gqa)
+
+
+def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, num_blocks: int = 2) -> Tensor:
+    """`attend_plain` over square causal scores as a few batched products, for training on a CPU.
+
+    There, the library's flash backward runs at half the speed of these. Queries are taken in
+    blocks so that a quarter of the scores, those wholly in the future, is never computed.
+    """
+    rows, heads, length, width = q.shape
+    kv_heads = k.size(1)
+    group = heads // kv_heads
+    # The query heads that share a KV head lie behind one another: (B * Hkv, group, T, K).
+    q = q.reshape(rows * kv_heads, group, length, width)
+    k, v = k.reshape(rows * kv_heads, length, width), v.reshape(rows * kv_heads, length, width)
+    forbidden = torch.zeros(length, length, dtype=q.dtype)
+    forbidden.masked_fill_(~causal_mask(length, length), float("-inf"))
+    step = -(-length // num_blocks)
+    parts = []
+    for begin in range(0, length, step):
+        end = min(begin + step, length)
+        bias = forbidden[begin:end, :end].repeat(group, 1)
+        block = q[:, :, begin:end].reshape(rows * kv_heads, -1, width)
+        scores = torch.baddbmm(bias, block, k[:, :end].transpose(1, 2), alpha=width**-0.5)
+        part = torch.bmm(scores.softmax(-1), v[:, :end])
+        parts.append(part.view(rows * kv_heads, group, end - begin, width))
+    return torch.cat(parts, dim=2).view(rows, heads, length, width)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`attend_plain`, in the form that is fastest for these tensors."""
+    training_on_cpu = q.device.type == "cpu" and q.requires_grad and mask is None
+    if training_on_cpu and q.size(2) == k.size(2):
+        return attend_in_blocks(q, k, v)
+    return attend_plain(q, k, v, mask)

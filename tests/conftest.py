@@ -1,0 +1,17 @@
+"""Fixtures every test may use."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden vectors and text beside the checkout, where there is one."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not (folder / "vectors").is_dir():
+        pytest.skip("needs ../shared (golden vectors and real text), which this checkout lacks")
+    return folder
