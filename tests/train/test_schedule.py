@@ -84,7 +84,10 @@ def test_a_point_in_the_run_is_reached_by_progress_or_by_rate() -> None:
     ("build", "words"),
     [
         (lambda: Warmdown(fraction=1.2), r"Warmdown.fraction=1.2.*between 0 and 1"),
-        (lambda: Warmdown(shape="d2z"), r"choose one of linear, cosine, or use D2Z"),
+        (
+            lambda: Warmdown(shape="d2z"),  # type: ignore[arg-type]
+            r"choose one of linear, cosine, or use D2Z",
+        ),
         (lambda: MomentumWarmup(), r"give exactly one, for example fraction=0.3"),
         (lambda: MomentumWarmup(fraction=0.1, steps=3), r"give exactly one"),
         (lambda: MomentumWarmup(steps=-1), r"steps=-1 is negative"),

@@ -1,0 +1,1 @@
+"""Integers to few bytes and back: weight codes, text symbols, and general-purpose codecs."""

@@ -1,21 +1,28 @@
 """Score, then learn: the only walk over the validation text, and what may take part in it.
 
 A predictor never sees the stream. It is handed a chunk to price, and only after the price is booked
-the same chunk to learn from; `score_stream` fixes that order for everybody. How predictors learn
-is in `ttt.py`; how a chunk's positions are chosen is in `windows.py`.
+the same chunk to learn from; `score_stream` fixes that order for everybody. The simplest predictor,
+a model that does not learn, is here too; those that learn are in `learners/`, how a chunk's
+positions are chosen is in `windows.py`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import accumulate
+from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fairway.evaluate.bpb import Score
 from fairway.evaluate.windows import Window, document_windows, sliding_windows
+from fairway.model.adapters import Adapters
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
+from fairway.runtime.distributed import Ranks
+
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -23,9 +30,11 @@ class ChunkPlan:
     """What a chunk prices, known before any token is: the schedule is static.
 
     windows  what to price, in order; each target of the stream is in exactly one window of a plan
-    rows     for each window the document it belongs to; all 0 when documents are not kept apart
-    span     for each run of text the chunk owns, [begin, end) in the stream: its targets are
+    rows     for each window the document it belongs to, where several are read side by side;
+             all 0 where the text is read in file order
+    spans    for each run of text the chunk owns, [begin, end) in the stream: its targets are
              tokens begin + 1 .. end - 1, all of them priced by this chunk or an earlier one
+    ends     for each window whether its document has no further one; empty in file order
     """
 
     index: int
@@ -33,10 +42,20 @@ class ChunkPlan:
     windows: tuple[Window, ...]
     rows: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
+    ends: tuple[bool, ...] = ()
 
     @property
     def is_last(self) -> bool:
         return self.index == self.num_chunks - 1
+
+    @property
+    def num_targets(self) -> int:
+        return sum(window.num_targets for window in self.windows)
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where each window's prices begin among the chunk's; the total comes last."""
+        return list(accumulate((w.num_targets for w in self.windows), initial=0))
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,7 @@ class Chunk:
 
     @property
     def num_targets(self) -> int:
-        return sum(window.num_targets for window in self.plan.windows)
+        return self.plan.num_targets
 
 
 class Predictor(Protocol):
@@ -79,6 +98,12 @@ class Predictor(Protocol):
         """
         ...
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything learned so far, as tensors: an interrupted evaluation goes on from it."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
 
 class Reader(Protocol):
     """Reads some rows in step: all of them stand at the same place of equally long windows."""
@@ -100,11 +125,19 @@ class Reader(Protocol):
         ...
 
 
-def plan_chunks(num_tokens: int, context: int, stride: int, chunk_tokens: int) -> list[ChunkPlan]:
+def plan_chunks(
+    num_tokens: int,
+    context: int,
+    stride: int,
+    chunk_tokens: int,
+    document_starts: Sequence[int] | None = None,
+) -> list[ChunkPlan]:
     """One stream in file order, cut into chunks of `chunk_tokens` (#549, #1413).
 
     A window belongs to the chunk in which its first priced token's predecessor lies, so when a
     chunk is learned from, every one of its targets has been priced.
+
+    document_starts  position of each document's BOS: windows then never read across one
     """
     if chunk_tokens < stride or chunk_tokens % stride:
         raise ValueError(
@@ -113,7 +146,8 @@ def plan_chunks(num_tokens: int, context: int, stride: int, chunk_tokens: int) -
         )
     num_chunks = max(1, -(-(num_tokens - 1) // chunk_tokens))
     windows: list[list[Window]] = [[] for _ in range(num_chunks)]
-    for window in sliding_windows(0, num_tokens, context, stride):
+    starts = (0,) if document_starts is None else document_starts
+    for _, window in document_windows(starts, num_tokens, context, stride):
         windows[min((window.score_from - 1) // chunk_tokens, num_chunks - 1)].append(window)
     return [
         ChunkPlan(
@@ -151,6 +185,7 @@ def plan_documents(
             tuple(windows),
             tuple(documents),
             tuple((w.score_from - 1, w.stop) for w in windows),
+            tuple(w is per_document[d][-1] for w, d in zip(windows, documents, strict=True)),
         )
         for index, (windows, documents) in enumerate(drafts)
     ]
@@ -195,17 +230,101 @@ def score_stream(
     return total
 
 
-class Frozen:
-    """A model as it is, over sliding windows.
+class Pass(NamedTuple):
+    """Windows that share one forward pass: their histories are equally long, and those with fewer
+    targets are padded on the right, where no position before can see it."""
 
-    rows  windows per forward pass
+    members: tuple[int, ...]  # for each row the index of its window in the plan
+    tokens: Tensor  # (B, T + 1)
+    history: int  # tokens before the first target
+    num_targets: tuple[int, ...]  # for each row how many are its own
+
+    @property
+    def inputs(self) -> Tensor:
+        return self.tokens[:, :-1]
+
+    @property
+    def start(self) -> int:
+        """The first position whose output counts."""
+        return self.history - 1
+
+    @property
+    def targets(self) -> Tensor:
+        return self.tokens[:, self.history :]
+
+
+def group_windows(
+    windows: Sequence[Window], members: Iterable[int], rows: int, pad_to: int
+) -> list[tuple[int, ...]]:
+    """Which of the windows share a forward pass, at most `rows` in each.
+
+    pad_to  longest window that may be padded: beyond the training context a window's length
+            decides its rotary angles, so only windows of one length go together
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i in members:
+        window = windows[i]
+        exact = 0 if window.num_inputs <= pad_to else window.num_inputs
+        groups.setdefault((window.score_from - window.start, exact), []).append(i)
+    batches = []
+    for group in groups.values():
+        group.sort(key=lambda i: windows[i].num_inputs)  # so that little is padded
+        batches += [tuple(group[begin : begin + rows]) for begin in range(0, len(group), rows)]
+    return batches
+
+
+def make_pass(chunk: Chunk, members: tuple[int, ...], device: torch.device) -> Pass:
+    windows = [chunk.plan.windows[i] for i in members]
+    texts = [chunk.texts[i] for i in members]
+    return Pass(
+        members,
+        torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device),
+        windows[0].score_from - windows[0].start,
+        tuple(window.num_targets for window in windows),
+    )
+
+
+def price(plan: ChunkPlan, passes: Iterable[tuple[Pass, Tensor]], ranks: Ranks = ALONE) -> Tensor:
+    """Nats (num_targets,) float64 of a chunk, from this rank's passes and their logits.
+
+    Every rank gets every price, and none before all of them are fixed.
+    """
+    nats = torch.zeros(plan.num_targets, dtype=torch.float64)
+    offsets = plan.offsets
+    for one, logits in passes:
+        priced = F.cross_entropy(logits.flatten(0, 1), one.targets.flatten(), reduction="none")
+        priced = priced.view(len(one.members), -1).double().cpu()
+        for i, row, length in zip(one.members, priced, one.num_targets, strict=True):
+            nats[offsets[i] : offsets[i] + length] = row[:length]
+    return ranks.sum(nats)
+
+
+class Frozen:
+    """A model as it is, over sliding windows; the base of every predictor around a model.
+
+    rows   windows per forward pass
+    ranks  share the windows of each chunk
     """
 
-    def __init__(self, model: GPT, rows: int = 16) -> None:
-        self.model, self.rows = model.eval(), rows
+    def __init__(self, model: GPT, rows: int = 16, ranks: Ranks = ALONE) -> None:
+        self.model, self.rows, self.ranks = model.eval(), rows, ranks
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.embed.weight.device
+
+    def passes(self, chunk: Chunk) -> Iterator[tuple[Pass, Tensor]]:
+        """This rank's share of the chunk: each pass with its logits (B, targets, V) float32."""
+        windows, ranks = chunk.plan.windows, self.ranks
+        share = -(-len(windows) // ranks.world_size)
+        mine = range(len(windows))[ranks.rank * share : (ranks.rank + 1) * share]
+        for members in group_windows(windows, mine, self.rows, self.model.config.train_context):
+            one = make_pass(chunk, members, self.device)
+            yield one, self.model(one.inputs, start=one.start)
+
+    @torch.inference_mode()
     def score(self, chunk: Chunk) -> Tensor:
-        return score_windows(self.model, chunk, self.rows)
+        return price(chunk.plan, self.passes(chunk), self.ranks)
 
     def learn(self, chunk: Chunk) -> None:
         """A frozen model learns nothing."""
@@ -213,33 +332,27 @@ class Frozen:
     def reader(self, plan: ChunkPlan) -> Reader:
         return ModelReader(self.model, plan)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
 
-def score_windows(model: GPT, chunk: Chunk, rows: int) -> Tensor:
-    """Nats (num_targets,) float64 of a chunk's targets; equally shaped windows share a pass."""
-    device = model.embed.weight.device
-    by_shape: dict[tuple[int, int], list[int]] = {}
-    for i, window in enumerate(chunk.plan.windows):
-        by_shape.setdefault((window.num_inputs, window.num_targets), []).append(i)
-    nats: list[Tensor] = [torch.empty(0)] * len(chunk.texts)
-    for (num_inputs, num_targets), members in by_shape.items():
-        for begin in range(0, len(members), rows):
-            batch = members[begin : begin + rows]
-            tokens = torch.stack([chunk.texts[i] for i in batch]).to(device)
-            logits = model(tokens[:, :-1], start=num_inputs - num_targets)
-            targets = tokens[:, -num_targets:]
-            priced = torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), reduction="none"
-            )
-            for i, row in zip(batch, priced.view(len(batch), -1).double().cpu(), strict=True):
-                nats[i] = row
-    return torch.cat(nats) if nats else torch.empty(0, dtype=torch.float64)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """A frozen model has nothing to restore."""
 
 
 class ModelReader:
-    """Prices one token at a time with cached keys and values, exactly as a window sees them."""
+    """Prices one token at a time with cached keys and values, exactly as a window sees them.
 
-    def __init__(self, model: GPT, plan: ChunkPlan) -> None:
+    adapters  the low-rank additions for the rows of the windows named, or None for none
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        plan: ChunkPlan,
+        adapters: Callable[[Sequence[int]], Adapters | None] = lambda windows: None,
+    ) -> None:
         self.model, self.plan = model, plan
+        self.choose_adapters, self.adapters = adapters, None
         self.cache: Cache | None = None
         self.logits: Tensor | None = None
 
@@ -247,15 +360,15 @@ class ModelReader:
     def start(self, windows: Sequence[int], histories: Tensor) -> None:
         # The cache is as long as the window's inputs: rotary angles depend on that length.
         context = max(self.plan.windows[i].num_inputs for i in windows)
-        fits = self.cache is not None and (
-            self.cache.tokens.shape == (len(windows), context)
-        )
-        if fits and self.cache is not None:
+        shape = (len(windows), context)
+        if self.cache is not None and self.cache.tokens.shape == shape:
             self.cache.clear()
         else:
-            self.cache = self.model.new_cache(len(windows), context)
+            self.cache = self.model.new_cache(*shape)
+        self.adapters = self.choose_adapters(windows)
         self._advance(histories)
 
+    @torch.inference_mode()
     def log_probs(self) -> Tensor:
         if self.logits is None:
             raise ValueError("nothing was read yet: call start() with a window's history first")
@@ -269,4 +382,7 @@ class ModelReader:
     def _advance(self, tokens: Tensor) -> None:
         device = self.model.embed.weight.device
         last = tokens.size(1) - 1
-        self.logits = self.model(tokens.to(device), start=last, cache=self.cache)[:, -1].cpu()
+        logits = self.model(
+            tokens.to(device), start=last, cache=self.cache, adapters=self.adapters
+        )
+        self.logits = logits[:, -1].cpu()

@@ -1,1 +1,1 @@
-"""Token ids to next-token logits: one forward pass, for training, scoring, learning and decoding."""
+"""Token ids to next-token logits: one forward pass to train, score, learn and decode with."""

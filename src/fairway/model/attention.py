@@ -146,9 +146,12 @@ class CausalSelfAttention(nn.Module):
             y = exclude_self(y, v[:, start:])
         if hasattr(self, "gate"):
             gate = self.gate.to(x.dtype)
-            y = y * torch.sigmoid(self.gate_scale * F.linear(late[..., : gate.size(1)], gate))[
-                ..., None
-            ]
+            y = (
+                y
+                * torch.sigmoid(self.gate_scale * F.linear(late[..., : gate.size(1)], gate))[
+                    ..., None
+                ]
+            )
         y = self.output(y.flatten(2), output_scale)
         # "output" adapters bypass attention: they read the block's input (#1530).
         return add_delta(y, adapters, "output", slot, late)

@@ -1,12 +1,13 @@
 """The one forward pass: ids to logits, for training, scoring, test-time training and decoding.
 
 Config, block, model, in that order. Optional parts are modules that exist or do not. What a block
-attends with is in `attention.py`, what enters the first block in `embedding.py`.
+attends with is in `attention.py`, what it thinks with in `mlp.py`, what enters the first block in
+`embedding.py`.
 """
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +17,9 @@ from fairway.model.attention import AttentionConfig, CausalSelfAttention, rope_t
 from fairway.model.cache import Cache
 from fairway.model.embedding import EmbeddingConfig, NgramTable, SmearV1, SmearV2, ValueEmbedding
 from fairway.model.linear import Linear
+from fairway.model.mlp import MLP, MlpConfig
 from fairway.model.plan import DepthPlan, Loop, depth_plan
-from fairway.runtime.kernels import leaky_relu_squared, rms_norm, softcapped_cross_entropy
-
-
-@dataclass(frozen=True, kw_only=True)
-class MlpConfig:
-    ratio: float = 4.0  # hidden width over model width
-    activation: Literal["leaky_relu_squared", "swiglu"] = "leaky_relu_squared"
-    slope: float = 0.0  # of the negative side; 0 is the squared ReLU of the launch baseline
+from fairway.runtime.kernels import rms_norm, softcapped_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +34,8 @@ class ParallelConfig:
     """Attention and MLP side by side from layer `start` on.
 
     shared  both read the block's input (GPT-J; #1412, #1493)
-    lanes   each has its own stream, with learned routing between them (#1529, #1855)
+    lanes   each has its own stream, with learned routing between them, where these layers run in
+            the second half (#1529, #1855)
     """
 
     start: int
@@ -86,22 +82,10 @@ class ModelConfig:
             raise ValueError(f"logit_softcap={self.logit_softcap}; use None for no cap")
 
 
-class MLP(nn.Module):
-    def __init__(self, model_dim: int, config: MlpConfig) -> None:
-        super().__init__()
-        hidden = int(config.ratio * model_dim)
-        self.slope = config.slope
-        self.up = Linear(model_dim, hidden)
-        self.gate = Linear(model_dim, hidden) if config.activation == "swiglu" else None
-        self.down = Linear(hidden, model_dim)
-
-    def forward(self, x: Tensor, output_scale: Tensor) -> Tensor:
-        hidden = self.up(x)
-        if self.gate is None:
-            hidden = leaky_relu_squared(hidden, self.slope)
-        else:
-            hidden = hidden * nn.functional.silu(self.gate(x))
-        return self.down(hidden, output_scale)
+class Lanes(NamedTuple):
+    second: Tensor  # (B, T, D): what the MLP reads; attention reads the first lane
+    carry: Tensor  # (2,): how much of itself each lane keeps
+    route: Tensor  # (2, 2): [from attention, from the MLP][to lane]
 
 
 class Block(nn.Module):
@@ -119,9 +103,6 @@ class Block(nn.Module):
         self.read_scale = (layer + 1) ** -0.5 if config.layer_scale else 1.0
         parallel = config.parallel is not None and layer >= config.parallel.start
         self.form = config.parallel.form if config.parallel is not None and parallel else "serial"
-        if self.form == "lanes":
-            self.carry = nn.Parameter(torch.full((2,), 1.1))  # of the attention and the MLP lane
-            self.route = nn.Parameter(torch.ones(2, 2))  # [from attention, from MLP][to lane]
 
     def read(self, x: Tensor) -> Tensor:
         x = rms_norm(x)
@@ -137,26 +118,26 @@ class Block(nn.Module):
         x = self.read(x)
         return add_delta(self.mlp(x, self.mlp_scale), adapters, "mlp", slot, x)
 
-    def forward(self, x: Tensor, lane: Tensor | None, first: Tensor, **attention) -> tuple:
+    def forward(
+        self, x: Tensor, lanes: Lanes | None, first: Tensor, **attention
+    ) -> tuple[Tensor, Tensor | None]:
         """One block over x (B, T, D) -> the streams of the positions from `start` on.
 
-        lane   the MLP's own stream in the two-lane form, else None
+        lanes  the MLP's own stream and how the two are joined, where there are two
         first  the first block's input, which every block may mix in
         """
         start, slot, adapters = attention["start"], attention["slot"], attention["adapters"]
         mixed = self.mix(x, first)
-        attended = self.attention(
-            self.read(mixed), output_scale=self.attention_scale, **attention
-        )
+        attended = self.attention(self.read(mixed), output_scale=self.attention_scale, **attention)
         x, mixed = x[:, start:], mixed[:, start:]
-        if self.form == "serial":
-            x = mixed + attended
-            return x + self.run_mlp(x, slot, adapters), None
         if self.form == "shared":
             return mixed + attended + self.run_mlp(mixed, slot, adapters), None
-        lane = x if lane is None else lane[:, start:]
+        if lanes is None:
+            x = mixed + attended
+            return x + self.run_mlp(x, slot, adapters), None
+        lane = lanes.second[:, start:]
         thought = self.run_mlp(lane, slot, adapters)
-        carry, route = self.carry.to(x.dtype), self.route.to(x.dtype)
+        carry, route = lanes.carry.to(x.dtype), lanes.route.to(x.dtype)
         return (
             carry[0] * x + route[0, 0] * attended + route[1, 0] * thought,
             carry[1] * lane + route[0, 1] * attended + route[1, 1] * thought,
@@ -196,6 +177,9 @@ class GPT(nn.Module):
             self.skip_weights = nn.Parameter(torch.ones(self.looped_plan.num_skips, dim))
             if config.skips.gated:
                 self.skip_gates = nn.Parameter(torch.zeros(self.looped_plan.num_skips, dim))
+        if config.parallel is not None and config.parallel.form == "lanes":
+            self.lane_carry = nn.Parameter(torch.full((config.num_layers, 2), 1.1))
+            self.lane_route = nn.Parameter(torch.ones(config.num_layers, 2, 2))
         self.final_norm = nn.Identity()  # a place to look: its output is what the head reads
         self.head = None if config.tied else Linear(embed_dim, config.vocab_size)
         self.extra_heads = nn.ModuleList(
@@ -211,9 +195,9 @@ class GPT(nn.Module):
             if not isinstance(module, Linear):
                 continue
             # Blocks start as the identity, heads as the uniform distribution.
-            if name.endswith(("attention.output", "mlp.down", "head")) or "extra_heads" in name:
-                nn.init.zeros_(module.weight)
-            elif name.startswith("ngrams"):
+            if name.endswith(("attention.output", "mlp.down", "head")) or name.startswith(
+                ("extra_heads.", "ngrams.")
+            ):
                 nn.init.zeros_(module.weight)
             elif self.config.init == "orthogonal":
                 nn.init.orthogonal_(module.weight)
@@ -276,12 +260,20 @@ class GPT(nn.Module):
         plan, first, lane = self.plan, x, None
         skips: list[Tensor] = []
         for slot, layer in enumerate(plan.layers):
-            if self.config.skips is not None and plan.num_encoder <= slot and skips:
-                x = self._join_skip(x, skips.pop(), slot - plan.num_encoder)
+            block, decoding = self.blocks[layer], slot >= plan.num_encoder
+            skip = skips.pop() if decoding and skips else None
+            lanes = None
+            if decoding and block.form == "lanes":
+                lane = x if lane is None else lane  # without the skip, which joins the first lane
+                lanes = Lanes(lane, self.lane_carry[layer], self.lane_route[layer])
+            elif lane is not None:
+                continue  # once the lanes have begun nothing reads a single stream (#1855)
+            if skip is not None:
+                x = self._join_skip(x, skip, slot - plan.num_encoder)
             cut = start if slot == len(plan.layers) - 1 else 0
-            x, lane = self.blocks[layer](
+            x, lane = block(
                 x,
-                lane,
+                lanes,
                 first,
                 rope=rope,
                 start=cut,
@@ -291,7 +283,7 @@ class GPT(nn.Module):
                 slot=slot,
                 adapters=adapters,
             )
-            if slot < plan.num_encoder:
+            if self.config.skips is not None and not decoding:
                 skips.append(x)
         if lane is not None:
             x = 0.5 * (x + lane)
@@ -366,8 +358,6 @@ class GPT(nn.Module):
         return x if self.embed_up is None else self.embed_up(x)
 
     def _join_skip(self, x: Tensor, skip: Tensor, index: int) -> Tensor:
-        if index >= self.looped_plan.num_skips:
-            return x
         skip = self.skip_weights[index].to(x.dtype) * skip
         if not hasattr(self, "skip_gates"):
             return x + skip

@@ -13,6 +13,11 @@ from typing import Literal, get_args
 Shape = Literal["linear", "cosine"]
 
 
+def _check_share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name}={value}; it is a share of the whole, so between 0 and 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Warmdown:
     """The descent of the learning rate at the end of a run.
@@ -175,8 +180,3 @@ class When:
             return progress >= self.progress
         assert self.lr_scale_below is not None
         return lr_scale < self.lr_scale_below
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name}={value}; it is a share of the whole, so between 0 and 1")

@@ -1,0 +1,156 @@
+"""A config as JSON and back: nested frozen dataclasses, tuples, optionals, choices among classes.
+
+The annotations say everything; only where a field may hold one of several classes does the JSON
+name the one it holds, under "type". No class is looked up by a name found in a file: what may be
+built is what the annotation lists.
+"""
+
+import dataclasses
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+TAG = "type"
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """Every field of a dataclass instance, defaults too: a default may change with the code.
+
+    Raises ValueError for a value that `config_from_json` could not bring back.
+    """
+    return _dataclass_out(type(config), config, type(config).__name__)
+
+
+def config_from_json(cls: type[T], data: Mapping[str, Any]) -> T:
+    """The instance of `cls` whose `config_to_json` is `data`.
+
+    Raises ValueError naming the place when a field is unknown, missing or of the wrong type, and
+    whatever the class itself raises for values it refuses.
+    """
+    return _dataclass_in(cls, data, cls.__name__)
+
+
+def _is_dataclass(annotation: Any) -> bool:
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """What a union lists; any other annotation lists itself."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return get_args(annotation)
+    return (annotation,)
+
+
+def _needs_tag(annotation: Any) -> bool:
+    return sum(_is_dataclass(option) for option in _options(annotation)) > 1
+
+
+def _dataclass_out(cls: type, value: Any, where: str) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {
+        field.name: _out(hints[field.name], getattr(value, field.name), f"{where}.{field.name}")
+        for field in dataclasses.fields(cls)
+        if field.init
+    }
+
+
+def _out(annotation: Any, value: Any, where: str) -> Any:
+    for option in _options(annotation):
+        if _is_dataclass(option) and type(value) is option:
+            tag = {TAG: option.__name__} if _needs_tag(annotation) else {}
+            return tag | _dataclass_out(option, value, where)
+        if get_origin(option) is tuple and isinstance(value, tuple):
+            kinds = _element_kinds(option, value, where)
+            return [
+                _out(kind, item, f"{where}[{i}]")
+                for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+            ]
+        if get_origin(option) in (dict, Mapping) and isinstance(value, Mapping):
+            kind = get_args(option)[1]
+            return {str(k): _out(kind, item, f"{where}[{k!r}]") for k, item in value.items()}
+        if _is_plain(option, value):
+            return value
+    raise _wrong_type(annotation, value, where)
+
+
+def _dataclass_in(cls: type[T], data: Any, where: str) -> T:
+    if not isinstance(data, Mapping):
+        raise _wrong_type(cls, data, where)
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise ValueError(
+            f"{where} has no field {', '.join(map(repr, unknown))}; its fields are "
+            f"{', '.join(fields)}. A file written by a newer version needs that version to be read"
+        )
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in data
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(
+            f"{where} lacks {', '.join(map(repr, missing))}; state what this config is to hold"
+        )
+    return cls(**{name: _in(hints[name], data[name], f"{where}.{name}") for name in data})
+
+
+def _in(annotation: Any, data: Any, where: str) -> Any:
+    options = _options(annotation)
+    if _needs_tag(annotation) and isinstance(data, Mapping):
+        classes = {option.__name__: option for option in options if _is_dataclass(option)}
+        name = data.get(TAG)
+        if name not in classes:
+            raise ValueError(
+                f"{where}: {TAG!r} is {name!r}; here it must be one of {', '.join(sorted(classes))}"
+            )
+        rest = {key: item for key, item in data.items() if key != TAG}
+        return _dataclass_in(classes[name], rest, where)
+    for option in options:
+        if _is_dataclass(option) and isinstance(data, Mapping):
+            return _dataclass_in(option, data, where)
+        sequence = isinstance(data, Sequence) and not isinstance(data, str)
+        if get_origin(option) is tuple and sequence:
+            kinds = _element_kinds(option, data, where)
+            return tuple(
+                _in(kind, item, f"{where}[{i}]")
+                for i, (kind, item) in enumerate(zip(kinds, data, strict=True))
+            )
+        if get_origin(option) in (dict, Mapping) and isinstance(data, Mapping):
+            kind = get_args(option)[1]
+            return {k: _in(kind, item, f"{where}[{k!r}]") for k, item in data.items()}
+        if _is_plain(option, data):
+            # JSON written by hand says 1 where it means 1.0.
+            return float(data) if option is float else data  # type: ignore[arg-type]
+    raise _wrong_type(annotation, data, where)
+
+
+def _element_kinds(annotation: Any, items: Sequence[Any], where: str) -> tuple[Any, ...]:
+    """The annotation of each element of a tuple: `tuple[X, ...]` or `tuple[X, Y]`."""
+    kinds = get_args(annotation)
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        return (kinds[0],) * len(items)
+    if len(kinds) != len(items):
+        raise ValueError(f"{where} holds {len(items)} values; it needs exactly {len(kinds)}")
+    return kinds
+
+
+def _is_plain(annotation: Any, value: Any) -> bool:
+    if annotation is None or annotation is type(None):
+        return value is None
+    if get_origin(annotation) is Literal:
+        return any(
+            type(value) is type(choice) and value == choice for choice in get_args(annotation)
+        )
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return annotation in (int, str, bool) and type(value) is annotation
+
+
+def _wrong_type(annotation: Any, value: Any, where: str) -> ValueError:
+    wanted = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return ValueError(f"{where} is {value!r}; it must be {wanted.replace('typing.', '')}")

@@ -1,0 +1,220 @@
+"""What followed the last few tokens before: exact counts, the newest successor, recent successors.
+
+Contexts of several lengths are looked up by their very tokens, so nothing collides and whatever is
+counted has occurred. The long ones act as a copy expert: what they point at continues a phrase seen
+earlier. This file says what each context suggests; how far it is believed is in `mixture.py`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+Counts: TypeAlias = "int | dict[int, int] | dict[int, float]"  # an int: that token and no other
+
+# Contexts of one kind are believed alike, so a kind is what is known of a context beforehand: how
+# old its newest occurrence is, how many it has, how many different successors they had.
+AGES = (60, 250, 1_000, 5_000)  # tokens; the last class is older still
+NUMBERS = (0, 1, 2, 3, 4, 4, 4, 4, *(5,) * 8, *(6,) * 48)  # class of a number below 64
+NUM_AGES, NUM_NUMBERS, NUM_SUCCESSORS = len(AGES) + 1, 8, 5
+NUM_KINDS = NUM_AGES * NUM_NUMBERS * NUM_SUCCESSORS
+
+
+class Opinion(NamedTuple):
+    """One expert's distribution: `counts` over their `total`, or all of it on one token.
+
+    kind  index of the sort of opinion, below `num_kinds`
+    """
+
+    kind: int
+    counts: Counts
+    total: float
+
+    def probability(self, token: int) -> float:
+        if isinstance(self.counts, int):
+            return 1.0 if self.counts == token else 0.0
+        return self.counts.get(token, 0) / self.total
+
+    @property
+    def pointed(self) -> int:
+        """The only token it holds possible, or -1."""
+        return self.counts if isinstance(self.counts, int) else -1
+
+    def add_to(self, distribution: np.ndarray, weight: float) -> None:
+        """Add it, `weight` times, to a distribution (V,)."""
+        if isinstance(self.counts, int):
+            distribution[self.counts] += weight
+        else:
+            tokens = np.fromiter(self.counts, int, len(self.counts))
+            numbers = np.fromiter(self.counts.values(), float, len(self.counts))
+            distribution[tokens] += numbers * (weight / self.total)
+
+
+@dataclass(slots=True)
+class _Context:
+    """What followed one context. `number` counts by update exclusion, see `Memory.push`."""
+
+    number: int
+    newest: int
+    time: int  # when it last occurred
+    counts: int | dict[int, int]  # a lone successor needs no dictionary, and most have only one
+
+    def copy(self) -> "_Context":
+        counts = self.counts if isinstance(self.counts, int) else dict(self.counts)
+        return _Context(self.number, self.newest, self.time, counts)
+
+
+@dataclass(slots=True)
+class _Recent:
+    """Successors whose weight fades with time: stored as they were worth at time `since`."""
+
+    since: int
+    total: float = 0.0
+    weights: dict[int, float] = field(default_factory=dict)
+
+    def copy(self) -> "_Recent":
+        return _Recent(self.since, self.total, dict(self.weights))
+
+
+def number_class(number: int) -> int:
+    return NUMBERS[number] if number < len(NUMBERS) else NUM_NUMBERS - 1
+
+
+def age_class(age: int) -> int:
+    return sum(age >= limit for limit in AGES)
+
+
+class Memory:
+    """All contexts seen, and the place in the text where the next token is awaited.
+
+    orders  lengths of the contexts, ascending
+    fade    tokens after which a successor of the shortest contexts (orders 0 and 1) has lost all
+            but 1/e of its weight
+    parent  read where this memory holds nothing; never written
+
+    A memory with a parent is what somebody reads on with who must leave no trace: it copies what
+    it changes.
+    """
+
+    def __init__(
+        self, orders: Sequence[int], fade: float, vocab_size: int, parent: "Memory | None" = None
+    ) -> None:
+        self.orders, self.fade, self.parent = tuple(orders), fade, parent
+        self.width = 2 if vocab_size <= 1 << 16 else 4
+        self.contexts: dict[bytes, _Context] = {}
+        self.recent: dict[bytes, _Recent] = {}
+        self.time = 0 if parent is None else parent.time
+        self.vocab_size = vocab_size
+        self.tail = b""  # the last tokens, as many as the longest context has
+        self.keys: list[bytes] = []  # the contexts that end here, the shortest first
+
+    @property
+    def num_kinds(self) -> int:
+        """Kinds of counts, of newest successors, and of recent successors."""
+        return 2 * len(self.orders) * NUM_KINDS + 2 * NUM_NUMBERS
+
+    def branch(self) -> "Memory":
+        """A memory that reads this one and writes to itself."""
+        return Memory(self.orders, self.fade, self.vocab_size, parent=self)
+
+    def stand_after(self, history: Sequence[int]) -> None:
+        """Forget the place and take that after `history`; contexts reach no further back."""
+        longest = self.orders[-1]
+        recent = history[max(len(history) - longest, 0) :]
+        self.tail = b"".join(token.to_bytes(self.width, "little") for token in recent)
+        self._find_keys()
+
+    def opinions(self) -> list[Opinion]:
+        """What each context that ends here suggests, the least specific first."""
+        found = []
+        kinds_of_newest = len(self.orders) * NUM_KINDS
+        kinds_of_recent = 2 * kinds_of_newest
+        for place, key in enumerate(self.keys):
+            context = self._context(key)
+            if context is None:
+                continue
+            counts = context.counts
+            successors = 1 if isinstance(counts, int) else len(counts)
+            kind = (place * NUM_AGES + age_class(self.time - context.time)) * NUM_NUMBERS
+            kind = (kind + number_class(context.number)) * NUM_SUCCESSORS
+            kind += min(number_class(successors), NUM_SUCCESSORS - 1)
+            found.append(Opinion(kind, counts, context.number))
+            if len(key) <= self.width:  # orders 0 and 1
+                recent = self._recent(key)
+                worth = recent.total * math.exp((recent.since - self.time) / self.fade)
+                kind_of_recent = kinds_of_recent + number_class(int(2.0 * worth))
+                kind_of_recent += NUM_NUMBERS if key else 0
+                found.append(Opinion(kind_of_recent, recent.weights, recent.total))
+            found.append(Opinion(kinds_of_newest + kind, context.newest, 1))
+        return found
+
+    def push(self, token: int) -> None:
+        """Learn that `token` came, and move on.
+
+        Counts follow update exclusion (Moffat 1990): a context shorter than one that expected the
+        token does not count it, so that short contexts say what comes where the long ones fail.
+        """
+        expected = False
+        for key in reversed(self.keys):
+            if len(key) <= self.width:
+                self._push_recent(key, token)
+            context = self._own_context(key)
+            if context is None:
+                self.contexts[key] = _Context(1, token, self.time, token)
+                continue
+            counts = context.counts
+            lone = isinstance(counts, int)
+            known = counts == token if lone else token in counts
+            if not expected:
+                context.number += 1
+                if isinstance(counts, dict):
+                    counts[token] = counts.get(token, 0) + 1
+                elif counts != token:
+                    context.counts = {counts: context.number - 1, token: 1}
+            context.newest, context.time = token, self.time
+            expected = expected or known
+        self.time += 1
+        longest = self.orders[-1] * self.width
+        self.tail = (self.tail + token.to_bytes(self.width, "little"))[-longest:]
+        self._find_keys()
+
+    def _find_keys(self) -> None:
+        tail, width = self.tail, self.width
+        sizes = [order * width for order in self.orders if order * width <= len(tail)]
+        self.keys = [tail[len(tail) - size :] for size in sizes]
+
+    def _context(self, key: bytes) -> _Context | None:
+        own = self.contexts.get(key)
+        return self.parent._context(key) if own is None and self.parent is not None else own
+
+    def _own_context(self, key: bytes) -> _Context | None:
+        """The context, copied from the parent if it must be: free to be changed."""
+        own = self.contexts.get(key)
+        if own is None and self.parent is not None:
+            inherited = self.parent._context(key)
+            if inherited is not None:
+                own = self.contexts[key] = inherited.copy()
+        return own
+
+    def _recent(self, key: bytes) -> _Recent:
+        own = self.recent.get(key)
+        if own is not None:
+            return own
+        return _Recent(self.time) if self.parent is None else self.parent._recent(key)
+
+    def _push_recent(self, key: bytes, token: int) -> None:
+        recent = self.recent.get(key)
+        if recent is None:
+            recent = self.recent[key] = self._recent(key).copy()
+        # A later token weighs more instead of all earlier ones less: one addition, not thousands.
+        exponent = (self.time - recent.since) / self.fade
+        if exponent > 200.0:  # far from the end of float64, so nothing ever overflows
+            shrink = math.exp(-exponent)
+            recent.weights = {token: w * shrink for token, w in recent.weights.items()}
+            recent.total *= shrink
+            recent.since, exponent = self.time, 0.0
+        weight = math.exp(exponent)
+        recent.weights[token] = recent.weights.get(token, 0.0) + weight
+        recent.total += weight

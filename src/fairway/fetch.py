@@ -1,0 +1,386 @@
+"""The challenge's published shards, from the Hugging Face hub into a data folder.
+
+What a repository holds is asked anew each time and at one revision: a list kept from an earlier
+visit hides what was published since, which cost the field much time. A file counts as there when
+its bytes are those the hub has; a broken download is continued. Making shards from text is in
+`prepare.py`, reading them in `tokens/shards.py`.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from sentencepiece import SentencePieceProcessor
+
+from fairway.tokens.shards import open_shard
+
+Progress = Callable[[int, int], None]  # bytes verified, bytes in all
+
+DATA_FILE = "data.json"
+DOWNLOADS = ".downloads"  # in the data folder; removed when everything has arrived
+SHARD = re.compile(r"fineweb_(train|val|val_bytes)_(\d{6,})\.bin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One tokenization of the challenge's text.
+
+    repo         dataset repository on the hub
+    folder       name of the folder with the shards, wherever in the repository it lies
+    tokenizer    file name of the SentencePiece model
+    side_files   validation bytes are counted by shards of their own (`fineweb_val_bytes_*.bin`)
+    """
+
+    repo: str
+    folder: str
+    tokenizer: str
+    vocab_size: int
+    side_files: bool = False
+
+
+CASEOPS = "8192_bpe_lossless_caps_caseops_v1_reserved"
+PUBLISHED = {
+    "sp1024": Published(
+        repo="willdepueoai/parameter-golf",
+        folder="fineweb10B_sp1024",
+        tokenizer="fineweb_1024_bpe.model",
+        vocab_size=1024,
+    ),
+    "sp4096": Published(
+        repo="kevclark/parameter-golf",
+        folder="fineweb10B_sp4096",
+        tokenizer="fineweb_4096_bpe.model",
+        vocab_size=4096,
+    ),
+    "sp8192": Published(
+        repo="kevclark/parameter-golf",
+        folder="fineweb10B_sp8192",
+        tokenizer="fineweb_8192_bpe.model",
+        vocab_size=8192,
+    ),
+    "sp8192_caseops": Published(
+        repo="romeerp/parameter-golf-caseops-v1",
+        folder=f"fineweb10B_sp{CASEOPS.replace('_bpe', '')}",
+        tokenizer=f"fineweb_{CASEOPS}.model",
+        vocab_size=8192,
+        side_files=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on the hub; small files have no sha256 there."""
+
+    path: str
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files of a repository at one revision."""
+
+    revision: str
+    files: tuple[RemoteFile, ...]
+
+
+class Hub(Protocol):
+    """Where published files come from."""
+
+    def listing(self, repo: str) -> Listing:
+        """The repository as it is now. Raises OSError when it cannot be reached."""
+        ...
+
+    def download(self, repo: str, revision: str, path: str, into: Path) -> Path:
+        """The file, somewhere below `into`; continues an earlier attempt. Raises OSError."""
+        ...
+
+
+class HuggingFaceHub:
+    """The real hub, read without an account where the repository allows it.
+
+    endpoint  address of a mirror; None is the library's own
+    """
+
+    def __init__(self, endpoint: str | None = None) -> None:
+        self.endpoint = endpoint
+
+    def listing(self, repo: str) -> Listing:
+        from huggingface_hub import HfApi  # half a second that only a real download should pay
+
+        try:
+            info = HfApi(endpoint=self.endpoint).dataset_info(repo, files_metadata=True)
+        except self._errors() as error:
+            raise _unreachable(repo, error) from error
+        files = tuple(
+            RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs is not None else None)
+            for s in info.siblings or ()
+        )
+        return Listing(info.sha or "main", files)
+
+    def download(self, repo: str, revision: str, path: str, into: Path) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(
+                hf_hub_download(repo, path, repo_type="dataset", revision=revision, local_dir=into)
+            )
+        except self._errors() as error:
+            raise _unreachable(repo, error) from error
+
+    @staticmethod
+    def _errors() -> tuple[type[BaseException], ...]:
+        """Whatever the library's own error derives from is how its transport fails."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        return (OSError, *HfHubHTTPError.__bases__)
+
+
+def _unreachable(repo: str, error: BaseException) -> OSError:
+    return OSError(f"{type(error).__name__} while reading {repo}: {error}")
+
+
+def fetch(
+    name: str,
+    out: Path,
+    *,
+    train_shards: int = 80,
+    hub: Hub | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Bring the data folder `out` to hold the published shards `name`; returns its `data.json`.
+
+    train_shards  the first so many, never fewer than the folder has already; 80 of about 200 MB
+                  each are what the challenge trains on
+
+    Every file is compared with the hub's sha256, every shard opened and its ids compared with the
+    vocabulary, the tokenizer loaded. What is there and whole is not fetched again.
+    Raises ValueError for an unknown name, too many shards, no network, a full disk, another data
+    set in the folder, or a file that is not what it should be.
+    """
+    published = _published(name)
+    if train_shards < 0:
+        raise ValueError(f"train_shards={train_shards}; give 0 (validation only) or more")
+    hub = hub if hub is not None else HuggingFaceHub()
+    before = _read_data_file(out, name)
+    try:
+        listing = hub.listing(published.repo)
+    except OSError as error:
+        raise ValueError(
+            f"the hub could not be read ({error}). Check the network, and that HF_HUB_OFFLINE is "
+            f"not set; a folder that is complete needs no fetching"
+        ) from error
+    recorded = before.get("files", {})
+    wanted = select(name, published, listing, max(train_shards, _count(recorded, "train")))
+    _check_strangers(out, wanted)
+    missing = {
+        local: remote
+        for local, remote in wanted.items()
+        if not _is_there(out / local, remote, recorded.get(local, {}).get("sha256"))
+    }
+    _check_space(out, sum(remote.size for remote in missing.values()), train_shards)
+
+    total = sum(remote.size for remote in wanted.values())
+    done = total - sum(remote.size for remote in missing.values())
+    files = {
+        local: recorded[local] for local in wanted if local in recorded.keys() - missing.keys()
+    }
+    for local, remote in wanted.items():
+        if local in missing:
+            _download(hub, published, listing.revision, remote, out / local)
+            done += remote.size
+        if local not in files:
+            files[local] = _verify(out / local, remote, published)
+        if progress is not None:
+            progress(done, total)
+        # Written after each file, so that an interrupted fetch need not verify them again.
+        data = _write_data_file(out, name, published, listing, files)
+    shutil.rmtree(out / DOWNLOADS, ignore_errors=True)
+    return data
+
+
+def select(
+    name: str, published: Published, listing: Listing, train_shards: int
+) -> dict[str, RemoteFile]:
+    """Local name to remote file: tokenizer, all validation shards, the first training shards."""
+    shards: dict[str, RemoteFile] = {}
+    tokenizers = []
+    for file in listing.files:
+        folder, _, base = file.path.rpartition("/")
+        if folder.rpartition("/")[2] == published.folder and SHARD.fullmatch(base):
+            shards[base] = file
+        elif base == published.tokenizer:
+            tokenizers.append(file)
+    kinds: dict[str, list[str]] = {"train": [], "val": [], "val_bytes": []}
+    for base in sorted(shards):
+        match = SHARD.fullmatch(base)
+        assert match is not None
+        kinds[match[1]].append(base)
+    needed = {
+        f"validation shards in a folder {published.folder}": bool(kinds["val"]),
+        f"a tokenizer {published.tokenizer}": bool(tokenizers),
+        "byte counts for every validation shard": not published.side_files
+        or len(kinds["val_bytes"]) == len(kinds["val"]),
+    }
+    lacking = [what for what, there in needed.items() if not there]
+    if lacking:
+        raise ValueError(
+            f"{published.repo}, revision {listing.revision[:12]}, has no "
+            f"{' and no '.join(lacking)}: {name} was moved or withdrawn. Make shards from text "
+            f"with `fairway prepare`, or choose another of {', '.join(PUBLISHED)}"
+        )
+    if train_shards > len(kinds["train"]):
+        raise ValueError(
+            f"{name} has {len(kinds['train'])} training shards, {train_shards} were asked for; "
+            f"use --train-shards {len(kinds['train'])}"
+        )
+    chosen = [*kinds["val"], *kinds["train"][:train_shards]]
+    if published.side_files:
+        chosen = [*kinds["val_bytes"], *chosen]
+    return {"tokenizer.model": tokenizers[0]} | {base: shards[base] for base in chosen}
+
+
+def _published(name: str) -> Published:
+    if name not in PUBLISHED:
+        raise ValueError(f"unknown data {name!r}; choose one of {', '.join(PUBLISHED)}")
+    return PUBLISHED[name]
+
+
+def _read_data_file(out: Path, name: str) -> dict[str, Any]:
+    """What an earlier fetch wrote; {} where there was none."""
+    path = out / DATA_FILE
+    if not path.is_file():
+        return {}
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if data.get("name") != name:
+        raise ValueError(
+            f"{out} already holds {data.get('name', 'data prepared from text')!r}; shards of "
+            f"{name} beside it would be mixed with them. Choose another folder"
+        )
+    return data
+
+
+def _count(files: Iterable[str], kind: str) -> int:
+    matches = map(SHARD.fullmatch, files)
+    return sum(match is not None and match[1] == kind for match in matches)
+
+
+def _check_strangers(out: Path, wanted: Mapping[str, RemoteFile]) -> None:
+    """Training reads every shard in a folder, so one of unknown origin would be read too."""
+    found = {path.name for path in out.glob("*.bin") if SHARD.fullmatch(path.name)}
+    strangers = sorted(found - wanted.keys())
+    if strangers:
+        raise ValueError(
+            f"{out} has {len(strangers)} shards that are not among those asked for, the first is "
+            f"{strangers[0]}; raise --train-shards, remove them, or choose another folder"
+        )
+
+
+def _is_there(path: Path, remote: RemoteFile, recorded: str | None) -> bool:
+    """A file that was verified before is told by its size and its recorded sum."""
+    if not path.is_file() or path.stat().st_size != remote.size:
+        return False
+    if remote.sha256 is None:  # the hub has no sum of a small file; fetching it again is cheap
+        return False
+    return remote.sha256 == (recorded or _sha256(path))
+
+
+def _check_space(out: Path, needed: int, train_shards: int) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise ValueError(
+            f"{needed / 1e9:.1f} GB are to be fetched and {out} has {free / 1e9:.1f} GB free; make "
+            f"room, or ask for fewer than {train_shards} shards with --train-shards"
+        )
+
+
+def _download(hub: Hub, published: Published, revision: str, remote: RemoteFile, to: Path) -> None:
+    try:
+        arrived = hub.download(published.repo, revision, remote.path, to.parent / DOWNLOADS)
+    except OSError as error:
+        raise ValueError(
+            f"{remote.path} could not be fetched ({error}). What has arrived is kept: run the same "
+            f"command again to go on"
+        ) from error
+    os.replace(arrived, to)
+
+
+def _verify(path: Path, remote: RemoteFile, published: Published) -> dict[str, Any]:
+    """The file's entry in `data.json`; a file that is wrong is removed, so that it is fetched anew.
+
+    Raises ValueError.
+    """
+    try:
+        entry = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        if entry["bytes"] != remote.size or remote.sha256 not in (None, entry["sha256"]):
+            raise ValueError(
+                f"{entry['bytes']:,} bytes with sha256 {entry['sha256']}, where the hub has "
+                f"{remote.size:,} with {remote.sha256}"
+            )
+        if path.suffix == ".bin":
+            entry["tokens"] = _check_shard(path, published)
+        else:
+            _check_tokenizer(path, published)
+    except ValueError as error:
+        path.unlink()
+        raise ValueError(f"{path.name} is not what it should be: {error}. Fetch again") from error
+    return entry
+
+
+def _check_shard(path: Path, published: Published) -> int:
+    tokens = open_shard(path)
+    if "val_bytes" not in path.name and len(tokens):
+        largest = int(np.max(tokens))
+        if largest >= published.vocab_size:
+            raise ValueError(
+                f"it has a token {largest:,}, beyond a vocabulary of {published.vocab_size:,}"
+            )
+    return len(tokens)
+
+
+def _check_tokenizer(path: Path, published: Published) -> None:
+    try:
+        size = SentencePieceProcessor(model_file=str(path)).vocab_size()
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"SentencePiece cannot load it ({error})") from error
+    if size != published.vocab_size:
+        raise ValueError(f"it has {size:,} pieces instead of {published.vocab_size:,}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_data_file(
+    out: Path,
+    name: str,
+    published: Published,
+    listing: Listing,
+    files: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    def tokens(kind: str) -> int:
+        matches = {file: SHARD.fullmatch(file) for file in files}
+        return sum(files[file]["tokens"] for file, m in matches.items() if m and m[1] == kind)
+
+    data = {
+        "name": name,
+        "sources": [f"https://huggingface.co/datasets/{published.repo}"],
+        "revision": listing.revision,
+        "vocab_size": published.vocab_size,
+        "tokens": {"train": tokens("train"), "val": tokens("val")},
+        "files": dict(files),
+    }
+    temporary = out / f"{DATA_FILE}.part"
+    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, out / DATA_FILE)
+    return data

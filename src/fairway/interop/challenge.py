@@ -1,0 +1,22 @@
+"""Published checkpoints and artifacts of the challenge, as models of ours: the way in.
+
+The parts: variables in `environment.py`, tensors in `checkpoint.py`, compressed files in
+`containers.py`, settings of a run in `training.py`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fairway.interop.checkpoint import load_checkpoint
+from fairway.interop.containers import read_ptz, read_weights
+from fairway.model.gpt import GPT
+
+__all__ = ["import_artifact", "load_checkpoint", "read_ptz"]
+
+
+def import_artifact(path: str | Path, lineage: str, env: Mapping[str, str]) -> GPT:
+    """The model in a published file: .pt or .safetensors checkpoint, or .ptz artifact.
+
+    lineage, env  as for `load_checkpoint`, whose errors it raises, and those of the file's reader
+    """
+    return load_checkpoint(lineage, dict(env), read_weights(path))

@@ -1,0 +1,88 @@
+"""What a proof showed, as plain data, and whether that is enough."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairway.artifact.config_json import config_from_json, config_to_json
+
+TOLERANCE_BITS_PER_BYTE = 1e-3  # one pass over a window rounds differently than token by token
+CODER_BITS = 64  # what the arithmetic coder may need to say where it ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """A text was coded with a scored predictor, decoded again and compared.
+
+    num_tokens             targets coded; the first token of the stream is given
+    num_bytes              bytes of text these tokens stand for, as the score counts them
+    coded_bytes            length of the bitstream
+    side_bytes             the rest of the proof file: header, document lengths, checkpoints
+    coded_bits_per_byte    8 * coded_bytes / num_bytes
+    claimed_bits_per_byte  what scoring the same tokens in batches says
+    read_bits_per_byte     what the predictor charged token by token; the coder adds the rest
+    """
+
+    artifact_sha256: str
+    text_sha256: str
+    bitstream_sha256: str
+    num_tokens: int
+    num_bytes: int
+    coded_bytes: int
+    side_bytes: int
+    coded_bits_per_byte: float
+    claimed_bits_per_byte: float
+    read_bits_per_byte: float
+    decoded_equal: bool
+    encode_seconds: float
+    decode_seconds: float
+    threads: int
+    circumstances: dict[str, str]
+
+    @property
+    def gap(self) -> float:
+        """Bits per byte that the code is longer than claimed; negative when shorter."""
+        return self.coded_bits_per_byte - self.claimed_bits_per_byte
+
+    @property
+    def allowed_gap(self) -> float:
+        return TOLERANCE_BITS_PER_BYTE + CODER_BITS / self.num_bytes
+
+    @property
+    def holds(self) -> bool:
+        return self.decoded_equal and abs(self.gap) <= self.allowed_gap
+
+    @property
+    def verdict(self) -> str:
+        """One sentence for people."""
+        if not self.decoded_equal:
+            return "NO: decoding returned another text; the score is not a code length"
+        size = (
+            f"{self.coded_bits_per_byte:.5f} bits per byte coded, "
+            f"{self.claimed_bits_per_byte:.5f} claimed"
+        )
+        if not self.holds:
+            return (
+                f"NO: {size}, {abs(self.gap):.5f} apart and {self.allowed_gap:.5f} allowed; "
+                "the claimed prices are not those of a decoder: look for a predictor whose "
+                "score() sees more than its reader()"
+            )
+        return f"yes: {size}; decoding returned the text, byte for byte"
+
+    def to_json(self) -> str:
+        derived = {"gap": self.gap, "allowed_gap": self.allowed_gap, "holds": self.holds}
+        return json.dumps(config_to_json(self) | derived, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Certificate":
+        """Raises ValueError when `text` is not a certificate."""
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError(f"this is not a certificate but a JSON {type(data).__name__}")
+        for derived in ("gap", "allowed_gap", "holds"):
+            data.pop(derived, None)
+        return config_from_json(cls, data)
+
+    @classmethod
+    def load(cls, path: Path) -> "Certificate":
+        return cls.from_json(path.read_text())

@@ -1,0 +1,119 @@
+"""Reading a run folder for a report: what is there, and what its log says of the training.
+
+Nothing is computed and nothing is written here.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """What the log has of the training, one entry per logged step.
+
+    lr_scale  multiplier on the learning rates; empty where the log has none
+    """
+
+    steps: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()  # nats per token
+    lr_scale: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run. Only `result.json` must be there; what else is missing is None or empty."""
+
+    path: Path
+    result: Mapping[str, Any]
+    recipe: Mapping[str, Any] | None
+    certificate: Mapping[str, Any] | None
+    curve: TrainingCurve
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+
+def read_run(path: Path) -> RunFolder:
+    """Raises ValueError when the folder has no result, or a file in it is not what it should be."""
+    result = _read_object(path / "result.json")
+    if result is None:
+        raise ValueError(
+            f"{path} has no result.json, so there is nothing to report; a run folder is what "
+            f"`fairway run RECIPE DATA --out {path}` writes"
+        )
+    return RunFolder(
+        path,
+        result,
+        _read_object(path / "recipe.json"),
+        _read_object(path / "certificate.json"),
+        read_curve(path / "train.log"),
+    )
+
+
+def read_curve(log: Path) -> TrainingCurve:
+    """The training curve in a log of JSON lines; an empty one where there is no log.
+
+    A line counts when it has a `train_loss` (or `loss`) and a `step` (or `done`). A log is added to
+    when a run continues, so a step that comes again replaces what was logged from there on.
+    """
+    if not log.is_file():
+        return TrainingCurve()
+    points: list[tuple[float, float, float | None]] = []
+    lines = log.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):  # a run that was killed leaves its last line unfinished
+                break
+            raise ValueError(
+                f"{log}, line {number} is not JSON ({error}); remove the line, or the file if it "
+                f"is no log of fairway"
+            ) from None
+        point = _curve_point(entry)
+        if point is not None:
+            while points and points[-1][0] >= point[0]:
+                points.pop()
+            points.append(point)
+    scales = [scale for _, _, scale in points if scale is not None]
+    return TrainingCurve(
+        tuple(step for step, _, _ in points),
+        tuple(loss for _, loss, _ in points),
+        tuple(scales) if len(scales) == len(points) else (),
+    )
+
+
+def _curve_point(entry: Any) -> tuple[float, float, float | None] | None:
+    if not isinstance(entry, Mapping) or entry.get("stage", "train") != "train":
+        return None
+    step = entry.get("step", entry.get("done"))
+    loss = entry.get("train_loss", entry.get("loss"))
+    if not _is_number(step) or not _is_number(loss):
+        return None
+    scale = entry.get("lr_scale")
+    return float(step), float(loss), float(scale) if _is_number(scale) else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _read_object(path: Path) -> Mapping[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not JSON ({error}); run the stage that writes it again"
+        ) from None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not a JSON object")
+    return value

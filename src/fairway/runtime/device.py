@@ -1,0 +1,145 @@
+"""Which device, which precision, which seeds: what a run needs to know about the machine.
+
+The precision is measured, not looked up: processors that list bfloat16 among their abilities can be
+slower with it than with float32, and the other way round.
+"""
+
+import math
+import os
+import platform
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fairway.runtime.distributed import Ranks
+
+WORTHWHILE = 1.15  # bfloat16 must be this much faster, for it is also less exact
+PROBE_SECONDS = 0.2
+
+
+def choose_device(requested: str | None = None, *, local_rank: int = 0) -> torch.device:
+    """`cpu`, `cuda` (the GPU of this rank) or `cuda:N`; None takes a GPU where there is one."""
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if requested is None:
+        requested = "cuda" if num_gpus else "cpu"
+    kind, _, index = requested.partition(":")
+    if requested == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or (index and not index.isdecimal()):
+        raise ValueError(f"device {requested!r} is not one of cpu, cuda, cuda:0, cuda:1, ...")
+    wanted = int(index) if index else local_rank
+    if wanted >= num_gpus:
+        raise ValueError(
+            f"device {requested!r} means GPU {wanted}, but PyTorch {torch.__version__} sees "
+            f"{num_gpus} of them; use --device cpu, fewer ranks, or a PyTorch built for CUDA"
+        )
+    return torch.device("cuda", wanted)
+
+
+def choose_compute_dtype(
+    device: torch.device, *, ranks: Ranks | None = None
+) -> tuple[torch.dtype, str]:
+    """The faster of bfloat16 and float32 for training on `device`, and why, for the log.
+
+    Takes a fraction of a second: forward and backward passes of an MLP, both precisions in turn,
+    the best time of each. All ranks get the same answer, bfloat16 only where all are for it.
+    """
+    ranks = ranks or Ranks()
+    rows, width, hidden = (16384, 512, 2048) if device.type == "cuda" else (512, 256, 1024)
+    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    # One thread: several wait for each other, and on a machine that is busy with something else
+    # it is this waiting that would be measured.
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for dtype in best:
+            _mlp_seconds(device, dtype, rows, width, hidden)  # the first of each sets things up
+        until = time.perf_counter() + PROBE_SECONDS
+        while time.perf_counter() < until or math.inf in best.values():
+            for dtype in best:
+                best[dtype] = min(best[dtype], _mlp_seconds(device, dtype, rows, width, hidden))
+    finally:
+        torch.set_num_threads(num_threads)
+    speedup = best[torch.float32] / best[torch.bfloat16]
+    votes = int(ranks.sum(torch.tensor(int(speedup >= WORTHWHILE))))
+    measured = f"bfloat16 is {speedup:.2f} times as fast as float32 here"
+    if votes == ranks.world_size:
+        return torch.bfloat16, measured
+    if speedup >= WORTHWHILE:
+        return torch.float32, f"{measured}, but not on {ranks.world_size - votes} other ranks"
+    return torch.float32, f"{measured}, and less than {WORTHWHILE} is not worth its rounding"
+
+
+def seed_everything(seed: int) -> None:
+    """The same random numbers in every run: Python's, NumPy's and PyTorch's on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def deterministic(enabled: bool = True) -> None:
+    """Same input, same bits: PyTorch takes only deterministic kernels, or raises where none is.
+
+    Call it before the first CUDA operation: cuBLAS reads its setting only once.
+    """
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(enabled)
+    torch.backends.cudnn.benchmark = False
+
+
+def machine() -> dict[str, Any]:
+    """What a measurement should be printed with."""
+    return {
+        "processor": _processor_name(),
+        "cores": _num_cores(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _mlp_seconds(
+    device: torch.device, dtype: torch.dtype, rows: int, width: int, hidden: int
+) -> float:
+    """Seconds of one forward and backward pass, the casting of float32 weights included."""
+    # Random numbers, not constants: GPUs run measurably faster on tensors that compress (#670).
+    # From a source of their own, or the run after this measurement could not be repeated.
+    source = torch.Generator(device).manual_seed(0)
+    x = torch.randn(rows, width, device=device, generator=source).to(dtype)
+    up = torch.randn(hidden, width, device=device, generator=source).requires_grad_()
+    down = torch.randn(width, hidden, device=device, generator=source).requires_grad_()
+    _wait(device)
+    start = time.perf_counter()
+    y = F.linear(F.relu(F.linear(x, up.to(dtype))), down.to(dtype))
+    y.backward(x)
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _processor_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _num_cores() -> int:
+    """Cores this process may run on, which in a container are fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,214 @@
+"""This process among its peers: who it is, and the few collectives the project needs.
+
+`Ranks` is built once where the program starts and then passed; nothing else reads the variables
+torchrun sets. On one process every collective is the identity, so callers never ask how many ranks
+there are. What is sent, and when, is decided by the callers: `train/loop.py`, `train/muon.py`.
+"""
+
+# torch names its foreach functions as if they were private.
+# pyright: reportPrivateImportUsage=false
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import record
+
+BUCKET_BYTES = 32 * 2**20  # one message for many small tensors, few messages for large ones
+GRACE_SECONDS = 1.5  # torchrun calls the rank that ends first the cause
+
+T = TypeVar("T")
+
+
+class RankLost(RuntimeError):
+    """A collective failed, which nearly always means that another rank has died."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among `world_size`; `local_rank` counts within its machine.
+
+    Every collective must be entered by all ranks, in the same order, with the same shapes. CPU
+    tensors travel by gloo even where the device is a GPU, so agreeing on a number never waits for
+    the GPU.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size or self.local_rank < 0:
+            raise ValueError(
+                f"rank {self.rank} (local {self.local_rank}) of {self.world_size} cannot be; start "
+                f"several processes with `torchrun --nproc-per-node N -m fairway ...`"
+            )
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> "Ranks":
+        """torchrun sets all three variables; a plain `python` run sets none."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        missing = [name for name in names if name not in env]
+        if len(missing) == len(names):
+            return cls()
+        if missing:
+            raise ValueError(
+                f"{', '.join(missing)} not set while others of {', '.join(names)} are; unset them "
+                f"for one process, or start with `torchrun --nproc-per-node N -m fairway ...`"
+            )
+        return cls(*(int(env[name]) for name in names))
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @contextmanager
+    def running(
+        self, device: torch.device, *, init_method: str = "env://", timeout_seconds: float = 600.0
+    ) -> Iterator["Ranks"]:
+        """`start` on entry, `stop` on a clean exit.
+
+        After an error nothing is torn down: the peers are waiting elsewhere and would not answer.
+        """
+        self.start(device, init_method=init_method, timeout_seconds=timeout_seconds)
+        yield self
+        self.stop()
+
+    def start(
+        self, device: torch.device, *, init_method: str = "env://", timeout_seconds: float = 600.0
+    ) -> None:
+        """Meet the peers: gloo on CPUs, NCCL for CUDA tensors. Nothing to do on one process."""
+        if self.world_size == 1:
+            return
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        with _peers_expected(self, "meet"):
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+                init_method=init_method,
+                rank=self.rank,
+                world_size=self.world_size,
+                timeout=timedelta(seconds=timeout_seconds),
+            )
+
+    def stop(self) -> None:
+        """Part from the peers, once all of them have come this far."""
+        if self.world_size == 1:
+            return
+        self.barrier()
+        dist.destroy_process_group()
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The total over all ranks, on every rank."""
+        if self.world_size == 1:
+            return value
+        total = value.clone()
+        with _peers_expected(self, "sum"):
+            dist.all_reduce(total)
+        return total
+
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its total over all ranks, in place, many per message."""
+        if self.world_size == 1:
+            return
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            with _peers_expected(self, "sum"):
+                dist.all_reduce(flat)
+            parts = flat.split([tensor.numel() for tensor in bucket])
+            shaped = [part.view(tensor.shape) for part, tensor in zip(parts, bucket, strict=True)]
+            torch._foreach_copy_(bucket, shaped)
+
+    def mean_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over all ranks, in place."""
+        if self.world_size == 1:
+            return
+        self.sum_(tensors)
+        torch._foreach_div_(list(tensors), float(self.world_size))
+
+    def all_gather(self, value: Tensor) -> Tensor:
+        """(world_size, *shape): every rank's value, in the order of ranks, on every rank."""
+        if self.world_size == 1:
+            return value[None]
+        gathered = value.new_empty(self.world_size, *value.shape)
+        with _peers_expected(self, "gather"):
+            dist.all_gather(list(gathered.unbind()), value.contiguous())
+        return gathered
+
+    def broadcast(self, value: Tensor, source: int = 0) -> Tensor:
+        """Overwrite `value` with that of rank `source`, and return it."""
+        if self.world_size > 1:
+            with _peers_expected(self, "broadcast"):
+                dist.broadcast(value, source)
+        return value
+
+    def barrier(self) -> None:
+        """Return once every rank has called this."""
+        self.sum(torch.zeros(()))
+
+
+def supervised(main: Callable[[], T], ranks: Ranks) -> T:
+    """Run `main` so that a rank that dies ends the whole run and shows its traceback.
+
+    torchrun does neither by itself: its summary names a rank, and holds a traceback only if the
+    worker recorded one. Here the rank prints it, records it, and ends at once, for the
+    interpreter's own way out can wait for peers that will never answer.
+    """
+    if ranks.world_size == 1:
+        return main()
+
+    def watched() -> T:
+        try:
+            return main()
+        except RankLost as error:
+            # The traceback worth reading is the other rank's; let that one be found first.
+            print(error, file=sys.stderr, flush=True)
+            time.sleep(GRACE_SECONDS)
+            os._exit(1)
+
+    try:
+        return record(watched)()  # type: ignore[return-value]
+    except Exception:
+        print(
+            f"rank {ranks.rank} of {ranks.world_size} failed:\n{traceback.format_exc()}",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.stdout.flush()
+        os._exit(1)
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one dtype and device, up to `BUCKET_BYTES` together."""
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        kind, num_bytes = (tensor.dtype, tensor.device), tensor.numel() * tensor.element_size()
+        full = size + num_bytes > BUCKET_BYTES
+        if bucket and (full or kind != (bucket[0].dtype, bucket[0].device)):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += num_bytes
+    if bucket:
+        yield bucket
+
+
+@contextmanager
+def _peers_expected(ranks: Ranks, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankLost(
+            f"rank {ranks.rank} of {ranks.world_size} could not {verb} with its peers; another "
+            f"rank has most likely failed, and its traceback says why ({error})"
+        ) from error

@@ -1,0 +1,346 @@
+"""The training loop: an iterator of steps, and all that must hold within one.
+
+It knows nothing of averaging, logging, validation or saving: the caller does those between two
+steps, in plain code. What a step multiplies its rates by is in `schedule.py`, when the run is over
+in `clock.py`, which optimizer steps what in `param_groups.py`, saving in `checkpoint.py`.
+"""
+
+# torch names its foreach functions as if they were private.
+# pyright: reportPrivateImportUsage=false
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fairway.runtime.distributed import Ranks
+from fairway.train.clock import Clock, StepClock, WallClock
+from fairway.train.param_groups import OptimizerConfig, Optimizers
+from fairway.train.schedule import (
+    Curriculum,
+    DecayTaper,
+    MomentumWarmup,
+    Warmdown,
+    When,
+    current,
+    decay_scale,
+    lr_scale,
+    momentum,
+)
+from fairway.train.watch import LossWatch
+
+Batch = tuple[Tensor, Tensor]  # tokens (B, T) and the token that follows each, (B, T)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """One micro-batch is one forward pass on one rank; a step adds up `micro_batches` of them.
+
+    They are dealt out to the ranks in turn. A rank beyond their number has no work in that step and
+    still takes part in every collective.
+    """
+
+    rows: int = 32
+    context: int = 1024  # tokens in a row
+    micro_batches: int = 1  # in one step, over all ranks
+    # Rows are cut into shorter ones (#2014): the tokens of a step stay as many.
+    context_curriculum: Curriculum | None = None
+    micro_batch_ramp: Curriculum | None = None  # replaces `micro_batches` while it lasts
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.context, self.micro_batches) < 1:
+            raise ValueError(f"{self}: rows, context and micro_batches must be at least 1")
+        for _, value in self.context_curriculum.stages if self.context_curriculum else ():
+            if self.context % value:
+                raise ValueError(
+                    f"a context of {self.context} tokens cannot be cut into rows of {value}; "
+                    f"choose a context that is a multiple of every stage"
+                )
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in one step over all ranks, apart from the ramp."""
+        return self.rows * self.context * self.micro_batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Exactly one of `seconds` and `steps` ends the run."""
+
+    seconds: float | None = None
+    steps: int | None = None
+    reserve_seconds: float = 0.0  # of `seconds`, kept back for work after the last step
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    warmdown: Warmdown = field(default_factory=Warmdown)
+    momentum_warmup: MomentumWarmup | None = None
+    decay_taper: DecayTaper | None = None
+    grad_clip: float | None = 0.3  # largest norm of all gradients together (#198)
+    loops_at: float | None = None  # progress at which depth recurrence starts; None: as it is
+
+    def __post_init__(self) -> None:
+        if (self.seconds is None) == (self.steps is None):
+            raise ValueError(
+                f"TrainConfig(seconds={self.seconds}, steps={self.steps}); give exactly one of "
+                f"them, the other None"
+            )
+        if self.steps is not None and self.reserve_seconds:
+            raise ValueError(
+                f"reserve_seconds={self.reserve_seconds} is a part of `seconds`, and this run ends "
+                f"after {self.steps} steps; set it to 0"
+            )
+        if self.grad_clip is not None and self.grad_clip <= 0:
+            raise ValueError(f"grad_clip={self.grad_clip} stops all learning; None is no clipping")
+        if self.loops_at is not None:
+            When(progress=self.loops_at)
+        build_clock(self)
+
+    @property
+    def loops_point(self) -> When | None:
+        return None if self.loops_at is None else When(progress=self.loops_at)
+
+
+def build_clock(
+    config: TrainConfig, *, ranks: Ranks | None = None, spent_seconds: float = 0.0
+) -> StepClock | WallClock:
+    """The clock that ends the run `config` describes."""
+    if config.steps is not None:
+        return StepClock(config.steps)
+    assert config.seconds is not None
+    return WallClock(
+        config.seconds,
+        reserve_seconds=config.reserve_seconds,
+        spent_seconds=spent_seconds,
+        ranks=ranks,
+    )
+
+
+class Step(NamedTuple):
+    number: int  # steps finished, so the first one is 1
+    progress: float  # when it began
+    loss: Tensor  # () mean nats per token over all ranks, detached; reading it waits for the device
+    lr_scale: float
+    tokens: int  # over all ranks
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """Something done to the model once, before the first step at which `when` is reached.
+
+    A resumed run does it again, so it must be a switch, not a change that adds up.
+    """
+
+    name: str
+    when: When
+    apply: Callable[[nn.Module], None]
+
+
+class OutOfBatches(ValueError):
+    """No rank has a batch left, and the clock has not run out."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """All ranks stopped between two steps because one was asked to; the model is whole."""
+
+
+def training_steps(
+    model: nn.Module,
+    batches: Iterator[Batch],
+    config: TrainConfig,
+    optimizers: Optimizers,
+    clock: Clock,
+    *,
+    ranks: Ranks | None = None,
+    milestones: Sequence[Milestone] = (),
+    compute_dtype: torch.dtype = torch.float32,
+    first_step: int = 0,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[Step]:
+    """Train `model` in place until `clock` runs out, yielding after every optimizer step.
+
+    model          has `loss(tokens (B, T), targets (B, T))`, the mean nats per token
+    batches        this rank's micro-batches; ranks may have different numbers of them, or none
+    compute_dtype  of the forward pass. A model with an attribute `compute_dtype` casts by itself
+                   and is told; any other runs under autocast
+    first_step     steps already finished, for a run that continues
+    stop           asked before every step, on every rank or on none; if one says yes, all raise
+                   `TrainingInterrupted`
+
+    Raises `TrainingDiverged` when the loss or a gradient is not finite: on a CPU before the weights
+    are touched, on a GPU at most two steps later, so that the GPU never waits for the check.
+    The same seed, batches and number of steps give the same weights, bit for bit.
+    """
+    ranks = ranks or Ranks()
+    device = next(model.parameters()).device
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    watch = LossWatch(parameters, device)
+    pending = [*_loop_milestones(model, config), *milestones]
+    progress = 0.0
+    for number in count(first_step):
+        # One step may be in flight, so that the GPU has work while the next is being sent. Near
+        # the end none may, or the clock would stop later than it knows.
+        watch.settle(in_flight=1 if progress < 0.98 else 0)
+        progress = clock.progress(number)
+        if progress >= 1.0:
+            watch.settle(in_flight=0)
+            return
+        scale = lr_scale(progress, config.warmdown)
+        for milestone in [m for m in pending if m.when.reached(progress, scale)]:
+            milestone.apply(model)
+            pending.remove(milestone)
+
+        # Before a batch is taken: the place in the batches must be that of the finished steps.
+        if stop is not None and _total(int(stop()), ranks):
+            watch.settle(in_flight=0)
+            raise TrainingInterrupted(f"stopped after step {number}")
+        work = _fetch(batches, config.batch, progress, ranks)
+        tokens = _total(sum(tokens.numel() for tokens, _ in work), ranks)
+        if tokens == 0:
+            raise OutOfBatches(
+                f"the batches ended after step {number}, at {progress:.1%} of the run; let them "
+                f"start over (another epoch), or shorten the run with steps={number}"
+            )
+
+        if not model.training:  # the caller may have scored something in between
+            model.train()
+        with _arithmetic(model, device, compute_dtype):
+            loss = _accumulate(model, work, tokens, device)
+        gradients = _complete_gradients(parameters)
+        ranks.sum_([*gradients, loss])
+        norms = torch.stack(torch._foreach_norm(gradients))
+        watch.check(number + 1, loss, norms, rate=scale)
+        if config.grad_clip is not None:
+            total = torch.linalg.vector_norm(norms)
+            torch._foreach_mul_(gradients, (config.grad_clip / (total + 1e-6)).clamp(max=1.0))
+
+        optimizers.set(
+            lr_scale=scale,
+            momentum=momentum(
+                progress, number, config.optimizer.muon.momentum, config.momentum_warmup
+            ),
+            decay_scale=decay_scale(progress, config.decay_taper),
+        )
+        optimizers.step()
+        optimizers.zero_grad()
+        yield Step(number + 1, progress, loss, scale, tokens)
+
+
+@contextmanager
+def interruptible(patience_seconds: float = 1.0) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into an answer for `training_steps(stop=...)`; a second one is obeyed.
+
+    A step cut in two leaves half of the weights updated, and a checkpoint of those continues
+    another run. Signals within `patience_seconds` of the first are the same one: torchrun passes on
+    to its workers what the terminal has already sent them. Outside the main thread signals cannot
+    be caught, and the answer is always no.
+    """
+    asked_at: list[float] = []
+
+    def ask(_signal: int, _frame: object) -> None:
+        now = time.monotonic()
+        if asked_at and now - asked_at[0] >= patience_seconds:
+            raise KeyboardInterrupt
+        asked_at.append(now)
+
+    def asked() -> bool:
+        return bool(asked_at)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _loop_milestones(model: nn.Module, config: TrainConfig) -> list[Milestone]:
+    when = config.loops_point
+    if when is None:
+        return []
+    if not hasattr(model, "loops_active"):
+        raise ValueError(
+            f"loops_at={config.loops_at}, but {type(model).__name__} has no loops to switch on; "
+            f"set loops_at=None or give the model a loop"
+        )
+    model.loops_active = False  # type: ignore[assignment]
+    return [Milestone("loops", when, lambda m: setattr(m, "loops_active", True))]
+
+
+def _fetch(
+    batches: Iterator[Batch], config: BatchConfig, progress: float, ranks: Ranks
+) -> list[Batch]:
+    """This rank's micro-batches of one step, fewer when its batches end."""
+    ramp, contexts = config.micro_batch_ramp, config.context_curriculum
+    total = config.micro_batches if ramp is None else current(progress, ramp)
+    work = []
+    for _ in range(ranks.rank, total, ranks.world_size):
+        batch = next(batches, None)
+        if batch is None:
+            break
+        tokens, targets = batch
+        if contexts is not None:
+            context = current(progress, contexts)
+            if tokens.size(1) % context:
+                raise ValueError(
+                    f"rows of {tokens.size(1)} tokens cannot be cut into rows of {context}; "
+                    f"batches should have rows of {config.context}"
+                )
+            tokens, targets = tokens.reshape(-1, context), targets.reshape(-1, context)
+        work.append((tokens, targets))
+    return work
+
+
+def _total(number: int, ranks: Ranks) -> int:
+    """The sum over all ranks; agreed on between CPUs, so that no GPU is waited for."""
+    return int(ranks.sum(torch.tensor(number)))
+
+
+def _accumulate(
+    model: nn.Module, work: Sequence[Batch], total_tokens: int, device: torch.device
+) -> Tensor:
+    """Add this rank's part of the gradients; returns its part () of the mean loss.
+
+    Each micro-batch weighs as many tokens as it has, so the sum over ranks is the exact mean,
+    however the work is spread.
+    """
+    loss = torch.zeros((), device=device)
+    for tokens, targets in work:
+        tokens = tokens.to(device, non_blocking=True)
+        targets = targets.to(device, non_blocking=True)
+        part = model.loss(tokens, targets) * (tokens.numel() / total_tokens)  # type: ignore[operator]
+        part.backward()
+        loss += part.detach()
+    return loss
+
+
+def _complete_gradients(parameters: dict[str, nn.Parameter]) -> list[Tensor]:
+    """All gradients, zeros where this rank has none: its peers send theirs in any case."""
+    gradients = []
+    for parameter in parameters.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    return gradients
+
+
+@contextmanager
+def _arithmetic(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    if not hasattr(model, "compute_dtype"):
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            yield
+        return
+    before = model.compute_dtype
+    model.compute_dtype = dtype  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        model.compute_dtype = before  # scoring between two steps keeps its own precision

@@ -1,0 +1,176 @@
+"""Muon: momentum whose singular values are all pushed towards one (K. Jordan, 2024; #launch).
+
+Orthogonalization is by matrix products alone (Newton-Schulz), either with one triple of
+coefficients (Jordan) or with one per iteration (Polar Express, Amsel et al. 2025; #1344, #1787).
+MuonEq-R (#1217, #1285) first scales each row of the update to length one.
+
+Not `torch.optim.Muon`: as of PyTorch 2.13 it has no row scaling and takes a single triple for all
+iterations, always multiplies in bfloat16 (slower than float32 on many CPUs), walks through the
+matrices one by one (its foreach form raises), and does not share the work among ranks. Which
+parameters come here is decided in `param_groups.py`; schedules are in `schedule.py`.
+"""
+
+# torch names its foreach functions as if they were private.
+# pyright: reportPrivateImportUsage=false
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fairway.runtime.distributed import Ranks
+
+Triple = tuple[float, float, float]
+Polynomial = Literal["jordan", "polar_express"]
+
+COEFFICIENTS: dict[Polynomial, tuple[Triple, ...]] = {
+    "jordan": ((3.4445, -4.7750, 2.0315),) * 5,
+    "polar_express": (
+        (8.156554524902461, -22.48329292557795, 15.878769915207462),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    ),
+}
+
+EPS = 1e-7  # below it a norm is that of a matrix without gradient, which must stay zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuonConfig:
+    lr: float = 0.022
+    momentum: float = 0.99
+    weight_decay: float = 0.095  # decoupled: each step shrinks the weights by lr * weight_decay
+    row_normalize: bool = True  # MuonEq-R
+    polynomial: Polynomial = "jordan"
+
+    def __post_init__(self) -> None:
+        if self.lr < 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:
+            raise ValueError(
+                f"MuonConfig(lr={self.lr}, momentum={self.momentum}, weight_decay="
+                f"{self.weight_decay}): lr and weight_decay must not be negative, and momentum "
+                f"must lie in [0, 1)"
+            )
+        if self.polynomial not in get_args(Polynomial):
+            raise ValueError(
+                f"MuonConfig.polynomial={self.polynomial!r}; choose one of {sorted(COEFFICIENTS)}"
+            )
+
+
+@torch.no_grad()
+def orthogonalize(
+    matrices: Tensor, coefficients: Sequence[Triple], dtype: torch.dtype = torch.bfloat16
+) -> Tensor:
+    """Push the singular values of each matrix towards one, keeping its singular vectors.
+
+    matrices      (N, R, C), of any scale
+    coefficients  (a, b, c) of each iteration X <- a X + (b A + c A A) X, where A = X X^T
+    dtype         in which to multiply
+    returns       (N, R, C) in `dtype`; a zero matrix stays zero
+    """
+    tall = matrices.size(-2) > matrices.size(-1)
+    x = (matrices.mT if tall else matrices).to(dtype)  # the products A are then the smaller ones
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + EPS)
+    gram = x.new_empty(x.size(0), x.size(1), x.size(1))
+    inner, spare = torch.empty_like(gram), torch.empty_like(x)
+    for a, b, c in coefficients:
+        torch.bmm(x, x.mT, out=gram)
+        torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=inner)
+        torch.baddbmm(x, inner, x, beta=a, out=spare)
+        x, spare = spare, x
+    return x.mT if tall else x
+
+
+def normalize_rows(matrices: Tensor) -> Tensor:
+    """(..., R, C) with every row scaled to length one; rows of zeros stay zero (MuonEq-R)."""
+    return matrices / matrices.norm(dim=-1, keepdim=True).clamp_min(EPS)
+
+
+class Muon:
+    """Steps a set of matrices, those of one shape (or of its transpose) in one batch.
+
+    matrices  by name; the names key the state
+    dtype     of the orthogonalization; see `choose_compute_dtype`
+    ranks     each orthogonalizes its share and gathers the others', so that all hold the same bits
+
+    lr, momentum and weight_decay may be set between steps. Gradients must already be the same on
+    all ranks; a missing one counts as zero.
+    """
+
+    def __init__(
+        self,
+        matrices: Mapping[str, nn.Parameter],
+        config: MuonConfig,
+        *,
+        dtype: torch.dtype = torch.bfloat16,
+        ranks: Ranks | None = None,
+    ) -> None:
+        for name, matrix in matrices.items():
+            if matrix.ndim != 2:
+                raise ValueError(
+                    f"Muon takes matrices, but {name!r} has shape {tuple(matrix.shape)}; put it "
+                    f"into another group of OptimizerConfig.rules"
+                )
+        self.config, self.dtype, self.ranks = config, dtype, ranks or Ranks()
+        self.lr, self.momentum = config.lr, config.momentum
+        self.weight_decay = config.weight_decay
+        self.matrices = dict(matrices)
+        self.buffers = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
+        batches: dict[tuple, list[str]] = defaultdict(list)
+        for name, matrix in matrices.items():
+            batches[(*sorted(matrix.shape), matrix.device)].append(name)
+        self.batches = list(batches.values())
+
+    @torch.no_grad()
+    def step(self) -> None:
+        if not self.matrices:
+            return
+        gradients = {
+            name: torch.zeros_like(matrix) if matrix.grad is None else matrix.grad
+            for name, matrix in self.matrices.items()
+        }
+        buffers = list(self.buffers.values())
+        torch._foreach_mul_(buffers, self.momentum)
+        torch._foreach_add_(buffers, list(gradients.values()))
+        weights: list[Tensor] = list(self.matrices.values())
+        torch._foreach_mul_(weights, 1.0 - self.lr * self.weight_decay)
+        for names in self.batches:
+            self._step_batch(names, gradients)
+
+    def _step_batch(self, names: list[str], gradients: Mapping[str, Tensor]) -> None:
+        # Every rank takes part in the gathering with a share of equal size, also when there are
+        # fewer matrices than ranks; the shares past the end are empty work, never a missing call.
+        share = -(-len(names) // self.ranks.world_size)
+        first = self.ranks.rank * share
+        wide = min(self.matrices[names[0]].shape), max(self.matrices[names[0]].shape)
+        mine = torch.zeros(share, *wide, dtype=self.dtype, device=self.matrices[names[0]].device)
+        for place, name in zip(mine, names[first : first + share], strict=False):
+            update = torch.add(gradients[name], self.buffers[name], alpha=self.momentum)
+            if self.config.row_normalize:
+                update = normalize_rows(update)
+            place.copy_(update.mT if update.size(0) > update.size(1) else update)
+
+        mine = orthogonalize(mine, COEFFICIENTS[self.config.polynomial], self.dtype)
+        updates = self.ranks.all_gather(mine).flatten(0, 1)
+        for update, name in zip(updates, names, strict=False):
+            matrix = self.matrices[name]
+            rows, columns = matrix.shape
+            scale = math.sqrt(max(1.0, rows / columns))
+            matrix.add_(update.mT if rows > columns else update, alpha=-self.lr * scale)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The momentum of each matrix, by the matrix's name."""
+        return dict(self.buffers)
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        if state.keys() != self.buffers.keys():
+            odd = sorted(state.keys() ^ self.buffers.keys())
+            raise ValueError(f"saved momentum and matrices differ in {', '.join(odd)}")
+        for name, buffer in self.buffers.items():
+            buffer.copy_(state[name])

@@ -1,0 +1,201 @@
+"""The one file: exact round trips, and no damage that goes unseen."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import Tensor
+
+from fairway.artifact.container import pack, read_artifact, unpack, write_artifact
+from fairway.quant.grid import QuantizedTensor, quantize_rows
+from fairway.quant.lowrank import LowRankConfig, fit_low_rank
+
+Tensors = dict[str, QuantizedTensor | Tensor]
+
+
+def small() -> tuple[dict[str, Any], bytes, Tensors, dict[str, bytes]]:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 10, generator=generator)
+    codes, scale = quantize_rows(weight, 5, 4.0)
+    low_rank = fit_low_rank(torch.randn(6, 10, generator=generator), LowRankConfig(rank=2, group=4))
+    shape = (2, 3, 10)
+    tensors: Tensors = {
+        "plain": QuantizedTensor(codes=codes, scale=scale, bits=5, shape=shape),
+        "gate": torch.tensor(0.25).half(),
+        "mended": QuantizedTensor(
+            codes=codes, scale=scale, bits=5, shape=(6, 10), low_rank=low_rank
+        ),
+        "exact": torch.randn(3, 2, generator=generator),
+        "scales": torch.randn(7, generator=generator).half(),
+        "none": torch.zeros(0).half(),
+    }
+    config = {"model": {"layers": [1, 2], "cap": None, "name": "Größe"}, "rate": 0.1}
+    return config, b"tokenizer" * 9, tensors, {"notes": b"\x00\x01", "empty": b""}
+
+
+def equal(left: QuantizedTensor | Tensor, right: QuantizedTensor | Tensor) -> bool:
+    if isinstance(left, Tensor) or isinstance(right, Tensor):
+        assert isinstance(left, Tensor)
+        assert isinstance(right, Tensor)
+        return left.dtype == right.dtype and torch.equal(left, right)
+    return (
+        torch.equal(left.codes, right.codes)
+        and torch.equal(left.scale, right.scale)
+        and (left.bits, left.shape) == (right.bits, right.shape)
+        and torch.equal(left.dequantize(), right.dequantize())
+    )
+
+
+def test_everything_comes_back() -> None:
+    config, tokenizer, tensors, extras = small()
+    artifact = unpack(pack(config, tokenizer, tensors, extras))
+    assert artifact.config == config
+    assert artifact.tokenizer == tokenizer
+    assert artifact.extras == extras
+    assert list(artifact.tensors) == list(tensors)
+    assert all(equal(artifact.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> QuantizedTensor | Tensor:
+    if draw(st.booleans()):
+        dtype = draw(st.sampled_from([np.float16, np.float32]))
+        shape = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
+        return torch.from_numpy(draw(hnp.arrays(dtype, shape, elements=st.integers(-99, 99))))
+    bits = draw(st.integers(2, 8))
+    top = 2 ** (bits - 1) - 1
+    shape = draw(hnp.array_shapes(min_dims=2, max_dims=3, max_side=9))
+    codes = draw(hnp.arrays(np.int8, shape, elements=st.integers(-top, top)))
+    codes = torch.from_numpy(codes.reshape(-1, shape[-1]))
+    scale = torch.rand(len(codes)).half()
+    return QuantizedTensor(codes=codes, scale=scale, bits=bits, shape=shape)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    config=st.dictionaries(st.text(max_size=5), json_values, max_size=3),
+    tokenizer=st.binary(max_size=50),
+    weights=st.dictionaries(st.text(max_size=8), tensors(), max_size=5),
+    extras=st.dictionaries(st.text(max_size=5), st.binary(max_size=20), max_size=2),
+)
+def test_unpacking_returns_what_was_packed(
+    config: dict[str, Any], tokenizer: bytes, weights: Tensors, extras: dict[str, bytes]
+) -> None:
+    data = pack(config, tokenizer, weights, extras)
+    artifact = unpack(data)
+    assert (artifact.config, artifact.tokenizer, artifact.extras) == (config, tokenizer, extras)
+    assert artifact.tensors.keys() == weights.keys()
+    assert all(equal(artifact.tensors[name], tensor) for name, tensor in weights.items())
+    assert sum(artifact.sizes.values()) == len(data)
+
+
+def test_the_state_dict_is_what_the_codes_stand_for() -> None:
+    _, _, packed, _ = small()
+    weights = unpack(pack({}, b"", packed)).state_dict()
+    for name, tensor in packed.items():
+        expected = tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor.float()
+        assert weights[name].dtype == torch.float32
+        assert torch.equal(weights[name], expected)
+
+
+def test_same_input_same_bytes_whatever_the_order_of_config_keys() -> None:
+    config, tokenizer, packed, extras = small()
+    turned = dict(reversed(config.items()))
+    assert pack(config, tokenizer, packed, extras) == pack(turned, tokenizer, packed, extras)
+
+
+def test_every_flipped_byte_is_refused() -> None:
+    data = bytearray(pack(*small()))
+    for place in range(len(data)):
+        for flip in (0x01, 0x80):
+            data[place] ^= flip
+            with pytest.raises(ValueError, match=r"damaged|cut off|not a fairway artifact"):
+                unpack(bytes(data))
+            data[place] ^= flip
+
+
+def test_damage_is_named_by_its_section() -> None:
+    data = bytearray(pack(*small()))
+    sizes = unpack(bytes(data)).sizes
+    place = 0
+    for name, size in sizes.items():
+        if name == "checksum" or size == 0:
+            continue
+        data[place + size - 1] ^= 1
+        with pytest.raises(ValueError, match=f"section '{name}' is damaged"):
+            unpack(bytes(data))
+        data[place + size - 1] ^= 1
+        place += size
+
+
+def test_every_truncation_and_every_addition_is_refused() -> None:
+    data = pack(*small())
+    for length in range(len(data)):
+        with pytest.raises(ValueError, match=r"damaged|cut off|not a fairway artifact"):
+            unpack(data[:length])
+    with pytest.raises(ValueError, match="too many follow"):
+        unpack(data + b"\x00")
+
+
+@pytest.mark.parametrize("data", [b"", b"FWY", b"PK\x03\x04" + bytes(200), b"FWY2" + bytes(200)])
+def test_foreign_files_are_refused_by_their_first_bytes(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not a fairway artifact"):
+        unpack(data)
+
+
+def test_a_file_is_read_back_and_errors_name_it(tmp_path: Path) -> None:
+    data = pack(*small())
+    write_artifact(tmp_path / "model.fwy", data)
+    assert read_artifact(tmp_path / "model.fwy").tokenizer == b"tokenizer" * 9
+    (tmp_path / "broken.fwy").write_bytes(data[:-1])
+    with pytest.raises(ValueError, match=r"broken\.fwy: "):
+        read_artifact(tmp_path / "broken.fwy")
+
+
+def test_an_artifact_of_the_first_release_is_still_read() -> None:
+    """Golden bytes: if this fails, every artifact already published stops loading."""
+    artifact = unpack(base64.b85decode(FIRST_RELEASE))
+    config, tokenizer, packed, extras = small()
+    assert (artifact.config, artifact.tokenizer, artifact.extras) == (config, tokenizer, extras)
+    assert list(artifact.tensors) == list(packed)
+    mended = artifact.tensors["mended"]
+    assert isinstance(mended, QuantizedTensor)
+    assert mended.codes[0].tolist() == [-4, -5, -1, -2, 3, 3, -1, -8, 1, -5]
+    assert mended.low_rank is not None
+
+
+@pytest.mark.parametrize("config", [{"a": (1, 2)}, {1: 2}, {"a": float("nan")}, {"a": b"x"}])
+def test_a_config_that_json_would_change_is_refused(config: dict) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        pack(config, b"", {})
+
+
+def test_a_tensor_of_another_type_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'ids' is torch\.int64"):
+        pack({}, b"", {"ids": torch.zeros(3, dtype=torch.int64)})
+
+
+FIRST_RELEASE = (
+    "Mps!e3;_TD&jA0qANBzt90zu@)q+?oTsA%+oz0Z5CJU7JlqTnv88Z;KrM?mk#S%sJ;c&fNL9khLy88a_EgkYG=Kt"
+    "4y<9T7U83q>j5=(Us4i-pA)I%rQwYxR?fxDs~3&5Ou-9)ej6<ujfc;R^qA;*vT2VeE``w0i+1L<R%Lit3y;Oe)23"
+    "7~~vQ!s^xO|!DP7UC;`a2y9l#T`!CY}0`R2<<&mf|WB~!2*Hht*43iei}xmSN07Gp^-ypnx8Y1NSB!i6Fi^gP?H^"
+    "HC=Thjir&GMbv%$`5+ndOF2w~+X)0?$;>CFJVDDLTisuZNzoN?yTle|G0|{`(OicjmzAn6hV(|#KFF?9*Ml{#~A5"
+    "Z}Jjg)TQv@T0~qtk0{a(V){V4yhA2^O`)iYTXOwb%rgVfR-u-2t=Y|MAZt_Yt;BLq_Y;-6{J{J5*jR&-$FB1Ac3{"
+    "fFSS=^@Y{9w*Ut{ceFb%C709miz1GmYnXq1P0nG?5<*i*Mgj*bl=1qV2P>5E`kfBW9=%!Hwqi6iG%ztVG&D3YF*H"
+    "FwEG#1|EGR-#NJatxCOglu5hg1%w>P^vy1BVRQ%FVxS%@3?eYjOkEG_+qWepUO27*36zdSxa00HFi*K~(pB2jmZz"
+    "a6-2Wq(0Mx35D(9<Z-~x2;hI^j!"
+)

@@ -1,0 +1,150 @@
+"""Counting the denominator again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fairway.audit.byte_total import count_bytes, probe_bytes, read_pieces
+from fairway.audit.report import ProbeResult
+from fairway.audit.scorer import Answer
+
+MARK = "\u2581"
+
+
+class Tokenizer:
+    def __init__(self, *pieces: str) -> None:
+        self.pieces = ["<unk>", "<s>", *pieces]
+
+    def vocab_size(self) -> int:
+        return len(self.pieces)
+
+    def id_to_piece(self, i: int) -> str:
+        return self.pieces[i]
+
+    def is_control(self, i: int) -> bool:
+        return i == 1
+
+    def is_unknown(self, i: int) -> bool:
+        return i == 0
+
+    def is_unused(self, i: int) -> bool:
+        return False
+
+    def is_byte(self, i: int) -> bool:
+        return self.pieces[i].startswith("<0x")
+
+    def ids(self, *pieces: str) -> np.ndarray:
+        return np.array([self.pieces.index(piece) for piece in pieces])
+
+
+WORDS = Tokenizer(MARK, f"{MARK}caf\u00e9", "s", "<0x0A>", f"{MARK}in")
+TOKENS = WORDS.ids(
+    "<s>", f"{MARK}caf\u00e9", "s", f"{MARK}in", MARK, f"{MARK}in", "<0x0A>", "<s>", f"{MARK}in"
+)
+TRUE = [5, 1, 3, 1, 3, 1, 0, 2]
+
+
+def probe(
+    counts: Any,
+    *,
+    tokens: np.ndarray = TOKENS,
+    num_bytes: int | None = None,
+    text: bytes | None = None,
+    tokenizer: Any = WORDS,
+) -> ProbeResult:
+    stated = None if counts is None else np.atleast_1d(np.array(counts, dtype=float))
+    answer = Answer(nats=np.full(len(tokens) - 1, 2.0), num_bytes=stated)
+    return probe_bytes(answer, tokens, num_bytes=num_bytes, text=text, tokenizer=tokenizer)
+
+
+def test_bytes_are_counted_by_the_rule_of_the_field() -> None:
+    assert count_bytes(TOKENS, read_pieces(WORDS)).tolist() == TRUE
+    text = "caf\u00e9s in  in\nin".encode()
+    assert sum(TRUE) == len(text)
+    result = probe(TRUE, text=text)
+    assert result.ok
+    assert result.details["bits_per_byte"] == pytest.approx(16 / np.log(2) / 16)
+
+
+def test_a_total_is_checked_like_a_row() -> None:
+    assert probe(sum(TRUE)).ok
+    assert not probe(sum(TRUE) + 1).ok
+
+
+@pytest.mark.parametrize(
+    ("counts", "kind", "words"),
+    [
+        ([6, 1, 4, 2, 4, 1, 0, 3], "E2", "counted twice"),
+        ([6, 1, 3, 1, 3, 1, 0, 3], "E2", "first word of a document"),
+        ([5, 1, 3, 1, 3, 3, 0, 2], "E1", "three bytes each"),
+        ([5, 1, 3, 1, 3, 6, 0, 2], "E5", "printed name"),
+        ([5, 1, 3, 1, 3, 1, 3, 2], "E5", "without text"),
+        ([5, 1, 3, 1, 3, 1, 0, 7], "E5", "1 tokens are miscounted: '\u2581in' 7 instead of 2"),
+    ],
+)
+def test_a_wrong_rule_is_recognized(counts: list[int], kind: str, words: str) -> None:
+    result = probe(counts)
+    assert not result.ok
+    assert result.findings[0].kinds[0] == kind
+    assert words in result.findings[0].said
+
+
+@pytest.mark.parametrize(
+    ("total", "kind"), [(117, "E2"), (109, "E4"), (104, "E1"), (101, "E5"), (90, "E6")]
+)
+def test_without_a_tokenizer_the_size_of_the_error_is_the_hint(total: int, kind: str) -> None:
+    result = probe(total, num_bytes=100, tokenizer=None)
+    assert not result.ok
+    assert result.findings[0].kinds[0] == kind
+
+
+def test_operators_without_their_side_file_are_named() -> None:
+    """A text transform writes private-use characters that stand for no original byte."""
+    cased = Tokenizer("\ue001", f"{MARK}the", "<0x0A>")
+    tokens = cased.ids("<s>", "\ue001", f"{MARK}the", f"{MARK}the")
+    by_pieces, by_side_file = [3, 4, 4], [0, 3, 4]
+    result = probe(by_pieces, tokens=tokens, num_bytes=7, tokenizer=cased)
+    assert result.findings[0].kinds == ("E4",)
+    assert "side file" in result.findings[0].said
+    assert probe(by_side_file, tokens=tokens, num_bytes=7, tokenizer=cased).ok
+
+
+def test_spaces_that_decay_to_three_bytes_are_named() -> None:
+    poor = Tokenizer("<0xE2>", "<0x96>", "<0x81>", f"{MARK}a")
+    tokens = poor.ids("<s>", f"{MARK}a", "<0xE2>", "<0x96>", "<0x81>", f"{MARK}a")
+    result = probe([1, 1, 1, 1, 2], tokens=tokens, tokenizer=poor)
+    assert result.findings[0].kinds == ("E3",)
+    assert "1 lone spaces" in result.findings[0].said
+
+
+def test_a_normalizing_tokenizer_is_a_note() -> None:
+    result = probe(TRUE, num_bytes=sum(TRUE) + 3)
+    assert result.ok
+    assert "normalizes" in result.not_covered[0]
+
+
+@pytest.mark.parametrize("counts", [[1.5] * 8, [-1] * 8, [np.nan] * 8, [1] * 7, [1] * 9])
+def test_counts_are_whole_and_one_per_target(counts: list[float]) -> None:
+    assert not probe(counts).ok
+
+
+def test_no_counts_are_no_fault_but_a_gap() -> None:
+    result = probe(None, num_bytes=16)
+    assert result.ok
+    assert "bits per byte" in result.summary
+    assert result.not_covered
+
+
+def test_the_field_s_own_counts_are_reproduced(shared: Path) -> None:
+    torch = pytest.importorskip("torch")
+    golden = torch.load(shared / "vectors" / "bytes_sp8192.pt", weights_only=True)
+    pieces = read_pieces(shared / "data" / "tokenizers" / "fineweb_8192_bpe.model")
+    counted = count_bytes(golden["tokens"].numpy().astype(np.int64), pieces)
+    assert np.array_equal(counted, golden["target_bytes"].numpy())
+
+
+def test_a_tokenizer_of_other_tokens_is_a_user_error() -> None:
+    with pytest.raises(ValueError, match="token 9 is not in the tokenizer, which has 7 pieces"):
+        probe([1] * 3, tokens=np.array([1, 2, 9, 2]))

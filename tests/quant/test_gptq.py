@@ -1,0 +1,140 @@
+"""GPTQ against published codes, against plain rounding, and its Hessians against their meaning."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fairway.quant.gptq import collect_hessians, factor_hessian, gptq, gptq_many
+from fairway.quant.grid import dequantize_rows, quantize_rows
+
+
+def layer(rows: int = 48, columns: int = 160, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A weight, and inputs whose channels are correlated and of different loudness."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(rows, columns, generator=generator) * 0.05
+    mixing = torch.randn(columns, columns, generator=generator) / columns**0.5
+    inputs = torch.randn(1000, columns, generator=generator) @ (mixing + torch.eye(columns))
+    return weight, inputs * torch.linspace(0.2, 3, columns)
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_codes_and_scales_are_the_published_ones(shared: Path, name: str) -> None:
+    golden = torch.load(shared / "vectors" / "gptq.pt", weights_only=True)[name]
+    codes, scale = gptq(golden["weight"], golden["hessian"], golden["bits"], golden["clip_sigmas"])
+    assert torch.equal(scale, golden["scale"])
+    assert (codes == golden["codes"]).float().mean() >= 0.999
+
+
+@pytest.mark.parametrize("columns", [1, 15, 128, 160, 300])
+def test_outputs_suffer_less_than_under_plain_rounding(columns: int) -> None:
+    weight, inputs = layer(columns=columns)
+    mended = dequantize_rows(*gptq(weight, inputs.T @ inputs, 4, 6.0))
+    plain = dequantize_rows(*quantize_rows(weight, 4, 6.0))
+    error = ((weight - mended) @ inputs.T).square().sum()
+    assert error <= ((weight - plain) @ inputs.T).square().sum() * (1.0 if columns == 1 else 0.8)
+
+
+def test_uncorrelated_inputs_leave_plain_rounding() -> None:
+    """With nothing to mend an error with, each weight goes to its nearest code."""
+    weight, _ = layer()
+    codes, scale = gptq(weight, torch.eye(160), 6, 12.85)
+    plain, plain_scale = quantize_rows(weight, 6, 12.85)
+    assert torch.equal(codes, plain)
+    assert torch.equal(scale, plain_scale)
+
+
+def test_many_matrices_at_once_are_each_as_alone() -> None:
+    layers = [layer(seed=seed) for seed in range(3)]
+    weights, hessians = [w for w, _ in layers], [x.T @ x for _, x in layers]
+    together = gptq_many(weights, [hessians[0], factor_hessian(hessians[1]), hessians[2]], 6, 8.0)
+    for weight, hessian, (codes, scale) in zip(weights, hessians, together, strict=True):
+        alone, alone_scale = gptq(weight, hessian, 6, 8.0)
+        assert torch.equal(scale, alone_scale)
+        assert (codes == alone).float().mean() > 0.999  # products of batches round differently
+
+
+def test_the_unit_of_the_hessian_does_not_matter() -> None:
+    weight, inputs = layer()
+    hessian = inputs.T @ inputs
+    assert torch.equal(gptq(weight, hessian, 6, 8.0)[0], gptq(weight, hessian / 1024, 6, 8.0)[0])
+
+
+def test_channels_that_were_always_zero_get_zero_codes() -> None:
+    weight, inputs = layer()
+    inputs[:, 7] = 0
+    codes, _ = gptq(weight, inputs.T @ inputs, 6, 8.0)
+    assert (codes[:, 7] == 0).all()
+
+
+def test_a_hessian_of_another_layer_is_refused() -> None:
+    with pytest.raises(ValueError, match="160 columns meets a Hessian of width 12"):
+        gptq(layer()[0], torch.eye(12), 6, 8.0)
+
+
+class Tied(nn.Module):
+    """A looped layer under a tied head, as `GPT` has them."""
+
+    def __init__(self, head: nn.Module | None = None) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 6)
+        self.first, self.second = nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)
+        self.unused = nn.Linear(6, 6, bias=False)
+        self.final_norm = nn.Identity()
+        self.head = head
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens)
+        x = self.first(x) + self.second(x)
+        x = self.final_norm(self.first(x))
+        return x @ self.embed.weight.T if self.head is None else self.head(x)
+
+
+def test_hessians_are_the_products_of_the_inputs() -> None:
+    model = Tied()
+    batches = [torch.randint(11, (2, 5)) for _ in range(3)]
+    hessians = collect_hessians(model, batches)
+    assert hessians.keys() == {"first.weight", "second.weight", "embed.weight"}
+    expected = dict.fromkeys(hessians, torch.zeros(6, 6))
+    for tokens in batches:
+        x = model.embed(tokens).flatten(0, 1)
+        y = model.first(x) + model.second(x)
+        z = model.first(y)
+        for name, inputs in (("first", [x, y]), ("second", [x]), ("embed", [z])):
+            total = sum(i.T @ i for i in inputs) / len(batches)
+            expected[f"{name}.weight"] = expected[f"{name}.weight"] + total
+    for name, hessian in hessians.items():
+        torch.testing.assert_close(hessian, expected[name])
+
+
+def test_collecting_leaves_the_model_as_it_was() -> None:
+    model = Tied().train()
+    collect_hessians(model, [torch.zeros(1, 4, dtype=torch.long)])
+    assert model.training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_head_of_its_own_is_a_layer_like_others() -> None:
+    model = Tied(head=nn.Linear(6, 11, bias=False))
+    hessians = collect_hessians(model, [torch.zeros(1, 4, dtype=torch.long)])
+    assert "head.weight" in hessians
+    assert "embed.weight" not in hessians
+
+
+def test_hessians_are_averaged_over_all_ranks() -> None:
+    class Twice:
+        def sum(self, tensor: Tensor) -> Tensor:
+            return 2 * tensor
+
+    model, batch = Tied(), torch.arange(10)[None]
+    alone, together = (
+        collect_hessians(model, [batch]),
+        collect_hessians(model, [batch], None, Twice()),
+    )
+    torch.testing.assert_close(alone, together)
+
+
+def test_no_batch_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="no calibration batch"):
+        collect_hessians(Tied(), [])

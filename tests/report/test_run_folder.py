@@ -1,0 +1,61 @@
+"""Run folders: what may be missing, and what a log may look like."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fairway.report.run_folder import TrainingCurve, read_curve, read_run
+
+from .run_results import full_result, write_run
+
+
+def log(folder: Path, *lines: object, tail: str = "") -> Path:
+    path = folder / "train.log"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + tail)
+    return path
+
+
+def test_a_run_needs_its_result_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps(full_result()))
+    run = read_run(tmp_path)
+    assert (run.recipe, run.certificate, run.curve) == (None, None, TrainingCurve())
+    with pytest.raises(ValueError, match=r"no result.json.*fairway run"):
+        read_run(tmp_path / "elsewhere")
+
+
+def test_only_training_steps_make_the_curve(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "r", full_result(), steps=4))
+    assert run.curve.steps == (1, 2, 3, 4)
+    assert run.curve.lr_scale == (0.75, 0.5, 0.25, 0.0)
+    assert max(run.curve.losses) == 5.0
+
+
+def test_steps_done_again_after_a_restart_replace_the_earlier_ones(tmp_path: Path) -> None:
+    first = [{"step": s, "train_loss": 9.0} for s in (1, 2, 3, 4)]
+    again = [{"step": s, "train_loss": 1.0} for s in (3, 4, 5)]
+    curve = read_curve(log(tmp_path, *first, *again))
+    assert curve.steps == (1, 2, 3, 4, 5)
+    assert curve.losses == (9.0, 9.0, 1.0, 1.0, 1.0)
+
+
+def test_a_loss_that_is_no_number_is_no_point(tmp_path: Path) -> None:
+    lines = [{"step": 1, "train_loss": "nan"}, {"step": 2, "train_loss": 1.0}, ["x"], {"step": 3}]
+    assert read_curve(log(tmp_path, *lines)).steps == (2,)
+
+
+def test_a_killed_run_may_leave_its_last_line_unfinished(tmp_path: Path) -> None:
+    assert read_curve(log(tmp_path, {"step": 1, "loss": 2.0}, tail='{"step": 2, "lo')).steps == (1,)
+
+
+def test_a_broken_line_elsewhere_is_named(tmp_path: Path) -> None:
+    path = log(tmp_path, {"step": 1, "loss": 2.0}, tail='oops\n{"step": 2, "loss": 1.0}\n')
+    with pytest.raises(ValueError, match="line 2 is not JSON"):
+        read_curve(path)
+
+
+@pytest.mark.parametrize(("text", "words"), [("{", "is not JSON"), ("[1]", "holds a list")])
+def test_a_result_that_is_none_is_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_run(tmp_path)
