@@ -233,8 +233,8 @@ def select(
     lacking = [what for what, there in needed.items() if not there]
     if lacking:
         raise ValueError(
-            f"{published.repo}, revision {listing.revision[:12]}, has no "
-            f"{' and no '.join(lacking)}: {name} was moved or withdrawn. Make shards from text "
+            f"{published.repo}, revision {listing.revision[:12]}, lacks "
+            f"{' and '.join(lacking)}: {name} was moved or withdrawn. Make shards from text "
             f"with `fairway prepare`, or choose another of {', '.join(PUBLISHED)}"
         )
     if train_shards > len(kinds["train"]):

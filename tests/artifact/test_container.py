@@ -190,12 +190,12 @@ def test_a_tensor_of_another_type_is_named() -> None:
 
 
 FIRST_RELEASE = (
-    "Mps!e3;_TD&jA0qANBzt90zu@)q+?oTsA%+oz0Z5CJU7JlqTnv88Z;KrM?mk#S%sJ;c&fNL9khLy88a_EgkYG=Kt"
-    "4y<9T7U83q>j5=(Us4i-pA)I%rQwYxR?fxDs~3&5Ou-9)ej6<ujfc;R^qA;*vT2VeE``w0i+1L<R%Lit3y;Oe)23"
-    "7~~vQ!s^xO|!DP7UC;`a2y9l#T`!CY}0`R2<<&mf|WB~!2*Hht*43iei}xmSN07Gp^-ypnx8Y1NSB!i6Fi^gP?H^"
-    "HC=Thjir&GMbv%$`5+ndOF2w~+X)0?$;>CFJVDDLTisuZNzoN?yTle|G0|{`(OicjmzAn6hV(|#KFF?9*Ml{#~A5"
-    "Z}Jjg)TQv@T0~qtk0{a(V){V4yhA2^O`)iYTXOwb%rgVfR-u-2t=Y|MAZt_Yt;BLq_Y;-6{J{J5*jR&-$FB1Ac3{"
-    "fFSS=^@Y{9w*Ut{ceFb%C709miz1GmYnXq1P0nG?5<*i*Mgj*bl=1qV2P>5E`kfBW9=%!Hwqi6iG%ztVG&D3YF*H"
-    "FwEG#1|EGR-#NJatxCOglu5hg1%w>P^vy1BVRQ%FVxS%@3?eYjOkEG_+qWepUO27*36zdSxa00HFi*K~(pB2jmZz"
-    "a6-2Wq(0Mx35D(9<Z-~x2;hI^j!"
+    "Mps!e4FLcEP{GqIANBzt90zu@)q+?oTsA%++nA+pmZ9gLve?E-8Hn3bUx|idiK6;&xL&Rx*ep6-eeeIKe&Q&OV!m"
+    "sPfpb|=-!QPAM}ej~7Y-H<62L?!+O@ki_z8DGKWzYg=yemp2C3*wtBga>n}~A!n7{XB+rOW1guEkpbV!sBv`bw5)"
+    "-M5S;nx%h#-N~@nrBITIVc>T11)S;(T3{rK?11C@?b|YZRvo(Uaf_))!a2a!iw+>3aXOfMySnn2hyb{!YI#Y9!Q`"
+    "(4aLEK7nU2kvW^FGOo9mD4huF`xr5GoLE?pYac}ReKE<;KnZKgT2AlV}jD<KjW2Q!cbzfs#poDn%TNfZ*E=I)L0U"
+    "uBR_>Giq-n1@Dd!y59ZgP48w_u<+&<Pc_#ENrGk<20wsSkc1Alz_kEb}u|%k`1{fj`-m&Y^W_NvsvsvF24HMI9LI"
+    "dBPy@4)sYfwk1X#BrF__zpNs-^oy2bt1X2jCMHyarjbHZNJat&E0pp2od+wF@%o((&K|v4+qPmfG&C?VG&D3cFfl"
+    "YiJ}fLFEG#HOQ%FVv046)nu@NRKG`BaqIl8&ILQ_aa1X+k1`F*%mO)M?_hh+^Ekp_Z3KfgRaKL7z}IAM~#%MRJdg"
+    "cP)2wpq_{94~cL<+gqw{Lz>N2d=d"
 )

@@ -88,6 +88,12 @@ def integer_cdf(log_probs: ArrayLike) -> NDArray[np.int64]:
     return cdf
 
 
+def _row_blocks(num_rows: int, vocab: int) -> list[slice]:
+    """Rows to slice at once: as many as stay in the processor's cache between two passes."""
+    step = max(1, 65_536 // vocab)
+    return [slice(start, start + step) for start in range(0, num_rows, step)]
+
+
 class TextEncoder:
     """Symbols to bytes, first in, first out.
 
@@ -104,16 +110,19 @@ class TextEncoder:
 
     def push_many(self, log_probs: ArrayLike, symbols: Sequence[int] | NDArray) -> None:
         """Append B symbols, symbol b priced by log_probs[b]; log_probs is (B, V)."""
-        cdf, symbols = integer_cdf(log_probs), np.asarray(symbols)
-        if len(symbols) != len(cdf) or symbols.min() < 0 or symbols.max() >= cdf.shape[1] - 1:
+        log_probs, symbols = np.asarray(log_probs), np.asarray(symbols)
+        num, vocab = log_probs.shape
+        if symbols.shape != (num,) or (num and not 0 <= symbols.min() <= symbols.max() < vocab):
             raise ValueError(
-                f"symbols {symbols.tolist()} under {len(cdf)} distributions over "
-                f"{cdf.shape[1] - 1} symbols; one symbol below that number is needed for each"
+                f"symbols {symbols.tolist()} under {num} distributions over {vocab} symbols; one "
+                f"symbol below that number is needed for each"
             )
-        rows = np.arange(len(cdf))
-        starts, ends = cdf[rows, symbols].tolist(), cdf[rows, symbols + 1].tolist()
-        for start, end, total in zip(starts, ends, cdf[:, -1].tolist(), strict=True):
-            self._push(start, end - start, total)
+        for rows in _row_blocks(num, vocab):
+            cdf, chosen = integer_cdf(log_probs[rows]), symbols[rows]
+            each = np.arange(len(chosen))
+            starts, ends = cdf[each, chosen].tolist(), cdf[each, chosen + 1].tolist()
+            for start, end, total in zip(starts, ends, cdf[:, -1].tolist(), strict=True):
+                self._push(start, end - start, total)
 
     def _push(self, start: int, size: int, total: int) -> None:
         unit = self._width // total
@@ -166,8 +175,10 @@ class TextDecoder:
 
     def pop_many(self, log_probs: ArrayLike) -> NDArray[np.int64]:
         """The next B symbols (B,), symbol b under log_probs[b]; log_probs is (B, V)."""
-        cdf = integer_cdf(log_probs)
-        return np.array([self._pop(row) for row in cdf], dtype=np.int64)
+        log_probs = np.asarray(log_probs)
+        blocks = _row_blocks(*log_probs.shape)
+        symbols = [self._pop(cdf) for rows in blocks for cdf in integer_cdf(log_probs[rows])]
+        return np.array(symbols, dtype=np.int64)
 
     def finish(self) -> None:
         """Say that all symbols were read; raises ValueError when bytes are left."""

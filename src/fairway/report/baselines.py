@@ -30,7 +30,7 @@ class BaselineBudget:
     """
 
     prime_bytes: int = 8_000_000
-    val_bytes: int = 4_000_000
+    val_bytes: int = 4 << 20
     ppmd_memory_bytes: int = 256 << 20
     threads: int = 2
 

@@ -59,6 +59,14 @@ class Gates:
         self.memory = config.memory
         self.below = [config.open] * (num_kinds * NUM_SURPRISES)  # evidence for what lies below,
         self.above = [1.0 - config.open] * (num_kinds * NUM_SURPRISES)  # and for the opinion
+        import os
+        n=len(config.orders); K=200
+        w=eval(os.environ.get("W","[1]*8"))
+        for half in range(2):
+            for place in range(n):
+                for k in range(K*4):
+                    i=(half*n+place)*K*4+k
+                    self.above[i]=(1-config.open)*w[place]; self.below[i]=1-self.above[i]
 
     def copy(self) -> "Gates":
         twin = object.__new__(Gates)

@@ -1,0 +1,226 @@
+"""Documents of bytes to token ids and back.
+
+Tokenizers that we train give back the exact bytes of any document. Those published by the field
+normalise the text first (`lossless` is False), so what they decode to is what can be scored.
+How many bytes an id is worth is in `byte_count.py`.
+"""
+
+import io
+import json
+import lzma
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2 as schema
+
+PAD, BOS, EOS, UNK = range(4)
+BOUNDARY = "\u2581"  # what SentencePiece writes for a blank
+MAGIC = b"FWYT1"
+NUM_SPECIAL = 4
+# Bytes that SentencePiece cannot carry through unchanged: what is no UTF-8, a literal boundary
+# mark (it would come back as a blank), and the control characters it drops or splits at.
+FOREIGN = re.compile("[\udc80-\udcff\u2581\0]")
+
+
+class Tokenizer(Protocol):
+    vocab_size: int
+    bos_id: int
+    kind: str
+    lossless: bool
+
+    def encode(self, document: bytes) -> np.ndarray:
+        """Ids (n,) uint16 of one document, without a BOS."""
+        ...
+
+    def decode(self, tokens: Iterable[int]) -> bytes:
+        """The bytes that ids stand for; BOS and other control ids stand for none."""
+        ...
+
+    def to_bytes(self) -> bytes:
+        """All that `load_tokenizer` needs, small: it is counted under the artifact's cap."""
+        ...
+
+
+class ByteTokenizer:
+    """The field's byte260: four special ids, then the 256 byte values."""
+
+    vocab_size, bos_id, kind, lossless = 256 + NUM_SPECIAL, BOS, "bytes", True
+
+    def encode(self, document: bytes) -> np.ndarray:
+        return np.frombuffer(document, np.uint8).astype(np.uint16) + NUM_SPECIAL
+
+    def decode(self, tokens: Iterable[int]) -> bytes:
+        return bytes(token - NUM_SPECIAL for token in map(int, tokens) if token >= NUM_SPECIAL)
+
+    def to_bytes(self) -> bytes:
+        return MAGIC + b"bytes"
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model of the field, as published: it normalises, so it is not lossless."""
+
+    kind, lossless = "sentencepiece", False
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+        self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.vocab_size = self.processor.vocab_size()
+        self.bos_id = self.processor.bos_id()
+        if self.bos_id < 0:
+            raise ValueError("this SentencePiece model has no BOS id, which opens each document")
+        self.piece_bytes = [self._bytes_of(i) for i in range(self.vocab_size)]
+
+    def _bytes_of(self, token: int) -> bytes:
+        processor = self.processor
+        if processor.is_byte(token):
+            return bytes([int(processor.id_to_piece(token)[3:5], 16)])
+        if processor.is_control(token) or processor.is_unknown(token) or processor.is_unused(token):
+            return b""
+        return processor.id_to_piece(token).replace(BOUNDARY, " ").encode()
+
+    def encode(self, document: bytes) -> np.ndarray:
+        return np.array(self.processor.encode(document.decode("utf-8", "replace")), np.uint16)
+
+    def decode(self, tokens: Iterable[int]) -> bytes:
+        return b"".join(self.piece_bytes[token] for token in map(int, tokens))
+
+    def to_bytes(self) -> bytes:
+        return self.model
+
+
+class BpeTokenizer(SentencePieceTokenizer):
+    """Lossless byte-pair encoding: any bytes in, the same bytes out.
+
+    pieces  the learned pieces in the order of their merges; everything else follows from them
+    """
+
+    kind, lossless = "bpe", True
+
+    def __init__(self, pieces: list[str]) -> None:
+        self.pieces = pieces
+        super().__init__(_model_of(pieces))
+        self.byte_ids = np.arange(256, dtype=np.uint16) + NUM_SPECIAL
+
+    def encode(self, document: bytes) -> np.ndarray:
+        text = document.decode("utf-8", "surrogateescape")
+        parts: list[np.ndarray] = []
+        begin = 0
+        for foreign in FOREIGN.finditer(text):
+            parts.append(self._ids(text[begin : foreign.start()]))
+            raw = np.frombuffer(foreign.group().encode("utf-8", "surrogateescape"), np.uint8)
+            parts.append(self.byte_ids[raw])
+            begin = foreign.end()
+        parts.append(self._ids(text[begin:]))
+        return np.concatenate(parts)
+
+    def _ids(self, text: str) -> np.ndarray:
+        return np.array(self.processor.encode(text), np.uint16)
+
+    def to_bytes(self) -> bytes:
+        packed = lzma.compress(json.dumps(self.pieces, ensure_ascii=False).encode(), preset=9)
+        return MAGIC + b"bpe" + packed
+
+
+def _model_of(pieces: list[str]) -> bytes:
+    """The SentencePiece model that has exactly these pieces, merged in this order."""
+    model = schema.ModelProto()
+    kinds = schema.ModelProto.SentencePiece
+    model.trainer_spec.model_type = schema.TrainerSpec.BPE
+    model.trainer_spec.byte_fallback = True
+    model.trainer_spec.pad_id, model.trainer_spec.bos_id = PAD, BOS
+    model.trainer_spec.eos_id, model.trainer_spec.unk_id = EOS, UNK
+    model.trainer_spec.vocab_size = NUM_SPECIAL + 256 + len(pieces)
+    normalizer = model.normalizer_spec
+    normalizer.name, normalizer.precompiled_charsmap = "identity", b""
+    normalizer.add_dummy_prefix = normalizer.remove_extra_whitespaces = False
+    normalizer.escape_whitespaces = True
+    special = (("<pad>", kinds.CONTROL), ("<s>", kinds.CONTROL), ("</s>", kinds.CONTROL))
+    for piece, kind in (*special, ("<unk>", kinds.UNKNOWN)):
+        model.pieces.add(piece=piece, score=0.0, type=kind)
+    for byte in range(256):
+        model.pieces.add(piece=f"<0x{byte:02X}>", score=0.0, type=kinds.BYTE)
+    for rank, piece in enumerate(pieces):
+        model.pieces.add(piece=piece, score=-float(rank), type=kinds.NORMAL)
+    return model.SerializeToString()
+
+
+def train_bpe(
+    documents: Iterable[bytes],
+    vocab_size: int,
+    *,
+    num_threads: int = 2,
+    max_bytes: int = 40_000_000,
+) -> BpeTokenizer:
+    """Learn `vocab_size` ids (special and byte ids included) from at most `max_bytes` of text.
+
+    Raises ValueError when the text is too small for that many pieces.
+    """
+    if vocab_size <= NUM_SPECIAL + 256:
+        raise ValueError(
+            f"vocab_size={vocab_size}: {NUM_SPECIAL} special and 256 byte ids come first; "
+            "ask for more, or use the byte tokenizer"
+        )
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_sentences(documents, max_bytes),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="bpe",
+            byte_fallback=True,
+            character_coverage=0.999,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            pad_id=PAD,
+            bos_id=BOS,
+            eos_id=EOS,
+            unk_id=UNK,
+            hard_vocab_limit=False,
+            max_sentence_length=1 << 20,
+            num_threads=num_threads,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        fits = re.search(r"<= (\d+)", str(error))
+        most = f"; this text allows at most {fits.group(1)}" if fits else ""
+        raise ValueError(
+            f"no tokenizer of {vocab_size} pieces from this text{most}: {error}"
+        ) from error
+    learned = schema.ModelProto.FromString(model.getvalue())
+    normal = schema.ModelProto.SentencePiece.NORMAL
+    return BpeTokenizer([piece.piece for piece in learned.pieces if piece.type == normal])
+
+
+def _sentences(documents: Iterable[bytes], max_bytes: int) -> Iterator[str]:
+    """Documents in parts the trainer accepts; what it cannot carry is left out of training."""
+    left = max_bytes
+    for document in documents:
+        text = FOREIGN.sub("", document.decode("utf-8", "surrogateescape"))
+        for begin in range(0, len(text), 4096):
+            yield text[begin : begin + 4096]
+        left -= len(document)
+        if left <= 0:
+            return
+
+
+def load_tokenizer(data: bytes | Path) -> Tokenizer:
+    """A tokenizer from `to_bytes()`, from a file of it, or from a SentencePiece `.model` file."""
+    if isinstance(data, Path):
+        if not data.is_file():
+            raise ValueError(f"no tokenizer at {data}")
+        data = data.read_bytes()
+    if data == ByteTokenizer().to_bytes():
+        return ByteTokenizer()
+    if data.startswith(MAGIC + b"bpe"):
+        return BpeTokenizer(json.loads(lzma.decompress(data[len(MAGIC) + 3 :])))
+    try:
+        return SentencePieceTokenizer(data)
+    except RuntimeError as error:
+        raise ValueError(f"neither our tokenizer nor a SentencePiece model: {error}") from error
