@@ -161,7 +161,9 @@ def _walk(
     """Write the codes (R, C) that are `known`, or read them: the same steps either way."""
     num_rows, num_columns = shape
     top = 2 ** (bits - 1) - 1
-    histograms = models.histograms.setdefault(bits, _Histograms(top))
+    if bits not in models.histograms:
+        models.histograms[bits] = _Histograms(top)
+    histograms = models.histograms[bits]
     profiles = models.profiles.setdefault(num_columns, [])
     choices = _UNTOLD if known is None else _choose(known, profiles)
     width = channel.number(NUM_CLASSES, choices.width)

@@ -382,7 +382,5 @@ class ModelReader:
     def _advance(self, tokens: Tensor) -> None:
         device = self.model.embed.weight.device
         last = tokens.size(1) - 1
-        logits = self.model(
-            tokens.to(device), start=last, cache=self.cache, adapters=self.adapters
-        )
+        logits = self.model(tokens.to(device), start=last, cache=self.cache, adapters=self.adapters)
         self.logits = logits[:, -1].cpu()

@@ -54,7 +54,7 @@ def extent_of(
 
     tokens  (n,) int64, the whole text that is evaluated
     """
-    starts = (tokens == bos_id).nonzero()[:, 0].tolist()
+    all_starts = (tokens == bos_id).nonzero()[:, 0].tolist()
     if len(tokens) < 2:
         raise ValueError("there is nothing to prove: the text holds no token after its first")
     if num_targets is not None and num_documents is not None:
@@ -65,11 +65,37 @@ def extent_of(
             raise ValueError(f"{num_targets} tokens to prove: needs at least 1")
         stop = min(stop, num_targets + 1)
     if num_documents is not None:
-        if not 1 <= num_documents <= len(starts):
+        if not 1 <= num_documents <= len(all_starts):
             raise ValueError(
-                f"{num_documents} documents to prove, and the text has {len(starts)}: choose a "
-                f"number from 1 to {len(starts)}"
+                f"{num_documents} documents to prove, and the text has {len(all_starts)}: choose a "
+                f"number from 1 to {len(all_starts)}"
             )
-        if num_documents < len(starts):
-            stop = starts[num_documents] + 1  # the next BOS says that the last one ended
-    ...
+        if num_documents < len(all_starts):
+            stop = all_starts[num_documents] + 1  # the next BOS says that the last one ended
+    starts = [start for start in all_starts if start < stop - 1]
+    if config.documents and (not starts or starts[0] != 0):
+        raise ValueError(
+            f"the text begins with token {int(tokens[0])} instead of the BOS {bos_id}, so its "
+            "documents cannot be kept apart; set EvaluateConfig.documents=False"
+        )
+    whole = plan_evaluation(config, len(tokens), all_starts if config.documents else (0,))
+    return Extent(
+        num_tokens=stop,
+        num_chunks=len(whole),
+        first_token=int(tokens[0]),
+        starts=tuple(starts) if config.documents else (),
+    )
+
+
+def pack_starts(starts: tuple[int, ...]) -> bytes:
+    """Documents' positions in few bytes: their distances, low bytes apart from high ones."""
+    lengths = np.diff(np.array(starts, dtype="<u4"))
+    return zlib.compress(lengths.view(np.uint8).reshape(-1, 4).T.tobytes(), 9) if starts else b""
+
+
+def unpack_starts(data: bytes) -> tuple[int, ...]:
+    """Inverse of `pack_starts`; the first document starts at 0."""
+    if not data:
+        return ()
+    lengths = np.frombuffer(zlib.decompress(data), np.uint8).reshape(4, -1).T.copy().view("<u4")
+    return (0, *np.cumsum(lengths, dtype=np.int64).tolist())

@@ -1,0 +1,1 @@
+"""One frozen, typed description per run."""

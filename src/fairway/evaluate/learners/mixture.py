@@ -1,110 +1,22 @@
-"""A model's distribution mixed with n-gram opinions over the whole vocabulary, by learned gates.
+"""A model mixed with n-gram opinions from everything priced so far, over the whole vocabulary.
 
-The model stands at the bottom of a chain. Each opinion in turn, from the least to the most specific
-context, is mixed in:  p <- gate * p + (1 - gate) * opinion.  Every step joins two distributions
-with a weight fixed before the token is known, so what comes out is a distribution, for every token
-of the vocabulary and not just the one that came. There is one gate for each kind of opinion; it
-learns online (one step of expectation-maximization per token) which of the two tended to be right.
-
-What the contexts are is in `ngram.py`. Any predictor can be at the bottom, frozen or learning.
+Any predictor around a model can be mixed, frozen or learning. What the opinions are is in
+`ngram.py`, how they are joined and weighed in `gates.py`; here they meet the chunks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, Mixture, surprise_class
 from fairway.evaluate.learners.ngram import Memory, Opinion
 from fairway.evaluate.predictor import Chunk, ChunkPlan, Frozen, Reader
 
-# How likely the model held what an opinion points at, as a class of nats: an opinion the model
-# shares says little, and one it finds absurd is right more often than the model thinks.
-SURPRISES = (1.2, 3.5, 6.0)
-NUM_SURPRISES = len(SURPRISES) + 1
 TINY = 1e-300  # a model's probability that underflowed is still a probability
-FLOOR = 0.01  # evidence for either side that is never forgotten, so that no gate shuts for good
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mixture:
-    """Which contexts vote, and how fast votes are reweighed."""
-
-    orders: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 10, 16)  # lengths of the contexts, in tokens
-    fade: float = 300.0  # tokens over which recent successors of the shortest contexts fade
-    memory: float = 0.99  # of a gate's evidence, what is left when the next comes
-    open: float = 0.8  # what a gate lets through from below before it has learned anything
-
-    def __post_init__(self) -> None:
-        rising = all(a < b for a, b in pairwise(self.orders))
-        if not self.orders or self.orders[0] < 0 or not rising:
-            raise ValueError(
-                f"orders={self.orders} must be rising lengths of contexts, none below 0; for no "
-                "n-grams at all, set mixture=None"
-            )
-        if self.fade <= 0 or not 0 < self.memory <= 1 or not 0 < self.open < 1:
-            raise ValueError(
-                f"fade={self.fade}, memory={self.memory}, open={self.open}: needs fade > 0, "
-                "0 < memory <= 1 and 0 < open < 1"
-            )
-
-
-class Gates:
-    """How much each kind of opinion leaves to what lies below it, learned from what came."""
-
-    def __init__(self, num_kinds: int, config: Mixture) -> None:
-        self.memory = config.memory
-        self.below = [config.open] * (num_kinds * NUM_SURPRISES)  # evidence for what lies below,
-        self.above = [1.0 - config.open] * (num_kinds * NUM_SURPRISES)  # and for the opinion
-        import os
-        n=len(config.orders); K=200
-        w=eval(os.environ.get("W","[1]*8"))
-        for half in range(2):
-            for place in range(n):
-                for k in range(K*4):
-                    i=(half*n+place)*K*4+k
-                    self.above[i]=(1-config.open)*w[place]; self.below[i]=1-self.above[i]
-
-    def copy(self) -> "Gates":
-        twin = object.__new__(Gates)
-        twin.memory, twin.below, twin.above = self.memory, self.below.copy(), self.above.copy()
-        return twin
-
-    def __getitem__(self, gate: int) -> float:
-        below, above = self.below[gate] + FLOOR, self.above[gate] + FLOOR
-        return below / (below + above)
-
-    def chain(
-        self, gates: Sequence[int], opinions: Sequence[float], p: float
-    ) -> tuple[float, list[float]]:
-        """The mixed probability of one token, and for each step the share that came from below.
-
-        gates     index of each opinion's gate, the least specific first
-        opinions  the probability each of them gives the token
-        p         what the model gives it
-        """
-        shares = []
-        for gate, opinion in zip(gates, opinions, strict=True):
-            kept = self[gate] * p
-            p = kept + (1.0 - self[gate]) * opinion
-            shares.append(kept / p)
-        return p, shares
-
-    def learn(self, gates: Sequence[int], shares: Sequence[float]) -> None:
-        """The token came: credit both sides of each gate by the probability that it was theirs."""
-        reached = 1.0  # probability that no more specific opinion produced the token
-        for gate, share in zip(reversed(gates), reversed(shares), strict=True):
-            self.below[gate] = self.below[gate] * self.memory + reached * share
-            self.above[gate] = self.above[gate] * self.memory + reached * (1.0 - share)
-            reached *= share
-
-
-def surprise_class(nats: Tensor) -> Tensor:
-    """Class of each of a model's prices, 0 .. NUM_SURPRISES - 1, any shape."""
-    return torch.bucketize(nats, torch.tensor(SURPRISES, dtype=nats.dtype))
 
 
 class Evidence(NamedTuple):
@@ -132,55 +44,87 @@ class Settled(NamedTuple):
     model: list[float]  # probability the model gives each target
 
 
-class MixturePredictor:
-    """Any predictor around a model, with n-gram opinions from everything priced so far.
+@dataclass
+class Trail:
+    """What one row has read since the last commit: nobody else sees it yet."""
 
-    Within a chunk each row reads what was committed before the chunk and what it itself has read
-    since, so that rows may be decoded side by side.
+    memory: Memory
+    gates: Gates
+    windows: list[tuple[Tensor, int]] = field(default_factory=list)  # text, how many priced
+
+
+class MixturePredictor:
+    """Any predictor around a model, with n-gram opinions.
+
+    A row reads what was committed and what it has read itself. With documents side by side
+    (`ChunkPlan.ends` is set) the commit comes when all that were begun have ended, in file order:
+    no price then depends on text that comes later in the file. Otherwise it comes after each chunk.
     """
 
     def __init__(self, base: Frozen, config: Mixture) -> None:
         self.base, self.config = base, config
-        vocab_size = base.model.config.vocab_size
-        self.memory = Memory(config.orders, config.fade, vocab_size)
-        self.gates = Gates(self.memory.num_kinds, config)
-        self.history: list[tuple[Tensor, int]] = []  # windows learned: text, how many priced
+        self.memory = self._new_memory()
+        self.gates = Gates(self.memory.orders_of_kinds(), config)
+        self.committed: list[tuple[Tensor, int]] = []
+        self.trails: dict[int, Trail] = {}  # by row
+        self.ended: set[int] = set()
         self._settled: Settled | None = None  # of the last chunk: a pure function of it, kept
+
+    def _new_memory(self) -> Memory:
+        return Memory(self.config.orders, self.config.fade, self.base.model.config.vocab_size)
+
+    def trail(self, row: int) -> Trail:
+        """A copy of where the row stands, that may be read on with."""
+        trail = self.trails.get(row)
+        memory, gates = (self.memory, self.gates) if trail is None else (trail.memory, trail.gates)
+        return Trail(memory.branch(), gates.copy())
 
     @torch.inference_mode()
     def score(self, chunk: Chunk) -> Tensor:
         settled = self._settle(chunk)
         nats = torch.empty(chunk.num_targets, dtype=torch.float64)
         offsets = chunk.plan.offsets
-        for members in rows_of(chunk.plan):
-            gates = self.gates.copy()
+        for row, members in rows_of(chunk.plan).items():
+            gates = self.trail(row).gates
             for i in members:
-                p = torch.tensor(_walk(settled, offsets[i], offsets[i + 1], gates))
-                nats[offsets[i] : offsets[i + 1]] = -p.log()
+                p = _walk(settled, offsets[i], offsets[i + 1], gates)
+                nats[offsets[i] : offsets[i + 1]] = -torch.tensor(p, dtype=torch.float64).log()
         return nats
 
     def learn(self, chunk: Chunk) -> None:
-        settled = self._settle(chunk)
-        offsets = chunk.plan.offsets
-        for members in rows_of(chunk.plan):
+        plan, settled = chunk.plan, self._settle(chunk)
+        offsets = plan.offsets
+        for row, members in rows_of(plan).items():
+            trail = self.trails.setdefault(row, self.trail(row))
             for i in members:
-                _walk(settled, offsets[i], offsets[i + 1], self.gates)
-                self._commit(chunk.texts[i], chunk.plan.windows[i].num_targets)
+                _walk(settled, offsets[i], offsets[i + 1], trail.gates)
+                # No context reaches back further than the longest one.
+                num_targets = plan.windows[i].num_targets
+                text = chunk.texts[i][-(num_targets + self.config.orders[-1]) :]
+                trail.windows.append((text, num_targets))
+                if plan.ends:
+                    read_window(trail.memory, text, num_targets)
+        self.ended |= {row for row, ends in zip(plan.rows, plan.ends, strict=False) if ends}
+        if not plan.ends or len(self.ended) == len(self.trails):
+            self._commit()
         self._settled = None
         self.base.learn(chunk)
+
+    def _commit(self) -> None:
+        for row in sorted(self.trails):
+            for text, num_targets in self.trails[row].windows:
+                read_window(self.memory, text, num_targets)
+                self.committed.append((text, num_targets))
+        self.gates.merge([trail.gates for trail in self.trails.values()])
+        self.trails, self.ended = {}, set()
 
     def reader(self, plan: ChunkPlan) -> Reader:
         return MixtureReader(self, plan)
 
-    def _commit(self, text: Tensor, num_targets: int) -> None:
-        self.history.append((text, num_targets))
-        for _, token in follow(self.memory, text.tolist(), num_targets):
-            self.memory.push(token)
-
     @torch.inference_mode()
     def _settle(self, chunk: Chunk) -> Settled:
         if self._settled is None or self._settled.chunk is not chunk:
-            evidence = gather_evidence(self.memory, chunk)
+            evidence = gather_evidence(chunk, lambda row: self.trail(row).memory)
             self._settled = self._ask_model(chunk, evidence)
         return self._settled
 
@@ -209,36 +153,52 @@ class MixturePredictor:
         return Settled(chunk, ends.tolist(), gates.tolist(), evidence.ahead, model.tolist())
 
     def state_dict(self) -> dict[str, Tensor]:
-        none = torch.empty(0, dtype=torch.long)
-        texts = [text for text, _ in self.history]
-        shape = [(len(text), num_targets) for text, num_targets in self.history]
-        gates = torch.tensor([self.gates.below, self.gates.above], dtype=torch.float64)
-        base = {f"base/{name}": value for name, value in self.base.state_dict().items()}
-        return base | {
-            "texts": torch.cat([none, *texts]),
-            "shape": torch.tensor(shape, dtype=torch.long).reshape(-1, 2),
-            "gates": gates,
-        }
+        state = {f"base/{name}": value for name, value in self.base.state_dict().items()}
+        state |= _pack_windows("committed", self.committed) | {"gates": self.gates.state()}
+        for row, trail in self.trails.items():
+            state |= _pack_windows(f"trails/{row}", trail.windows)
+            state[f"trails/{row}/gates"] = trail.gates.state()
+        return state | {"ended": torch.tensor(sorted(self.ended), dtype=torch.long)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        vocab_size = self.base.model.config.vocab_size
-        self.memory = Memory(self.config.orders, self.config.fade, vocab_size)
-        self.history, self._settled = [], None
-        lengths, num_targets = state["shape"].T.tolist()
-        for text, number in zip(state["texts"].split(lengths), num_targets, strict=True):
-            self._commit(text, number)
-        self.gates.below, self.gates.above = state["gates"].tolist()
+        self.memory, self.trails, self._settled = self._new_memory(), {}, None
+        self.committed = _unpack_windows("committed", state)
+        for window in self.committed:
+            read_window(self.memory, *window)
+        self.gates.load_state(state["gates"])
+        self.ended = set(state["ended"].tolist())
+        rows = [name.split("/")[1] for name in state if name.endswith("/gates")]
+        for row in rows:
+            trail = self.trails[int(row)] = self.trail(int(row))
+            trail.windows = _unpack_windows(f"trails/{row}", state)
+            trail.gates.load_state(state[f"trails/{row}/gates"])
+            for window in trail.windows:
+                read_window(trail.memory, *window)
         self.base.load_state_dict(
             {name.removeprefix("base/"): t for name, t in state.items() if name.startswith("base/")}
         )
 
 
-def rows_of(plan: ChunkPlan) -> list[list[int]]:
+def _pack_windows(name: str, windows: Sequence[tuple[Tensor, int]]) -> dict[str, Tensor]:
+    shape = [(len(text), num_targets) for text, num_targets in windows]
+    texts = [torch.empty(0, dtype=torch.long), *(text for text, _ in windows)]
+    return {
+        f"{name}/texts": torch.cat(texts),
+        f"{name}/shape": torch.tensor(shape, dtype=torch.long).reshape(-1, 2),
+    }
+
+
+def _unpack_windows(name: str, state: Mapping[str, Tensor]) -> list[tuple[Tensor, int]]:
+    lengths, num_targets = state[f"{name}/shape"].T.tolist()
+    return list(zip(state[f"{name}/texts"].split(lengths), num_targets, strict=True))
+
+
+def rows_of(plan: ChunkPlan) -> dict[int, list[int]]:
     """The windows of each row, in order."""
     rows: dict[int, list[int]] = {}
     for i, row in enumerate(plan.rows):
         rows.setdefault(row, []).append(i)
-    return list(rows.values())
+    return rows
 
 
 def follow(memory: Memory, text: Sequence[int], num_targets: int) -> Iterator[tuple[int, int]]:
@@ -252,12 +212,21 @@ def follow(memory: Memory, text: Sequence[int], num_targets: int) -> Iterator[tu
         yield place, text[first + place]
 
 
-def gather_evidence(committed: Memory, chunk: Chunk) -> Evidence:
-    """What n-grams say about every target of a chunk; `committed` stays as it is."""
+def read_window(memory: Memory, text: Tensor, num_targets: int) -> None:
+    """Push the targets of a window."""
+    for _, token in follow(memory, text.tolist(), num_targets):
+        memory.push(token)
+
+
+def gather_evidence(chunk: Chunk, memory_of: Callable[[int], Memory]) -> Evidence:
+    """What n-grams say about every target of a chunk.
+
+    memory_of  for a row, a memory to read on with
+    """
     plan, offsets = chunk.plan, chunk.plan.offsets
     found: list[tuple[list[int], list[float], list[int]]] = [([], [], [])] * plan.num_targets
-    for members in rows_of(plan):
-        memory = committed.branch()
+    for row, members in rows_of(plan).items():
+        memory = memory_of(row)
         for i in members:
             targets = plan.windows[i].num_targets
             for place, token in follow(memory, chunk.texts[i].tolist(), targets):
@@ -290,8 +259,8 @@ def _walk(settled: Settled, first: int, last: int, gates: Gates) -> list[float]:
 class _Row:
     """Where one row of a reader stands: its memory, its gates, and what they say of the next."""
 
-    def __init__(self, predictor: MixturePredictor) -> None:
-        self.memory, self.gates = predictor.memory.branch(), predictor.gates.copy()
+    def __init__(self, trail: Trail) -> None:
+        self.memory, self.gates = trail.memory, trail.gates
         self.targets_left = 0
         self.position = 0  # in the stream, of the next target
         self.opinions: list[Opinion] = []
@@ -340,7 +309,9 @@ class MixtureReader:
         self.open, self.mixed = [], None
         for i, history in zip(windows, histories.tolist(), strict=True):
             window, number = self.plan.windows[i], self.plan.rows[i]
-            row = self.rows.setdefault(number, _Row(self.predictor))
+            if number not in self.rows:
+                self.rows[number] = _Row(self.predictor.trail(number))
+            row = self.rows[number]
             if row.targets_left == 1:  # nobody had to be told of a window's last token
                 row.push(history[row.position - window.start])
             row.memory.stand_after(history)

@@ -25,7 +25,7 @@ NUM_KINDS = NUM_AGES * NUM_NUMBERS * NUM_SUCCESSORS
 class Opinion(NamedTuple):
     """One expert's distribution: `counts` over their `total`, or all of it on one token.
 
-    kind  index of the sort of opinion, below `num_kinds`
+    kind  index of the sort of opinion, into `Memory.orders_of_kinds`
     """
 
     kind: int
@@ -110,10 +110,10 @@ class Memory:
         self.tail = b""  # the last tokens, as many as the longest context has
         self.keys: list[bytes] = []  # the contexts that end here, the shortest first
 
-    @property
-    def num_kinds(self) -> int:
-        """Kinds of counts, of newest successors, and of recent successors."""
-        return 2 * len(self.orders) * NUM_KINDS + 2 * NUM_NUMBERS
+    def orders_of_kinds(self) -> list[int]:
+        """The contexts' length for each kind: counts, then newest, then recent successors."""
+        by_order = [order for order in self.orders for _ in range(NUM_KINDS)]
+        return by_order * 2 + [0] * NUM_NUMBERS + [1] * NUM_NUMBERS
 
     def branch(self) -> "Memory":
         """A memory that reads this one and writes to itself."""

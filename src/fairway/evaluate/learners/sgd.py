@@ -156,9 +156,7 @@ class _MuonStepper:
                 by_rate.setdefault(rate_of(name, config.rates), {})[name] = parameter
             else:
                 rest[name] = parameter
-        shape = MuonConfig(
-            lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        shape = MuonConfig(lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         on_cpu = all(parameter.device.type == "cpu" for parameter in named.values())
         dtype = torch.float32 if on_cpu else torch.bfloat16
         self.muons = [

@@ -1,0 +1,137 @@
+"""Decode a proof: model file and proof in, text out, and the text is the one that was claimed.
+
+Nothing is believed that was not recomputed here, and no text is handed on unless its hash is the
+one in the proof. How a proof is made is in `prove.py`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from fairway.artifact.served import Served
+from fairway.evaluate.predictor import Predictor
+from fairway.evaluate.ttt import make_predictor
+from fairway.proof.checkpoints import CannotRetrace
+from fairway.proof.codec import Progress, decode_stream
+from fairway.proof.frames import Refused
+from fairway.proof.proof_file import ProofFile
+from fairway.proof.settled import circumstances, differences, settled
+from fairway.text import text_sha256
+from fairway.tokens.byte_count import byte_table
+from fairway.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verification:
+    """A proof that decoded.
+
+    documents            the text, document by document; the last may end in the middle
+    tokens               (N,) int64, the decoded stream
+    num_bytes            of the text, as a score counts them
+    coded_bits_per_byte  length of the bitstream over that
+    """
+
+    documents: tuple[bytes, ...] = field(repr=False)
+    tokens: Tensor = field(repr=False)
+    num_bytes: int
+    coded_bits_per_byte: float
+    seconds: float
+
+    @property
+    def num_tokens(self) -> int:
+        """Targets decoded: all but the first token, which is given."""
+        return len(self.tokens) - 1
+
+
+def verify(path: Path, served: Served, progress: Progress | None = None) -> Verification:
+    """Decode the proof at `path` with the model it names.
+
+    Raises `Refused` when the file is damaged, is no proof, or was made with another model, and
+    `CannotRetrace` when this machine computes other probabilities; both before any text is out.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise Refused(f"no proof at {path}; `fairway prove` writes one")
+    try:
+        proof = ProofFile.from_bytes(path.read_bytes())
+        return decode_proof(proof, served, progress)
+    except (Refused, CannotRetrace) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def decode_proof(
+    proof: ProofFile, served: Served, progress: Progress | None = None
+) -> Verification:
+    """The text of a proof; see `verify`."""
+    check_model(proof.artifact_sha256, served, "proof")
+    bos_id = served.model.config.bos_id
+    started = time.perf_counter()
+    try:
+        with settled(proof.threads):
+            tokens = decode_stream(
+                predictors(served, proof),
+                proof.extent.plans(proof.evaluate),
+                proof.symbols,
+                proof.walk,
+                given=proof.extent.given(bos_id),
+                checkpoints=proof.checkpoints,
+                progress=progress,
+            )
+    except CannotRetrace as error:
+        raise explained(error, proof.circumstances) from error
+    documents = documents_of(tokens, served.tokenizer)
+    if text_sha256(documents) != proof.text_sha256:
+        raise Refused(
+            "the decoded text is not the one the proof was made from, though every token is: the "
+            "tokenizer turned them into other bytes; compare the versions of sentencepiece"
+        )
+    ids = tokens.numpy()
+    num_bytes = int(byte_table(served.tokenizer).target_bytes(ids).sum())
+    return Verification(
+        documents=documents,
+        tokens=tokens,
+        num_bytes=num_bytes,
+        coded_bits_per_byte=8 * len(proof.symbols) / max(1, num_bytes),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def predictors(served: Served, proof: ProofFile) -> Callable[[], Predictor]:
+    """Makes the predictor that a proof was coded with, anew for each walk."""
+    return lambda: make_predictor(served.model, proof.evaluate, seed=proof.seed)
+
+
+def check_model(sha256: str, served: Served, kind: str) -> None:
+    """Raises `Refused` unless `served` is the model with this hash."""
+    if served.sha256 != sha256:
+        raise Refused(
+            f"the {kind} was made with the model {sha256[:16]}..., and {served.path or 'this one'} "
+            f"is {served.sha256[:16]}...; give the model file it was made with"
+        )
+
+
+def explained(error: CannotRetrace, there: dict[str, str]) -> CannotRetrace:
+    """The error with what may be its cause: how that machine and this one differ."""
+    differing = differences(there, circumstances())
+    cause = (
+        f"what differs: {differing}"
+        if differing
+        else "by its description this is the same machine, so something it does not list differs"
+    )
+    return CannotRetrace(f"{error}. {cause}. Nothing was written")
+
+
+def documents_of(tokens: Tensor, tokenizer: Tokenizer) -> tuple[bytes, ...]:
+    """The texts between one BOS and the next; a BOS at the very end opens none."""
+    documents: list[Sequence[int]] = []
+    ids = tokens.tolist()
+    if ids and ids[-1] == tokenizer.bos_id:
+        ids.pop()
+    edges = [i for i, token in enumerate(ids) if token == tokenizer.bos_id]
+    if not edges or edges[0] != 0:
+        edges.insert(0, 0)
+    documents = [ids[a:b] for a, b in zip(edges, [*edges[1:], len(ids)], strict=True)]
+    return tuple(tokenizer.decode(document) for document in documents)

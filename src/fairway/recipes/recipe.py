@@ -1,0 +1,76 @@
+"""What a recipe is: one complete, typed description of a run. The runs are in the files beside.
+
+A recipe is plain data: it can be printed, compared, hashed, written as JSON, and read back from its
+own `repr`, which is how it is frozen into a submitted script. A descendant is made from its parent
+by `dataclasses.replace`, so it states its difference and nothing else.
+"""
+
+from dataclasses import dataclass, field
+
+from fairway.average import EmaConfig, SwaConfig
+from fairway.evaluate.ttt import EvaluateConfig
+from fairway.model.gpt import ModelConfig
+from fairway.quant.plan import QuantConfig
+from fairway.tokens.batches import OrderConfig
+from fairway.train.loop import TrainConfig
+from fairway.train.schedule import When
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensConfig:
+    """What the model reads: pieces of how large a vocabulary, of which text, in which order."""
+
+    vocab_size: int
+    transform: str | None = None  # reversible text transform by name, undone before bytes count
+    published: str | None = None  # the challenge's own shards, as `fairway fetch` names them
+    order: OrderConfig = field(default_factory=OrderConfig)  # of the training rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a run may use beside its training time, which is `train.seconds`."""
+
+    cap_bytes: int = 16_000_000  # decimal, artifact and code together
+    eval_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.cap_bytes < 1 or self.eval_seconds <= 0:
+            raise ValueError(f"{self}: both must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run from shards to score."""
+
+    name: str
+    parent: str | None
+    claim_bpb: float | None = None  # the published score; None: none was published
+    pull_request: int | None = None  # of openai/parameter-golf
+    tokens: TokensConfig
+    model: ModelConfig
+    train: TrainConfig
+    round_from: When | None = None  # training sees rounded weights from here on (late QAT, #414)
+    average: EmaConfig | SwaConfig | None = None
+    quant: QuantConfig
+    evaluate: EvaluateConfig
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 1337
+
+    def __post_init__(self) -> None:
+        if self.tokens.vocab_size != self.model.vocab_size:
+            raise ValueError(
+                f"{self.name}: tokens.vocab_size={self.tokens.vocab_size} and model.vocab_size="
+                f"{self.model.vocab_size} differ; the model must know every piece and no other"
+            )
+        needed = self.quant.reserve_seconds if self.quant.needs_hessians else 0.0
+        if self.train.seconds is not None and self.train.reserve_seconds < needed:
+            raise ValueError(
+                f"{self.name}: train.reserve_seconds={self.train.reserve_seconds} is less than "
+                f"quant.reserve_seconds={needed}: Hessians read training text, so their time is "
+                f"training time"
+            )
+        if self.train.loops_at is not None and self.model.loop is None:
+            raise ValueError(
+                f"{self.name}: train.loops_at={self.train.loops_at}, but the model has no loop; "
+                f"set loops_at to None or give model.loop"
+            )
