@@ -70,8 +70,9 @@ def _run_recipe(
     class Options:
         """Every field of the recipe can be overridden."""
 
-        recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands]
+        recipe: Annotated[Recipe, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
         out: Path = Path("runs") / chosen.name
+        proof_tokens: int = stages.PROOF_TOKENS
         device: str | None = None
         threads: int | None = None
 
@@ -89,7 +90,9 @@ def _run_recipe(
         with log.stage("prepare"):
             data = prepare_data(options.out)
         here = set_up(log, device=options.device, ranks=ranks)
-        result = stages.run_everything(options.recipe, data, options.out, here)
+        result = stages.run_everything(
+            options.recipe, data, options.out, here, options.proof_tokens
+        )
     print_result(result, sys.stderr)
     result["files"] = str(options.out)
     if not result["proof"]["holds"]:
@@ -219,7 +222,8 @@ def prove(argv: list[str]) -> Answer:
     import tyro
 
     from fairway.pipeline import ValText
-    from fairway.proof import verify as proof
+    from fairway.artifact.served import load
+    from fairway.proof.prove import prove as prove_text
     from fairway.runtime.files import atomic_write
     from fairway.tokens.shards import DataFolder
 
@@ -240,11 +244,11 @@ def prove(argv: list[str]) -> Answer:
         """
         text = ValText.of(DataFolder(data))
         with _shown("prove") as progress:
-            certificate = proof.prove(
-                model,
+            certificate = prove_text(
+                load(model),
                 text.tokens,
-                text.target_bytes.numpy(),
-                out,
+                text.target_bytes,
+                out=out,
                 num_targets=tokens,
                 num_documents=documents,
                 progress=progress,
@@ -263,7 +267,8 @@ def verify(argv: list[str]) -> Answer:
     """decode a proof with nothing but it and the artifact: PROOF MODEL"""
     import tyro
 
-    from fairway.proof import verify as proof
+    from fairway.artifact.served import load
+    from fairway.proof.verify import verify as decode
 
     def options(
         file: tyro.conf.Positional[Path],
@@ -277,13 +282,17 @@ def verify(argv: list[str]) -> Answer:
         text: write the decoded text here
         """
         with _shown("verify") as progress:
-            decoded = proof.verify(file, model, progress=progress)
+            decoded = decode(file, load(model), progress)
         if text is not None:
-            text.write_bytes(decoded["text"])
-        answer = {key: decoded[key] for key in ("equal", "num_bytes", "seconds")}
-        if not decoded["equal"]:
-            raise No(answer)
-        return answer
+            text.write_bytes(b"\0".join(decoded.documents))
+        print("yes: the text came back, and its hash is the one in the proof", file=sys.stderr)
+        return {
+            "equal": True,  # any other text was refused
+            "tokens": decoded.num_tokens,
+            "bytes": decoded.num_bytes,
+            "coded_bits_per_byte": decoded.coded_bits_per_byte,
+            "seconds": decoded.seconds,
+        }
 
     return tyro.cli(options, args=argv, prog="fairway verify")
 

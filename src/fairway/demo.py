@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import torch
 
 from fairway import pipeline
 from fairway.artifact.config_json import config_to_json
+from fairway.artifact.served import load
 from fairway.prepare import prepare_documents
-from fairway.proof.verify import prove
+from fairway.proof.prove import prove
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import RECIPES
 from fairway.report.baselines import baselines, require
@@ -21,22 +21,30 @@ from fairway.text import builtin_documents, split_documents
 from fairway.tokens.shards import DataFolder
 
 
+PROOF_TOKENS = 2000  # enough to convince, few enough to decode in a quarter of a minute
+
+
 def run_everything(
-    recipe: Recipe, data: DataFolder, out: Path, here: pipeline.Here
+    recipe: Recipe,
+    data: DataFolder,
+    out: Path,
+    here: pipeline.Here,
+    proof_tokens: int = PROOF_TOKENS,
 ) -> dict[str, Any]:
     """`pipeline.run`, then proof, baselines and report; writes the run folder."""
     require()  # a figure missing at the end is missing for good
     out.mkdir(parents=True, exist_ok=True)
     result = pipeline.run(recipe, data, out, here)
     text = pipeline.ValText.of(data)
-    num_targets = min(recipe.proof_tokens, len(text.tokens) - 1)
+    num_targets = min(proof_tokens, len(text.tokens) - 1)
     with here.log.stage("prove", total=2 * num_targets) as stage:
         certificate = prove(
-            out / "model.fwy",
+            load(out / "model.fwy"),
             text.tokens,
-            text.target_bytes.numpy(),
-            out / "proof.fwp",
+            text.target_bytes,
+            out=out / "proof.fwp",
             num_targets=num_targets,
+            seed=recipe.seed,
             progress=lambda done, total: stage.update(done),
         )
     atomic_write(out / "certificate.json", certificate.to_json().encode())
@@ -75,8 +83,3 @@ def use_threads(number: int | None) -> None:
     if number is not None:
         torch.set_num_threads(number)
 
-
-def certificate_of(out: Path) -> dict[str, Any]:
-    from fairway.proof.certificate import Certificate
-
-    return asdict(Certificate.load(out / "certificate.json"))

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from fairway.artifact.budget import fit_to_cap
 from fairway.artifact.config_json import config_to_json
-from fairway.artifact.container import pack
-from fairway.artifact.served import Served, load
+from fairway.artifact.container import pack, unpack
+from fairway.artifact.served import load
 from fairway.average import build_average
 from fairway.evaluate.bpb import Score
 from fairway.evaluate.predictor import (
@@ -82,21 +82,21 @@ def run(recipe: Recipe, data: DataFolder, out: Path, here: Here) -> dict[str, An
     hessians = calibrate(model, weights, recipe, data, here)
     trained["seconds"] = time.perf_counter() - trained.pop("began")
     text = ValText.of(data)
-    windows = EvaluateConfig(
-        context=recipe.evaluate.context, stride=recipe.evaluate.context, rows=recipe.evaluate.rows
-    )
-    stages["float"], _ = evaluate(Frozen(model, windows.rows), windows, text, here, "score float")
+    chosen = recipe.evaluate.resolved(recipe.model.train_context)
+    sliding = replace(chosen, ttt=None, mixture=None)
+    windows = replace(sliding, stride=chosen.context or 1)
+    unrounded = Frozen(model, windows.rows)
+    stages["float"], _ = evaluate(unrounded, windows, text, here, "score float")
 
     artifact = out / "model.fwy"
     with log.stage("pack") as stage:
         atomic_write(artifact, make_artifact(recipe, weights, hessians, data, stage.update))
     served = load(artifact, here.device)  # nothing in memory may flatter the score
-    sliding = replace(recipe.evaluate, ttt=None, mixture=None)
     frozen = Frozen(served.model, sliding.rows)
     stages["quantized"], _ = evaluate(frozen, windows, text, here, "score quantized")
     stages["sliding"], curve = evaluate(frozen, sliding, text, here, "score sliding")
-    predictor = make_predictor(served.model, recipe.evaluate, seed=recipe.seed)
-    stages["ttt"], learning = evaluate(predictor, recipe.evaluate, text, here, "score and learn")
+    predictor = make_predictor(served.model, chosen, seed=recipe.seed)
+    stages["ttt"], learning = evaluate(predictor, chosen, text, here, "score and learn")
     score = stages["ttt"].pop("score")
     for stage_result in stages.values():
         stage_result.pop("score", None)
@@ -107,7 +107,7 @@ def run(recipe: Recipe, data: DataFolder, out: Path, here: Here) -> dict[str, An
         "params": num_params(recipe.model),
         "train": trained,
         "stages": stages,
-        "artifact": describe_artifact(artifact, served, recipe.budget.cap_bytes),
+        "artifact": describe_artifact(artifact, recipe.budget.cap_bytes),
         "score": {
             "bits_per_byte": score.bits_per_byte,
             "nats": score.nats,
@@ -129,7 +129,7 @@ def check_fit(recipe: Recipe, data: DataFolder) -> None:
         raise ValueError(
             f"the tokenizer has {size} pieces and recipe {recipe.name!r} a vocabulary of "
             f"{recipe.model.vocab_size}; prepare the text with --vocab-size "
-            f"{recipe.model.vocab_size}, or run with --recipe.model.vocab-size {size}"
+            f"{recipe.model.vocab_size}, or choose another recipe"
         )
     if data.tokenizer.bos_id != recipe.model.bos_id:
         raise ValueError(
@@ -149,7 +149,7 @@ def train_and_average(
     config, log = recipe.train, here.log
     batches = Batches(
         data.train,
-        recipe.order,
+        recipe.tokens.order,
         rows=config.batch.rows,
         context=config.batch.context,
         bos_id=recipe.model.bos_id,
@@ -238,7 +238,7 @@ def calibrate(
         return {}
     batch = recipe.train.batch
     # Rows the training order would take next: any training text serves.
-    order = replace(recipe.order, seed=recipe.seed + 1)
+    order = replace(recipe.tokens.order, seed=recipe.tokens.order.seed + 1)
     rows = Batches(data.train, order, rows=batch.rows, context=batch.context)
     texts = (rows.at(i).tokens for i in range(recipe.quant.calibration_batches))
     with here.log.stage("calibrate"), torch.inference_mode():
@@ -258,7 +258,7 @@ def make_artifact(
     config = {
         "recipe": recipe.name,
         "model": config_to_json(recipe.model),
-        "evaluate": config_to_json(recipe.evaluate),
+        "evaluate": config_to_json(recipe.evaluate.resolved(recipe.model.train_context)),
         "loops_active": recipe.model.loop is not None,
     }
     tokenizer = data.tokenizer.to_bytes()
@@ -321,16 +321,17 @@ def evaluate(
     return line, curve
 
 
-def describe_artifact(path: Path, served: Served, cap_bytes: int) -> dict[str, Any]:
-    """Bytes of each part. The demo ships no code: the installed package decodes it."""
-    total = path.stat().st_size
-    tokenizer = served.sizes["tokenizer"]
+def describe_artifact(path: Path, cap_bytes: int) -> dict[str, Any]:
+    """Bytes of each part of the file; the code that reads it is this package, which ships apart."""
+    data = path.read_bytes()
+    sizes, total = unpack(data).sizes, len(data)
+    tokenizer = sizes["tokenizer"]
     return {
         "bytes_total": total,
         "bytes_model": total - tokenizer,
         "bytes_code": 0,
         "bytes_tokenizer": tokenizer,
         "cap_bytes": cap_bytes,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "groups": served.sizes,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "groups": sizes,
     }

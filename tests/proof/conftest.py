@@ -1,11 +1,18 @@
 """Tiny models and texts that the tests of this folder share."""
 
-import pytest
+import hashlib
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.artifact.config_json import config_to_json
+from fairway.artifact.served import Served
+from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT, ModelConfig, SkipConfig
+from fairway.tokens.byte_count import byte_table
+from fairway.tokens.tokenizer import ByteTokenizer
 
 VOCAB = 24
 
@@ -40,6 +47,19 @@ def text(lengths: list[int], seed: int = 0) -> tuple[Tensor, list[int]]:
     return torch.tensor(tokens), starts
 
 
-@pytest.fixture
-def model() -> GPT:
-    return tiny_model()
+def served(evaluate: EvaluateConfig, **changes) -> Served:
+    """A tiny model over bytes, as if it came from a file."""
+    model = tiny_model(vocab_size=260, **changes)
+    return Served(
+        model=model,
+        tokenizer=ByteTokenizer(),
+        evaluate=config_to_json(evaluate),
+        sha256=hashlib.sha256(repr(changes).encode()).hexdigest(),
+    )
+
+
+def corpus(documents: list[bytes]) -> tuple[Tensor, Tensor]:
+    """Tokens (n,) of the documents, each after a BOS, and the bytes (n - 1,) of the targets."""
+    tokenizer = ByteTokenizer()
+    ids = [i for d in documents for i in (tokenizer.bos_id, *tokenizer.encode(d).tolist())]
+    return torch.tensor(ids), torch.from_numpy(byte_table(tokenizer).target_bytes(np.array(ids)))

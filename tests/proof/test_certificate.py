@@ -13,6 +13,7 @@ GOOD = Certificate(
     bitstream_sha256="c" * 64,
     num_tokens=4000,
     num_bytes=16_000,
+    text_bytes=16_003,
     coded_bytes=2_404,
     side_bytes=300,
     coded_bits_per_byte=1.202,
@@ -46,6 +47,12 @@ def test_another_text_is_a_no_however_short_the_code() -> None:
     other = replace(GOOD, decoded_equal=False)
     assert not other.holds
     assert "another text" in other.verdict
+
+
+def test_more_bytes_than_the_text_has_are_a_no() -> None:
+    inflated = replace(GOOD, num_bytes=16_004)
+    assert not inflated.holds
+    assert "divides by 16,004 bytes and the decoded text has 16,003" in inflated.verdict
 
 
 def test_what_is_no_certificate_is_named() -> None:

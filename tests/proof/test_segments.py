@@ -5,6 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairway.evaluate.predictor import plan_chunks
 from fairway.proof.segments import (
     MOST_SEGMENTS,
     choose_segments,
@@ -42,13 +43,20 @@ def test_a_chunk_is_learned_from_only_where_it_was_priced(
     assert sorted(learned) == sorted(priced)
 
 
-@given(cuts, shapes, st.none() | st.integers(1, 64))
-def test_each_segment_ends_once(
-    bounds: list[int], shape: tuple[int, int], chunk_tokens: int | None
-) -> None:
-    plans = plan_segments(bounds, *shape, chunk_tokens)
+@given(cuts, shapes)
+def test_each_segment_ends_once(bounds: list[int], shape: tuple[int, int]) -> None:
+    plans = plan_segments(bounds, *shape, None)
     ended = [row for p in plans for row, ends in zip(p.rows, p.ends, strict=True) if ends]
     assert sorted(ended) == [i for i, (a, b) in enumerate(pairwise(bounds)) if b - a > 1]
+
+
+@given(st.integers(2, 300), shapes)
+def test_one_segment_is_planned_as_an_evaluation_is(
+    num_tokens: int, shape: tuple[int, int]
+) -> None:
+    chunk_tokens = 3 * shape[1]
+    ours = plan_segments([0, num_tokens], *shape, chunk_tokens)
+    assert ours == plan_chunks(num_tokens, *shape, chunk_tokens)
 
 
 def test_small_files_are_one_segment_and_large_ones_many() -> None:

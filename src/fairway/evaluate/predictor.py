@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairway.evaluate.bpb import Score
-from fairway.evaluate.windows import Window, document_windows, sliding_windows
+from fairway.evaluate.windows import Window, document_windows
 from fairway.model.adapters import Adapters
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
@@ -30,11 +30,12 @@ class ChunkPlan:
     """What a chunk prices, known before any token is: the schedule is static.
 
     windows  what to price, in order; each target of the stream is in exactly one window of a plan
-    rows     for each window the document it belongs to, where several are read side by side;
-             all 0 where the text is read in file order
+    rows     for each window the row it is read in: windows of one row follow one another, those of
+             different rows know nothing of each other; the document, or 0 for one long text
     spans    for each run of text the chunk owns, [begin, end) in the stream: its targets are
              tokens begin + 1 .. end - 1, all of them priced by this chunk or an earlier one
-    ends     for each window whether its document has no further one; empty in file order
+    ends     for each window whether it is its row's last, where rows go on from chunk to chunk;
+             empty where they do not, and what one row read may help all others in the next chunk
     """
 
     index: int
@@ -146,18 +147,21 @@ def plan_chunks(
         )
     num_chunks = max(1, -(-(num_tokens - 1) // chunk_tokens))
     windows: list[list[Window]] = [[] for _ in range(num_chunks)]
+    rows: list[list[int]] = [[] for _ in range(num_chunks)]
     starts = (0,) if document_starts is None else document_starts
-    for _, window in document_windows(starts, num_tokens, context, stride):
-        windows[min((window.score_from - 1) // chunk_tokens, num_chunks - 1)].append(window)
+    for document, window in document_windows(starts, num_tokens, context, stride):
+        chunk = min((window.score_from - 1) // chunk_tokens, num_chunks - 1)
+        windows[chunk].append(window)
+        rows[chunk].append(document)
     return [
         ChunkPlan(
             index,
             num_chunks,
-            tuple(mine),
-            (0,) * len(mine),
+            tuple(windows[index]),
+            tuple(rows[index]),
             ((index * chunk_tokens, min((index + 1) * chunk_tokens + 1, num_tokens)),),
         )
-        for index, mine in enumerate(windows)
+        for index in range(num_chunks)
     ]
 
 
@@ -214,12 +218,14 @@ def score_stream(
     predictor: Predictor,
     chunks: Iterable[Chunk],
     observe: Callable[[Chunk, Tensor], None] | None = None,
+    booked: Score | None = None,
 ) -> Score:
     """The only function that walks the validation text, so the only place that fixes the order.
 
     observe  told of each chunk and its prices after they are booked (progress, curves)
+    booked   what earlier chunks cost, where a walk goes on that was interrupted; added to
     """
-    total = Score()
+    total = Score() if booked is None else booked
     for chunk in chunks:
         with torch.inference_mode():  # no graph is recorded, so nothing can be trained on yet
             nats = predictor.score(chunk)

@@ -1,10 +1,12 @@
-"""Which way of evaluating a recipe asks for, and the plan and predictor that it means.
+"""Which evaluation: how much context, in what order, and what may learn on the way.
 
-Each way to learn is a class of its own in `learners/`; this file only chooses.
+The config, and the two functions that turn it into plans and a predictor. How each way of learning
+works is in `learners/`; whether an evaluation fits its time is in `planner.py`; `run.py` runs it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from fairway.evaluate.learners.documents import (
     DocumentAdapters,
@@ -12,12 +14,14 @@ from fairway.evaluate.learners.documents import (
     Phased,
     PhasedPredictor,
 )
-from fairway.evaluate.learners.mixture import Mixture, MixturePredictor
+from fairway.evaluate.learners.gates import Mixture
+from fairway.evaluate.learners.mixture import MixturePredictor
 from fairway.evaluate.learners.sgd import Sgd, SgdPredictor
 from fairway.evaluate.predictor import (
     ALONE,
     ChunkPlan,
     Frozen,
+    Predictor,
     plan_chunks,
     plan_documents,
 )
@@ -25,56 +29,90 @@ from fairway.evaluate.windows import check_window_shape
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
 
+CHUNK_TOKENS = 32_768  # where nothing else decides: enough to batch, little enough to hold
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """How a text is scored.
+    """A sliding window, alone or with learning from what was already priced."""
 
-    rows          windows or documents in one forward pass
-    documents     keep documents apart: no window reads across the start of one
-    chunk_tokens  how much text is priced before a mixture alone may learn; `ttt` has its own
-    """
-
-    context: int
-    stride: int = 64
-    rows: int = 16
-    documents: bool = False
-    chunk_tokens: int = 4096
-    ttt: Sgd | DocumentAdapters | Phased | None = None
-    mixture: Mixture | None = None
+    context: int | None = None  # tokens a window reads; None: the model's training context
+    stride: int = 64  # tokens a window prices
+    rows: int = 16  # windows per forward pass; documents side by side where they are adapted to
+    documents: bool = False  # never read across the start of a document
+    ttt: Sgd | DocumentAdapters | Phased | None = None  # how the model learns; None: it does not
+    mixture: Mixture | None = None  # n-grams from what was priced, mixed with the model
 
     def __post_init__(self) -> None:
-        check_window_shape(self.context, self.stride)
-        if self.rows < 1:
-            raise ValueError(f"rows={self.rows}; a forward pass needs at least one window")
-        if isinstance(self.ttt, Sgd) and self.documents:
+        if self.rows < 1 or self.stride < 1:
+            raise ValueError(f"rows={self.rows}, stride={self.stride}: both must be at least 1")
+        if self.context is not None:
+            check_window_shape(self.context, self.stride)
+        if isinstance(self.ttt, Sgd) and self.ttt.chunk_tokens % self.stride:
+            below = self.ttt.chunk_tokens // self.stride * self.stride
             raise ValueError(
-                "Sgd learns from one stream in file order; for documents kept apart use "
-                "DocumentAdapters or Phased"
+                f"ttt.chunk_tokens={self.ttt.chunk_tokens} is not a multiple of stride="
+                f"{self.stride}; set it to {max(below, self.stride)}"
             )
-        if isinstance(self.ttt, (DocumentAdapters, Phased)) and not self.documents:
-            raise ValueError("adapters per document need documents=True")
+        if isinstance(self.ttt, DocumentAdapters | Phased) and not self.documents:
+            raise ValueError(
+                f"{type(self.ttt).__name__} learns document by document: set documents=True"
+            )
+
+    def resolved(self, train_context: int) -> "EvaluateConfig":
+        """The same with the context filled in."""
+        return replace(self, context=self.context or train_context)
 
 
 def plan_evaluation(
     config: EvaluateConfig, num_tokens: int, document_starts: Sequence[int]
 ) -> list[ChunkPlan]:
-    """The static schedule of an evaluation of `num_tokens` tokens."""
-    if num_tokens < 2:
-        raise ValueError("the validation text is empty: nothing follows its first token")
-    if config.documents:
-        return plan_documents(
-            document_starts, num_tokens, config.context, config.stride, config.rows
+    """What is priced and learned from, in order, known before the first token is.
+
+    num_tokens       of the text, its first one, which nobody prices, included
+    document_starts  position of each document's BOS, ascending; read only if documents are kept
+                     apart
+    """
+    context = config.context
+    if context is None:
+        raise ValueError(
+            "the context is not known yet: use config.resolved(model.config.train_context)"
         )
-    chunk = config.ttt.chunk_tokens if isinstance(config.ttt, Sgd) else config.chunk_tokens
-    return plan_chunks(num_tokens, config.context, config.stride, chunk)
+    if num_tokens < 2:
+        raise ValueError(
+            f"the validation text has {num_tokens} tokens, and the first one is never priced: "
+            "there is nothing to score"
+        )
+    starts = list(document_starts) if config.documents else [0]
+    if (
+        not starts
+        or starts[0]
+        or starts[-1] >= num_tokens
+        or any(b <= a for a, b in pairwise(starts))
+    ):
+        raise ValueError(
+            f"document starts {starts[:3]}... of {num_tokens} tokens must rise from 0: the text "
+            "has to begin with a BOS for documents to be kept apart"
+        )
+    if isinstance(config.ttt, DocumentAdapters | Phased):
+        return plan_documents(starts, num_tokens, context, config.stride, config.rows)
+    if isinstance(config.ttt, Sgd):
+        chunk_tokens = config.ttt.chunk_tokens
+    else:
+        chunk_tokens = max(CHUNK_TOKENS // config.stride, 1) * config.stride
+    plans = plan_chunks(num_tokens, context, config.stride, chunk_tokens, starts)
+    if config.mixture is None:
+        return plans
+    # N-grams learn from token to token, across documents too: one row, in file order.
+    return [replace(plan, rows=(0,) * len(plan.rows)) for plan in plans]
 
 
 def make_predictor(
     model: GPT, config: EvaluateConfig, *, seed: int = 0, ranks: Ranks = ALONE
-) -> Frozen | MixturePredictor:
-    """A fresh predictor around `model`, which itself is never changed."""
-    context, rows = config.context, config.rows
+) -> Predictor:
+    """The predictor `config` asks for. `model` itself is never changed by it."""
+    context, rows = config.context or model.config.train_context, config.rows
+    base: Frozen
     match config.ttt:
         case None:
             base = Frozen(model, rows, ranks)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from fairway.interop.checkpoint import load_checkpoint
 from fairway.interop.containers import read_ptz, read_weights
+from fairway.interop.training import training_settings
 from fairway.model.gpt import GPT
 
-__all__ = ["import_artifact", "load_checkpoint", "read_ptz"]
+__all__ = ["import_artifact", "load_checkpoint", "read_ptz", "training_settings"]
 
 
 def import_artifact(path: str | Path, lineage: str, env: Mapping[str, str]) -> GPT:

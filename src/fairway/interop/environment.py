@@ -223,6 +223,7 @@ def model_config(env: Environment) -> ModelConfig:
         layer_scale=bool(env.get("LN_SCALE", False)),
         logit_softcap=env["LOGIT_SOFTCAP"],
         tied=env["TIE_EMBEDDINGS"],
+        init="uniform" if env.lineage == "baseline" else "orthogonal",
     )
 
 

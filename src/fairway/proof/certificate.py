@@ -16,6 +16,7 @@ class Certificate:
 
     num_tokens             targets coded; the first token of the stream is given
     num_bytes              bytes of text these tokens stand for, as the score counts them
+    text_bytes             bytes of the text that decoding returned
     coded_bytes            length of the bitstream
     side_bytes             the rest of the proof file: header, document lengths, checkpoints
     coded_bits_per_byte    8 * coded_bytes / num_bytes
@@ -28,6 +29,7 @@ class Certificate:
     bitstream_sha256: str
     num_tokens: int
     num_bytes: int
+    text_bytes: int
     coded_bytes: int
     side_bytes: int
     coded_bits_per_byte: float
@@ -50,13 +52,19 @@ class Certificate:
 
     @property
     def holds(self) -> bool:
-        return self.decoded_equal and abs(self.gap) <= self.allowed_gap
+        counted_fairly = self.num_bytes <= self.text_bytes
+        return self.decoded_equal and counted_fairly and abs(self.gap) <= self.allowed_gap
 
     @property
     def verdict(self) -> str:
         """One sentence for people."""
         if not self.decoded_equal:
             return "NO: decoding returned another text; the score is not a code length"
+        if self.num_bytes > self.text_bytes:
+            return (
+                f"NO: the score divides by {self.num_bytes:,} bytes and the decoded text has "
+                f"{self.text_bytes:,}; its bytes are counted too generously"
+            )
         size = (
             f"{self.coded_bits_per_byte:.5f} bits per byte coded, "
             f"{self.claimed_bits_per_byte:.5f} claimed"

@@ -7,14 +7,16 @@ The certificate says yes only if the text came back and the bitstream is as long
 """
 
 import hashlib
+import math
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fairway.artifact.config_json import config_from_json
-from fairway.artifact.served import Served
+from fairway.artifact.served import Served, load
 from fairway.evaluate.bpb import Score
 from fairway.evaluate.predictor import read_chunks, score_stream
 from fairway.evaluate.ttt import EvaluateConfig, make_predictor
@@ -27,6 +29,7 @@ from fairway.proof.settled import circumstances, settled
 from fairway.proof.verify import Verification, documents_of, verify
 from fairway.runtime.files import atomic_write
 from fairway.text import text_sha256
+from fairway.tokens.shards import DataFolder
 
 CHECK_EVERY = 2048  # tokens; a checkpoint costs four bytes
 
@@ -50,20 +53,17 @@ def prove(
     tokens         (n,) int64, the whole text that is evaluated, from its first BOS on
     target_bytes   (n - 1,) int64, bytes of original text that tokens[1:] stand for
     evaluate       how to predict; None: as the artifact says
-    num_targets    how many tokens to prove, rounded to nothing: exactly these
+    num_targets    how many tokens to prove, the first token of all not counted
     num_documents  how many documents to prove; at most one of the two
     threads        more than one helps wide models only, and the decoder must use as many
     """
-    config = evaluate or served_config(served)
-    bos_id = served.model.config.bos_id
-    extent = extent_of(
-        config, tokens, bos_id, num_targets=num_targets, num_documents=num_documents
-    )
+    model_config = served.model.config
+    config = (evaluate or served_config(served)).resolved(model_config.train_context)
+    bos_id = model_config.bos_id
+    extent = extent_of(config, tokens, bos_id, num_targets=num_targets, num_documents=num_documents)
     plans, stop = extent.plans(config), extent.num_tokens
-    tokens, target_bytes = tokens[:stop], target_bytes[: stop - 1]
-    walk = WalkConfig(
-        rows=config.rows, pad_to=served.model.config.train_context, every=CHECK_EVERY
-    )
+    tokens, target_bytes = tokens[:stop].long(), target_bytes[: stop - 1]
+    walk = WalkConfig(rows=config.rows, pad_to=model_config.train_context, every=CHECK_EVERY)
     with settled(threads):
         chunks = read_chunks(plans, tokens, target_bytes)
         claim = score_stream(make_predictor(served.model, config, seed=seed), chunks)
@@ -90,6 +90,8 @@ def prove(
         symbols=encoded.data,
     )
     atomic_write(Path(out), file.to_bytes())
+    if served.path is not None:  # what follows knows nothing but two files
+        served = load(served.path)
     started = time.perf_counter()
     try:
         decoded = verify(out, served, progress)
@@ -97,3 +99,54 @@ def prove(
         decoded = None
     seconds = (encode_seconds, time.perf_counter() - started)
     return _certificate(file, Path(out), claim, encoded, tokens, decoded, seconds)
+
+
+def served_config(served: Served) -> EvaluateConfig:
+    """How the artifact says that it is to be evaluated."""
+    if not served.evaluate:
+        raise ValueError(
+            f"{served.path or 'the model'} does not say how it is evaluated; name a recipe's "
+            "evaluation, or pass evaluate=EvaluateConfig(context=...)"
+        )
+    return config_from_json(EvaluateConfig, served.evaluate)
+
+
+def validation_text(served: Served, data: DataFolder) -> tuple[Tensor, Tensor]:
+    """A data folder's validation tokens (n,) and the bytes (n - 1,) of all but the first."""
+    if data.tokenizer.to_bytes() != served.tokenizer.to_bytes():
+        raise ValueError(
+            f"{data.path} was made with another tokenizer than {served.path or 'the model'}; "
+            "prepare the text with the model's own"
+        )
+    tokens = torch.from_numpy(data.val[:].astype(np.int64))
+    return tokens, torch.from_numpy(data.byte_counts("val"))
+
+
+def _certificate(
+    file: ProofFile,
+    path: Path,
+    claim: Score,
+    encoded: Encoded,
+    tokens: Tensor,
+    decoded: Verification | None,
+    seconds: tuple[float, float],
+) -> Certificate:
+    coded_bytes = len(encoded.data)
+    return Certificate(
+        artifact_sha256=file.artifact_sha256,
+        text_sha256=file.text_sha256,
+        bitstream_sha256=hashlib.sha256(encoded.data).hexdigest(),
+        num_tokens=claim.num_tokens,
+        num_bytes=claim.num_bytes,
+        text_bytes=0 if decoded is None else decoded.text_bytes,
+        coded_bytes=coded_bytes,
+        side_bytes=path.stat().st_size - coded_bytes,
+        coded_bits_per_byte=8 * coded_bytes / claim.num_bytes,
+        claimed_bits_per_byte=claim.bits_per_byte,
+        read_bits_per_byte=encoded.nats / math.log(2) / claim.num_bytes,
+        decoded_equal=decoded is not None and torch.equal(decoded.tokens, tokens),
+        encode_seconds=seconds[0],
+        decode_seconds=seconds[1],
+        threads=file.threads,
+        circumstances=file.circumstances,
+    )

@@ -39,7 +39,8 @@ def plan_segments(
 
     Each segment's first token is given (its BOS) and priced by nobody, unlike that of a document.
 
-    chunk_tokens  targets in a chunk, all segments together; None: one window of each segment
+    chunk_tokens  targets in a chunk, all segments together; None: one window of each segment, as
+                  adapters of its own need it
     """
     share = None if chunk_tokens is None else _share(chunk_tokens, len(bounds) - 1, stride)
     drafts: dict[int, _Draft] = defaultdict(_Draft)
@@ -49,8 +50,8 @@ def plan_segments(
             draft = drafts[number if share is None else (window.score_from - 1 - first) // share]
             draft.windows.append(window)
             draft.rows.append(segment)
-            draft.ends.append(number == len(own) - 1)
             if share is None:
+                draft.ends.append(number == len(own) - 1)
                 draft.spans.append((window.score_from - 1, window.stop))
         if share is not None:
             for chunk, begin in enumerate(range(first, last - 1, share)):

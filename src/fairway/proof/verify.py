@@ -5,7 +5,7 @@ one in the proof. How a proof is made is in `prove.py`.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from fairway.proof.frames import Refused
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.settled import circumstances, differences, settled
 from fairway.text import text_sha256
-from fairway.tokens.byte_count import byte_table
 from fairway.tokens.tokenizer import Tokenizer
 
 
@@ -30,15 +29,22 @@ class Verification:
 
     documents            the text, document by document; the last may end in the middle
     tokens               (N,) int64, the decoded stream
-    num_bytes            of the text, as a score counts them
-    coded_bits_per_byte  length of the bitstream over that
+    coded_bytes          length of the bitstream
     """
 
     documents: tuple[bytes, ...] = field(repr=False)
     tokens: Tensor = field(repr=False)
-    num_bytes: int
-    coded_bits_per_byte: float
+    coded_bytes: int
     seconds: float
+
+    @property
+    def text_bytes(self) -> int:
+        return sum(map(len, self.documents))
+
+    @property
+    def coded_bits_per_byte(self) -> float:
+        """Of the decoded text; nothing that the file says about itself enters."""
+        return 8 * self.coded_bytes / self.text_bytes
 
     @property
     def num_tokens(self) -> int:
@@ -88,13 +94,10 @@ def decode_proof(
             "the decoded text is not the one the proof was made from, though every token is: the "
             "tokenizer turned them into other bytes; compare the versions of sentencepiece"
         )
-    ids = tokens.numpy()
-    num_bytes = int(byte_table(served.tokenizer).target_bytes(ids).sum())
     return Verification(
         documents=documents,
         tokens=tokens,
-        num_bytes=num_bytes,
-        coded_bits_per_byte=8 * len(proof.symbols) / max(1, num_bytes),
+        coded_bytes=len(proof.symbols),
         seconds=time.perf_counter() - started,
     )
 
@@ -126,7 +129,6 @@ def explained(error: CannotRetrace, there: dict[str, str]) -> CannotRetrace:
 
 def documents_of(tokens: Tensor, tokenizer: Tokenizer) -> tuple[bytes, ...]:
     """The texts between one BOS and the next; a BOS at the very end opens none."""
-    documents: list[Sequence[int]] = []
     ids = tokens.tolist()
     if ids and ids[-1] == tokenizer.bos_id:
         ids.pop()

@@ -156,7 +156,6 @@ def _quick_evaluation(evaluate: EvaluateConfig) -> EvaluateConfig:
         context=SMOKE_CONTEXT,
         stride=stride,
         rows=min(4, evaluate.rows),
-        chunk_tokens=4 * SMOKE_CONTEXT,
         ttt=ttt,
     )
 

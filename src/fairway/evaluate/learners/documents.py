@@ -150,12 +150,13 @@ class DocumentPredictor(Frozen):
         return ModelReader(self.model, plan, lambda windows: self._adapters(plan, windows))
 
     def _batches(self, plan: ChunkPlan) -> list[tuple[int, ...]]:
-        ranks = self.ranks
-        mine = [
-            i
-            for i, document in enumerate(plan.rows)
-            if document % self.rows % ranks.world_size == ranks.rank
-        ]
+        rows = [document % self.rows for document in plan.rows]
+        if len(set(rows)) < len(rows):
+            raise ValueError(
+                f"a chunk holds windows of documents {plan.rows}, more than the {self.rows} rows "
+                "of this predictor can keep apart: plan with the same number of rows"
+            )
+        mine = [i for i, row in enumerate(rows) if row % self.ranks.world_size == self.ranks.rank]
         return group_windows(plan.windows, mine, self.rows, self.model.config.train_context)
 
     def _adapters(self, plan: ChunkPlan, members: Sequence[int]) -> Adapters | None:

@@ -95,7 +95,9 @@ class MixturePredictor:
         plan, settled = chunk.plan, self._settle(chunk)
         offsets = plan.offsets
         for row, members in rows_of(plan).items():
-            trail = self.trails.setdefault(row, self.trail(row))
+            if row not in self.trails:
+                self.trails[row] = self.trail(row)
+            trail = self.trails[row]
             for i in members:
                 _walk(settled, offsets[i], offsets[i + 1], trail.gates)
                 # No context reaches back further than the longest one.

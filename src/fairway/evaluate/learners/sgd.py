@@ -84,7 +84,7 @@ def trained_parameters(model: GPT, config: Sgd) -> dict[str, nn.Parameter]:
     num_layers = model.config.num_layers
     if config.frozen_blocks > num_layers:
         raise ValueError(f"frozen_blocks={config.frozen_blocks} of a model with {num_layers}")
-    frozen = tuple(f"blocks.{i}." for i in range(config.frozen_blocks)) + ("extra_heads.",)
+    frozen = ("extra_heads.", *(f"blocks.{i}." for i in range(config.frozen_blocks)))
     chosen = {}
     for name, parameter in model.named_parameters():
         learns = not name.startswith(frozen)
@@ -140,7 +140,10 @@ class _TorchStepper:
         self.optimizer.state.clear()
         for path, value in state.items():
             name, _, key = path.rpartition("/")
-            self.optimizer.state[self.named[name]][key] = value.clone()
+            parameter = self.named[name]
+            # AdamW counts its steps on the CPU, wherever the weights are.
+            device = value.device if key == "step" else parameter.device
+            self.optimizer.state[parameter][key] = value.to(device, copy=True)
 
 
 class _MuonStepper:
@@ -228,17 +231,23 @@ class WeightLearner:
         weights = list(self.trained.values())
         self._set_gradients(batch)
         if self.config.sharpness is not None:
-            before = [weight.detach().clone() for weight in weights]
-            gradients = [weight.grad for weight in weights if weight.grad is not None]
-            norm = nn.utils.get_total_norm(gradients)
-            with torch.no_grad():
-                climb = self.config.sharpness / (norm + 1e-12)
-                torch._foreach_add_(weights, torch._foreach_mul(gradients, climb))
-                self._set_gradients(batch)
-                torch._foreach_copy_(weights, before)
+            self._look_uphill(batch, self.config.sharpness)
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(weights, self.config.clip)
         self.stepper.step(lr)
+
+    @torch.no_grad()
+    def _look_uphill(self, batch: Sequence[Tensor], radius: float) -> None:
+        """Replace the gradient by that at the worst place within `radius`, to first order."""
+        weights = list(self.trained.values())
+        before = [weight.clone() for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        climb = radius / (nn.utils.get_total_norm(gradients).item() + 1e-12)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.add_(gradient, alpha=climb)
+        self._set_gradients(batch)
+        for weight, old in zip(weights, before, strict=True):
+            weight.copy_(old)
 
     @torch.enable_grad()
     def _set_gradients(self, batch: Sequence[Tensor]) -> None:

@@ -1,0 +1,229 @@
+"""A scored model as a compressor for any file: bytes in, fewer bytes out, the same bytes back.
+
+The file is one document. It is cut into segments that are coded side by side, few where the size
+counts and many where time does, and the model may learn from it on the way exactly as it does when
+it is evaluated. The layout of the bytes is in `frames.py`, the coding in `codec.py`.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairway.artifact.served import Served
+from fairway.evaluate.learners.documents import DocumentAdapters, Phased
+from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.predictor import ChunkPlan, Predictor
+from fairway.evaluate.ttt import CHUNK_TOKENS, EvaluateConfig, make_predictor
+from fairway.proof.checkpoints import CannotRetrace
+from fairway.proof.codec import Progress, WalkConfig, decode_stream, encode_stream
+from fairway.proof.frames import Refused, pack, unpack
+from fairway.proof.prove import served_config
+from fairway.proof.segments import choose_segments, plan_segments, segment_bounds
+from fairway.proof.settled import circumstances, settled
+from fairway.proof.verify import check_model, explained
+from fairway.runtime.files import atomic_write
+
+MAGIC = b"FWYTXT01"
+TOLD = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressConfig:
+    """How to compress.
+
+    segments  coded side by side; None: one for each 16,384 tokens, at most 32
+    adapt     learn from the file on the way, as the artifact's evaluation does; needs more time
+    threads   more than one helps wide models only, and decompressing must use as many
+    every     tokens between two checkpoints of four bytes
+    """
+
+    segments: int | None = None
+    adapt: bool = True
+    threads: int = 1
+    every: int = 4096
+
+    def __post_init__(self) -> None:
+        if (self.segments is not None and self.segments < 1) or self.every < 1:
+            raise ValueError(
+                f"segments={self.segments}, every={self.every}: both must be at least 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """What the header tells a decompressor."""
+
+    model: str
+    text: str
+    num_tokens: int
+    segments: int
+    adapt: bool
+    threads: int
+    every: int
+    made: dict[str, str]
+
+
+def compress(
+    served: Served,
+    data: bytes,
+    config: CompressConfig | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """The compressed form of any bytes, for `decompress` with the same model.
+
+    Raises ValueError when the model's tokenizer cannot give back all bytes.
+    """
+    config = config or CompressConfig()
+    tokenizer = served.tokenizer
+    if not tokenizer.lossless:
+        raise ValueError(
+            f"the tokenizer of {served.path or 'this model'} ({tokenizer.kind}) normalises its "
+            "text, so the file would not come back as it was; use a model whose tokenizer "
+            "`fairway prepare` trained"
+        )
+    ids = tokenizer.encode(data)
+    told = _Told(
+        model=served.sha256,
+        text=hashlib.sha256(data).hexdigest(),
+        num_tokens=len(ids),
+        segments=max(1, min(len(ids), config.segments or choose_segments(len(ids)))),
+        adapt=config.adapt,
+        threads=config.threads,
+        every=config.every,
+        made={key: circumstances()[key] for key in TOLD},
+    )
+    tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), told, tokenizer.bos_id)
+    with settled(told.threads):
+        coded = encode_stream(
+            lambda: _predictor(served, told),
+            _plans(served, told),
+            tokens,
+            _walk(served, told),
+            given=known,
+            progress=progress,
+        )
+    sections = {
+        "checkpoints": np.array(coded.checkpoints, dtype="<u4").tobytes(),
+        "symbols": coded.data,
+    }
+    return pack(MAGIC, asdict(told), sections)
+
+
+def decompress(served: Served, data: bytes, progress: Progress | None = None) -> bytes:
+    """Inverse of `compress`.
+
+    Raises `Refused` for a damaged or foreign file or another model, and `CannotRetrace` when this
+    machine computes other probabilities than the one that compressed; never returns wrong bytes.
+    """
+    header, sections = unpack(MAGIC, data, "a file that fairway compressed")
+    try:
+        told = _Told(**header)
+        checkpoints = np.frombuffer(sections["checkpoints"], "<u4").tolist()
+        symbols = sections["symbols"]
+    except (TypeError, KeyError) as error:
+        raise Refused("its header is of another version of fairway; use that version") from error
+    check_model(told.model, served, "file")
+    unknown = torch.full((told.num_tokens,), -1)
+    _, known = _with_bos(unknown, told, served.tokenizer.bos_id)
+    try:
+        with settled(told.threads):
+            tokens = decode_stream(
+                lambda: _predictor(served, told),
+                _plans(served, told),
+                symbols,
+                _walk(served, told),
+                given=known,
+                checkpoints=checkpoints,
+                progress=progress,
+            )
+    except CannotRetrace as error:
+        raise explained(error, told.made) from error
+    text = served.tokenizer.decode(tokens.tolist())
+    if hashlib.sha256(text).hexdigest() != told.text:
+        raise Refused(
+            "every token came back but the bytes did not: the tokenizer decodes differently; "
+            "compare the versions of sentencepiece"
+        )
+    return text
+
+
+def compress_file(
+    served: Served,
+    source: Path,
+    target: Path,
+    config: CompressConfig | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """`compress` from file to file; returns how many bytes were written."""
+    packed = compress(served, _read(source), config, progress)
+    atomic_write(Path(target), packed)
+    return len(packed)
+
+
+def decompress_file(
+    served: Served, source: Path, target: Path, progress: Progress | None = None
+) -> int:
+    """`decompress` from file to file, all or nothing; returns how many bytes were written."""
+    try:
+        text = decompress(served, _read(source), progress)
+    except (Refused, CannotRetrace) as error:
+        raise type(error)(f"{source}: {error}") from error
+    atomic_write(Path(target), text)
+    return len(text)
+
+
+def _read(path: Path) -> bytes:
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file at {path}")
+    return path.read_bytes()
+
+
+def _bounds(told: _Told) -> list[int]:
+    """Edges of the segments, in the stream that has a BOS before each of them."""
+    edges = segment_bounds(told.num_tokens, told.segments)
+    return [edge + i for i, edge in enumerate(edges)]
+
+
+def _with_bos(ids: Tensor, told: _Told, bos_id: int) -> tuple[Tensor, Tensor]:
+    """The stream of a file's ids, and what of it a decoder knows beforehand (-1 elsewhere)."""
+    known = torch.full((told.num_tokens + told.segments,), -1)
+    known[_bounds(told)[:-1]] = bos_id
+    stream = known.clone()
+    stream[known < 0] = ids
+    return stream, known
+
+
+def _evaluation(served: Served, told: _Told) -> EvaluateConfig:
+    config = served_config(served).resolved(served.model.config.train_context)
+    if not told.adapt:
+        return replace(config, ttt=None, mixture=None)
+    # Adapters live in rows, and each segment needs one of its own.
+    return replace(config, rows=max(config.rows, told.segments))
+
+
+def _predictor(served: Served, told: _Told) -> Predictor:
+    return make_predictor(served.model, _evaluation(served, told))
+
+
+def _plans(served: Served, told: _Told) -> list[ChunkPlan]:
+    config = _evaluation(served, told)
+    assert config.context is not None
+    match config.ttt:
+        case DocumentAdapters() | Phased():
+            chunk_tokens = None
+        case Sgd():
+            chunk_tokens = config.ttt.chunk_tokens
+        case None:
+            chunk_tokens = CHUNK_TOKENS
+    return plan_segments(_bounds(told), config.context, config.stride, chunk_tokens)
+
+
+def _walk(served: Served, told: _Told) -> WalkConfig:
+    return WalkConfig(
+        rows=told.segments, pad_to=served.model.config.train_context, every=told.every
+    )

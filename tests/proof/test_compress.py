@@ -1,0 +1,120 @@
+"""Any file comes back byte for byte, or is refused with the reason."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairway.evaluate.learners.documents import DocumentAdapters
+from fairway.evaluate.learners.mixture import Mixture
+from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.ttt import EvaluateConfig
+from fairway.model.adapters import AdapterConfig
+from fairway.proof.checkpoints import CannotRetrace
+from fairway.proof.compress import (
+    CompressConfig,
+    compress,
+    compress_file,
+    decompress,
+    decompress_file,
+)
+from fairway.proof.frames import Refused
+from fairway.tokens.tokenizer import train_bpe
+
+from .conftest import served
+
+PLAIN = EvaluateConfig(context=16, stride=8)
+TEXT = b"the cat sat on the mat; the rat sat on the cat. \xff\x00\r\n " * 4
+WAYS = {
+    "plain": PLAIN,
+    "sgd": replace(PLAIN, ttt=Sgd(chunk_tokens=64, epochs=2, lr=0.05)),
+    "mixture": replace(PLAIN, mixture=Mixture(orders=(1, 2, 3))),
+    "adapters": replace(
+        PLAIN,
+        documents=True,
+        rows=2,
+        ttt=DocumentAdapters(adapters=AdapterConfig(rank=2, targets=("query", "head")), lr=0.02),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("segments", [1, 5])
+def test_bytes_come_back_however_the_model_learns(way: str, segments: int) -> None:
+    model = served(WAYS[way])
+    packed = compress(model, TEXT, CompressConfig(segments=segments, every=50))
+    assert decompress(model, packed) == TEXT
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.binary(max_size=60), st.none() | st.integers(1, 9))
+def test_any_bytes_come_back(data: bytes, segments: int | None) -> None:
+    model = served(PLAIN)
+    assert decompress(model, compress(model, data, CompressConfig(segments=segments))) == data
+
+
+def test_bytes_come_back_through_a_trained_tokenizer() -> None:
+    tokenizer = train_bpe([TEXT * 3], 300)
+    model = replace(served(PLAIN, bos_id=1), tokenizer=tokenizer)
+    wide = served(PLAIN)
+    model = replace(model, model=wide.model if tokenizer.vocab_size <= 260 else _wide(tokenizer))
+    assert decompress(model, compress(model, TEXT)) == TEXT
+
+
+def _wide(tokenizer):
+    from .conftest import tiny_model
+
+    return tiny_model(vocab_size=tokenizer.vocab_size)
+
+
+def test_learning_while_compressing_pays() -> None:
+    model = served(replace(WAYS["sgd"], mixture=Mixture(orders=(1, 2, 3))))
+    adapted = compress(model, TEXT, CompressConfig(adapt=True))
+    assert len(adapted) < len(compress(model, TEXT, CompressConfig(adapt=False)))
+
+
+def test_every_flipped_byte_is_refused() -> None:
+    model = served(PLAIN)
+    packed = compress(model, b"short text")
+    for place in range(len(packed)):
+        damaged = bytearray(packed)
+        damaged[place] ^= 1 << place % 8
+        with pytest.raises(Refused, match=r"damaged|cut off|not a file"):
+            decompress(model, bytes(damaged))
+
+
+def test_the_refusal_names_the_file_and_the_reason(tmp_path: Path) -> None:
+    model, target = served(PLAIN), tmp_path / "out.txt"
+    (tmp_path / "in.txt").write_bytes(TEXT)
+    size = compress_file(model, tmp_path / "in.txt", tmp_path / "in.fwc")
+    assert size == (tmp_path / "in.fwc").stat().st_size
+    assert decompress_file(model, tmp_path / "in.fwc", target) == len(TEXT)
+    assert target.read_bytes() == TEXT
+
+    target.unlink()
+    with pytest.raises(Refused, match=r"in.txt: this is not a file that fairway compressed"):
+        decompress_file(model, tmp_path / "in.txt", target)
+    (tmp_path / "cut.fwc").write_bytes((tmp_path / "in.fwc").read_bytes()[:-1])
+    with pytest.raises(Refused, match=r"cut.fwc: the file is cut off"):
+        decompress_file(model, tmp_path / "cut.fwc", target)
+    with pytest.raises(Refused, match=r"the file was made with the model"):
+        decompress_file(served(PLAIN, num_layers=1), tmp_path / "in.fwc", target)
+    other = served(PLAIN)
+    with torch.no_grad():
+        other.model.embed.weight.mul_(1.01)
+    with pytest.raises(CannotRetrace, match=r"in.fwc: .*other probabilities|Nothing was written"):
+        decompress_file(other, tmp_path / "in.fwc", target)
+    with pytest.raises(ValueError, match="no file at"):
+        compress_file(model, tmp_path / "none", target)
+    assert not target.exists()
+
+
+def test_a_tokenizer_that_loses_bytes_is_refused() -> None:
+    class Normalising:
+        vocab_size, bos_id, kind, lossless = 260, 1, "sentencepiece", False
+
+    with pytest.raises(ValueError, match=r"\(sentencepiece\) normalises its text"):
+        compress(replace(served(PLAIN), tokenizer=Normalising()), TEXT)  # type: ignore[arg-type]

@@ -1,0 +1,174 @@
+"""A score is proved by a file that decodes to the text, and by nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairway.artifact.served import Served
+from fairway.evaluate.learners.documents import DocumentAdapters, Phased
+from fairway.evaluate.learners.mixture import Mixture
+from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.ttt import EvaluateConfig
+from fairway.model.adapters import AdapterConfig
+from fairway.proof.checkpoints import CannotRetrace
+from fairway.proof.frames import Refused
+from fairway.proof.proof_file import ProofFile
+from fairway.proof.prove import prove, served_config, validation_text
+from fairway.proof.settled import circumstances
+from fairway.proof.verify import documents_of, verify
+from fairway.tokens.tokenizer import ByteTokenizer
+
+from .conftest import corpus, served
+
+DOCUMENTS = [b"to be or not to be, ", b"that is", b"", b"the question whether it is nobler"]
+FROZEN = EvaluateConfig(context=16, stride=8)
+LOCAL = DocumentAdapters(
+    adapters=AdapterConfig(rank=2, alpha=4.0, targets=("query", "mlp", "head")), lr=0.02
+)
+LEARN = Sgd(chunk_tokens=32, epochs=2, lr=0.05)
+WAYS = {
+    "frozen": FROZEN,
+    "sgd": replace(FROZEN, ttt=LEARN),
+    "adapters": replace(FROZEN, documents=True, rows=3, ttt=LOCAL),
+    "phased": replace(
+        FROZEN, documents=True, rows=2, ttt=Phased(pauses=(2,), adapters=LOCAL, sgd=LEARN)
+    ),
+    "mixture": replace(FROZEN, mixture=Mixture(orders=(0, 1, 2)), ttt=LEARN),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_evaluate_can_be_proved(way: str, tmp_path: Path) -> None:
+    model = served(WAYS[way])
+    tokens, target_bytes = corpus(DOCUMENTS)
+    before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+    certificate = prove(model, tokens, target_bytes, out=tmp_path / "proof.fwp")
+
+    assert certificate.holds, certificate.verdict
+    assert certificate.num_tokens == len(tokens) - 1
+    assert certificate.num_bytes == certificate.text_bytes == sum(map(len, DOCUMENTS))
+    size = (tmp_path / "proof.fwp").stat().st_size
+    assert certificate.coded_bytes + certificate.side_bytes == size
+    now = model.model.state_dict()
+    assert all(torch.equal(before[name], now[name]) for name in before)
+
+    verification = verify(tmp_path / "proof.fwp", model)
+    assert verification.documents == tuple(DOCUMENTS)
+    assert verification.coded_bits_per_byte == certificate.coded_bits_per_byte
+
+
+@pytest.mark.parametrize("way", ["sgd", "phased"])
+def test_a_part_can_be_proved(way: str, tmp_path: Path) -> None:
+    tokens, target_bytes = corpus(DOCUMENTS)
+    model, out = served(WAYS[way]), tmp_path / "proof.fwp"
+    few = prove(model, tokens, target_bytes, out=out, num_targets=30)
+    assert few.holds
+    assert few.num_tokens == 30
+    assert verify(out, model).tokens.tolist() == tokens[:31].tolist()
+    two = prove(model, tokens, target_bytes, out=out, num_documents=2)
+    assert two.holds
+    assert verify(out, model).documents == tuple(DOCUMENTS[:2])
+
+
+@pytest.fixture(scope="module")
+def proof(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Served]:
+    path, model = tmp_path_factory.mktemp("proof") / "proof.fwp", served(FROZEN)
+    prove(model, *corpus(DOCUMENTS), out=path)
+    return path, model
+
+
+def test_the_same_proof_is_the_same_bytes(proof: tuple[Path, Served], tmp_path: Path) -> None:
+    path, model = proof
+    prove(model, *corpus(DOCUMENTS), out=tmp_path / "again.fwp")
+    assert (tmp_path / "again.fwp").read_bytes() == path.read_bytes()
+
+
+def test_every_flipped_byte_is_refused(proof: tuple[Path, Served]) -> None:
+    data = proof[0].read_bytes()
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << place % 8
+        with pytest.raises(Refused, match=r"damaged|cut off|not a proof"):
+            ProofFile.from_bytes(bytes(damaged))
+
+
+def test_the_refusal_names_the_file_and_the_reason(
+    proof: tuple[Path, Served], tmp_path: Path
+) -> None:
+    path, model = proof
+    cut = tmp_path / "cut.fwp"
+    cut.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(Refused, match=r"cut.fwp: the file is cut off"):
+        verify(cut, model)
+    with pytest.raises(Refused, match=r"no proof at .*none.fwp"):
+        verify(tmp_path / "none.fwp", model)
+    with pytest.raises(Refused, match=r"made with the model .*\.\.\., and this one"):
+        verify(path, served(FROZEN, num_layers=1))
+
+
+def test_another_machine_is_refused_at_the_first_checkpoint(
+    proof: tuple[Path, Served], tmp_path: Path
+) -> None:
+    """Stood in for by other weights under the same hash: other floats, as elsewhere."""
+    path, model = proof
+    there = circumstances() | {"torch": "1.0"}
+    foreign = replace(ProofFile.from_bytes(path.read_bytes()), circumstances=there)
+    other = tmp_path / "foreign.fwp"
+    other.write_bytes(foreign.to_bytes())
+    assert verify(other, model).documents == tuple(DOCUMENTS)  # a difference alone is no reason
+    rounds_otherwise = served(FROZEN)
+    with torch.no_grad():
+        rounds_otherwise.model.embed.weight.mul_(1.01)
+    with pytest.raises(CannotRetrace, match=r"torch 1.0 there and .* here. Nothing was written"):
+        verify(other, rounds_otherwise)
+
+
+def test_a_score_that_flatters_is_not_proved(
+    proof: tuple[Path, Served], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A predictor whose prices in batches are better than what a decoder can have."""
+    from fairway.evaluate import predictor
+
+    honest = predictor.price
+    monkeypatch.setattr(predictor, "price", lambda *args: honest(*args) / 2)
+    certificate = prove(proof[1], *corpus(DOCUMENTS), out=tmp_path / "proof.fwp")
+    assert certificate.decoded_equal
+    assert not certificate.holds
+    assert "look for a predictor whose score() sees more" in certificate.verdict
+
+
+def test_bytes_counted_twice_are_not_proved(proof: tuple[Path, Served], tmp_path: Path) -> None:
+    tokens, target_bytes = corpus(DOCUMENTS)
+    certificate = prove(proof[1], tokens, 2 * target_bytes, out=tmp_path / "proof.fwp")
+    assert not certificate.holds
+    assert "counted too generously" in certificate.verdict
+
+
+def test_documents_lie_between_one_bos_and_the_next() -> None:
+    tokenizer = ByteTokenizer()
+    assert documents_of(corpus([b"a", b"", b"bc"])[0], tokenizer) == (b"a", b"", b"bc")
+    assert documents_of(corpus([b"a", b""])[0], tokenizer) == (b"a",)
+    assert documents_of(corpus([b"xa", b"b"])[0][2:], tokenizer) == (b"a", b"b")
+
+
+def test_a_model_without_an_evaluation_says_what_to_do() -> None:
+    bare = replace(served(FROZEN), evaluate={})
+    with pytest.raises(ValueError, match="does not say how it is evaluated"):
+        served_config(bare)
+
+
+def test_text_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    from fairway.tokens.shards import DataFolder, write_shard
+    from fairway.tokens.tokenizer import BpeTokenizer
+
+    tokens, target_bytes = corpus(DOCUMENTS)
+    write_shard(tmp_path / "val_000000.bin", tokens.numpy())
+    (tmp_path / "tokenizer.model").write_bytes(ByteTokenizer().to_bytes())
+    found = validation_text(served(FROZEN), DataFolder(tmp_path))
+    assert torch.equal(found[0], tokens)
+    assert torch.equal(found[1], target_bytes)
+    (tmp_path / "tokenizer.model").write_bytes(BpeTokenizer(["th", "the"]).to_bytes())
+    with pytest.raises(ValueError, match="another tokenizer than the model"):
+        validation_text(served(FROZEN), DataFolder(tmp_path))
