@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairway.train.clock import Clock
+
 
 class Block(nn.Module):
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads = num_heads
         self.norm1, self.norm2 = nn.LayerNorm(dim, bias=False), nn.LayerNorm(dim, bias=False)
         self.qkv, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim, bias=False)
         self.up, self.down = nn.Linear(dim, 4 * dim, bias=False), nn.Linear(4 * dim, dim, bias=False)
@@ -35,7 +37,7 @@ class NanoGPT(nn.Module):
     def __init__(self, vocab: int, dim: int, layers: int, num_heads: int, context: int) -> None:
         super().__init__()
         self.embed, self.place = nn.Embedding(vocab, dim), nn.Embedding(context, dim)
-        self.blocks = nn.ModuleList(Block(dim, num_heads, 0.0) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(layers))
         self.norm = nn.LayerNorm(dim, bias=False)
         for name, p in self.named_parameters():
             if p.ndim == 2:
@@ -50,15 +52,15 @@ class NanoGPT(nn.Module):
 
 
 def train(
-    model: NanoGPT, batches: Iterator, progress_of: "Clock", dtype: torch.dtype, lr: float = 1e-3
+    model: NanoGPT, batches: Iterator, clock: Clock, dtype: torch.dtype, lr: float = 1e-3
 ) -> int:
-    """Train in place until `progress_of(step)` reaches 1; returns the number of steps."""
+    """Train in place until `clock.progress(step)` reaches 1; returns the number of steps."""
     decayed = [p for p in model.parameters() if p.ndim == 2]
     plain = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=True)
     step = 0
-    while (progress := progress_of.progress(step)) < 1:
+    while (progress := clock.progress(step)) < 1:
         warm = min(1.0, progress / 0.05)
         rate = lr * warm * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
         for group in optimizer.param_groups:

@@ -164,30 +164,32 @@ def recipes(argv: list[str]) -> Answer:
     """list, show, compare"""
     import tyro
 
-    from fairway.artifact.config_json import config_to_json
     from fairway.model.gpt import num_params
+    from fairway.recipes.diff import diff as differences
+    from fairway.recipes.diff import to_json
     from fairway.recipes.registry import RECIPES, recipe
-    from fairway.report.page import recipe_difference
 
     def options(
         name: tyro.conf.Positional[str | None] = None, /, diff: str | None = None
     ) -> Answer:
-        """Args:
-        name: the recipe to show; none lists them
-        diff: the recipe to compare it with
+        """List, show, compare.
+
+        Args:
+            name: the recipe to show; none lists them
+            diff: the recipe to compare it with
         """
         if name is None:
-            for each in sorted(RECIPES):
-                print(f"{each:16s} {(RECIPES[each].__doc__ or '').strip()}")
-            return {"recipes": sorted(RECIPES)}
-        shown = config_to_json(recipe(name))
+            for each, make in RECIPES.items():
+                print(f"{each:16s} {(make.__doc__ or '').strip().splitlines()[0]}")
+            return {"recipes": list(RECIPES)}
         if diff is not None:
-            changes = recipe_difference(shown, config_to_json(recipe(diff)))
-            for change in changes:
-                print(*change)
-            return {"name": name, "other": diff, "changes": [list(change) for change in changes]}
+            changes = differences(recipe(diff), recipe(name))
+            print(*changes, sep="\n")
+            told = {c.path: {diff: repr(c.old), name: repr(c.new)} for c in changes}
+            return {"name": name, "other": diff, "changes": told}
+        shown = to_json(recipe(name)) | {"params": num_params(recipe(name).model)}
         print(json.dumps(shown, indent=1))
-        return shown | {"params": num_params(recipe(name).model)}
+        return shown
 
     return tyro.cli(options, args=argv, prog="fairway recipes")
 

@@ -24,7 +24,7 @@ from fairway.proof.compress import (
 from fairway.proof.frames import Refused
 from fairway.tokens.tokenizer import train_bpe
 
-from .conftest import served
+from .conftest import served, tiny_model
 
 PLAIN = EvaluateConfig(context=16, stride=8)
 TEXT = b"the cat sat on the mat; the rat sat on the cat. \xff\x00\r\n " * 4
@@ -57,17 +57,12 @@ def test_any_bytes_come_back(data: bytes, segments: int | None) -> None:
 
 
 def test_bytes_come_back_through_a_trained_tokenizer() -> None:
-    tokenizer = train_bpe([TEXT * 3], 300)
-    model = replace(served(PLAIN, bos_id=1), tokenizer=tokenizer)
-    wide = served(PLAIN)
-    model = replace(model, model=wide.model if tokenizer.vocab_size <= 260 else _wide(tokenizer))
-    assert decompress(model, compress(model, TEXT)) == TEXT
-
-
-def _wide(tokenizer):
-    from .conftest import tiny_model
-
-    return tiny_model(vocab_size=tokenizer.vocab_size)
+    tokenizer = train_bpe([TEXT * 3], 290)
+    model = replace(
+        served(PLAIN), tokenizer=tokenizer, model=tiny_model(vocab_size=tokenizer.vocab_size)
+    )
+    packed = compress(model, TEXT)
+    assert decompress(model, packed) == TEXT
 
 
 def test_learning_while_compressing_pays() -> None:

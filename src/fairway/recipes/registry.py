@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 
-from fairway.average import SwaConfig
+from fairway.average import EmaConfig, SwaConfig
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.ttt import EvaluateConfig
@@ -17,7 +17,7 @@ from fairway.recipes.pocket import pocket
 from fairway.recipes.pr414 import pr414, pr691
 from fairway.recipes.pr1394 import pr1394, pr1413, pr1493
 from fairway.recipes.pr1855 import pr1855
-from fairway.recipes.recipe import Budget, Recipe
+from fairway.recipes.recipe import Recipe
 from fairway.recipes.sota254 import sota254, sponge_bath
 from fairway.train.loop import BatchConfig, TrainConfig
 from fairway.train.schedule import Curriculum, When
@@ -42,7 +42,7 @@ def recipe(name: str) -> Recipe:
     """The recipe of that name; ValueError lists the names there are."""
     if name not in RECIPES:
         close = get_close_matches(name, RECIPES, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close else "."
         raise ValueError(f"unknown recipe {name!r}{hint} Recipes: {', '.join(RECIPES)}")
     return RECIPES[name]()
 
@@ -61,7 +61,6 @@ def smoke(full: Recipe, *, vocab_size: int = 300, steps: int = 6) -> Recipe:
         average=_quick_average(full),
         quant=_quick_quant(full.quant),
         evaluate=_quick_evaluation(full.evaluate),
-        budget=Budget(cap_bytes=full.budget.cap_bytes, eval_seconds=full.budget.eval_seconds),
     )
 
 
@@ -122,7 +121,7 @@ def _halved(curriculum: Curriculum | None, top: int) -> Curriculum | None:
     return None if curriculum is None else Curriculum(stages=((0.5, top // 2), (1.0, top)))
 
 
-def _quick_average(full: Recipe):
+def _quick_average(full: Recipe) -> EmaConfig | SwaConfig | None:
     # So few steps never bring the rate below a published threshold.
     if isinstance(full.average, SwaConfig):
         return replace(full.average, every=1, lr_scale_below=2.0)

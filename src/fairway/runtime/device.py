@@ -35,7 +35,7 @@ def choose_device(requested: str | None = None, *, local_rank: int = 0) -> torch
     wanted = int(index) if index else local_rank
     if wanted >= num_gpus:
         raise ValueError(
-            f"device {requested!r} means GPU {wanted}, but PyTorch {str(torch.__version__)} sees "
+            f"device {requested!r} means GPU {wanted}, but PyTorch {torch.__version__} sees "
             f"{num_gpus} of them; use --device cpu, fewer ranks, or a PyTorch built for CUDA"
         )
     return torch.device("cuda", wanted)

@@ -23,7 +23,14 @@ Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["sgd", "adamw", "muon"]
 
 # Matrices that steer rather than transform: small, and never rounded by the quantizer.
-CONTROLS = ("residual_mix", "skip_weights", "skip_gates", "attention.gate", "route")
+CONTROLS = (
+    "residual_mix",
+    "skip_weights",
+    "skip_gates",
+    "attention.gate",
+    "lane_carry",
+    "lane_route",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

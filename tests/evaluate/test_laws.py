@@ -1,0 +1,155 @@
+"""What must hold of every way to learn: one test for each law, one parameter for each predictor."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from fairway.evaluate.learners.mixture import MixturePredictor
+from fairway.evaluate.predictor import Predictor
+from fairway.evaluate.ttt import EvaluateConfig, make_predictor
+from fairway.proof.codec import in_step
+
+from .models import (
+    BOS,
+    CONFIGS,
+    CONTEXT,
+    LENGTHS,
+    VOCAB,
+    by_position,
+    chunks_of,
+    plans_of,
+    prices_in_order,
+    text,
+    tiny_model,
+)
+
+every_predictor = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+TOKENS, STARTS = text(LENGTHS)
+
+
+def everything(predictor: Predictor) -> dict[str, Tensor]:
+    """All that a predictor holds: what it learned, and the model's weights."""
+    base = predictor.base if isinstance(predictor, MixturePredictor) else predictor
+    weights = base.model.state_dict()  # type: ignore[attr-defined]
+    return {k: v.clone() for k, v in (predictor.state_dict() | weights).items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@every_predictor
+def test_scoring_leaves_no_trace(config: EvaluateConfig) -> None:
+    chunks = chunks_of(config, TOKENS, STARTS)
+    predictor = make_predictor(tiny_model(), config)
+    prices_in_order(predictor, chunks[:2])
+    before = everything(predictor)
+    first, other, again = (predictor.score(chunks[i]) for i in (2, 1, 2))
+    assert torch.equal(first, again)
+    assert len(other) == chunks[1].num_targets
+    assert equal(before, everything(predictor))
+
+
+@every_predictor
+def test_what_the_caller_holds_is_never_changed(config: EvaluateConfig) -> None:
+    model = tiny_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    prices_in_order(make_predictor(model, config), chunks_of(config, TOKENS, STARTS))
+    assert equal(before, model.state_dict())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@every_predictor
+def test_changing_a_token_changes_no_earlier_price(config: EvaluateConfig) -> None:
+    """In the order of the text, to the last bit: a leak of 1e-7 is a leak."""
+    before = by_position(config, TOKENS, STARTS)
+    for position in (40, 70, 95):
+        edited = TOKENS.clone()
+        later = edited[position:]
+        later[later != BOS] = (later[later != BOS] + 3) % (VOCAB - 2) + 2
+        after = by_position(config, edited, STARTS)
+        assert torch.equal(before[: position - 1], after[: position - 1])
+        assert not torch.equal(before[position - 1 :], after[position - 1 :])
+
+
+@every_predictor
+def test_every_token_is_priced_once(config: EvaluateConfig) -> None:
+    priced = [
+        position
+        for plan in plans_of(config, TOKENS, STARTS)
+        for window in plan.windows
+        for position in range(window.score_from, window.stop)
+    ]
+    assert sorted(priced) == list(range(1, len(TOKENS)))
+
+
+@every_predictor
+def test_a_decoder_reads_the_very_prices_and_they_are_distributions(
+    config: EvaluateConfig,
+) -> None:
+    chunks = chunks_of(config, TOKENS, STARTS)
+    scorer, decoder = (make_predictor(tiny_model(), config) for _ in range(2))
+    for chunk in chunks:
+        claimed, plan = scorer.score(chunk), chunk.plan
+        read, offsets = torch.zeros(plan.num_targets, dtype=torch.float64), plan.offsets
+        reader = decoder.reader(plan)
+        for members in in_step(plan, rows=3, pad_to=CONTEXT):
+            windows = [plan.windows[i] for i in members]
+            history = windows[0].score_from - windows[0].start
+            texts = [chunk.texts[i] for i in members]
+            reader.start(members, torch.stack([one[:history] for one in texts]))
+            for step in range(max(window.num_targets for window in windows)):
+                log_probs = reader.log_probs()
+                came = torch.zeros(len(members), dtype=torch.long)
+                for row, (i, one) in enumerate(zip(members, texts, strict=True)):
+                    if step < windows[row].num_targets:
+                        came[row] = one[history + step]
+                        read[offsets[i] + step] = -log_probs[row, came[row]]
+                        total = log_probs[row].exp().sum().item()
+                        assert abs(total - 1.0) < 1e-9
+                reader.push(came)
+        # Both price with float32 logits; one pass and one token at a time differ by rounding.
+        assert torch.allclose(claimed, read, atol=2e-5, rtol=0)
+        scorer.learn(chunk)
+        decoder.learn(chunk)
+    assert equal(everything(scorer), everything(decoder))
+
+
+@every_predictor
+def test_learning_goes_on_from_a_saved_state_as_if_never_interrupted(
+    config: EvaluateConfig,
+) -> None:
+    chunks = chunks_of(config, TOKENS, STARTS)
+    through = make_predictor(tiny_model(), config)
+    expected = prices_in_order(through, chunks)
+    for stop in (1, len(chunks) // 2):
+        first = make_predictor(tiny_model(), config)
+        prices_in_order(first, chunks[:stop])
+        state = copy.deepcopy(first.state_dict())
+        second = make_predictor(tiny_model(), config, seed=1)
+        second.load_state_dict(state)
+        found = prices_in_order(second, chunks[stop:])
+        assert all(torch.equal(a, b) for a, b in zip(found, expected[stop:], strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("frozen")])
+def test_learning_changes_later_prices(name: str) -> None:
+    config = CONFIGS[name]
+    frozen = EvaluateConfig(
+        context=config.context, stride=config.stride, documents=config.documents
+    )
+    learned = by_position(config, TOKENS, STARTS)
+    assert not torch.allclose(learned, by_position(frozen, TOKENS, STARTS), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sgd", "mixture", "mixture of documents", "adamw"])
+def test_learning_pays_on_text_that_repeats_itself(name: str) -> None:
+    tokens, starts = text([120, 120, 120])
+    config = CONFIGS[name]
+    frozen = EvaluateConfig(
+        context=config.context, stride=config.stride, documents=config.documents
+    )
+    saved = by_position(frozen, tokens, starts) - by_position(config, tokens, starts)
+    assert saved[180:].mean() > 0.1

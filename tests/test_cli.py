@@ -1,0 +1,62 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from fairway.cli import COMMANDS, main
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
+
+
+def test_json_is_the_last_line_of_standard_output(capsys: pytest.CaptureFixture) -> None:
+    assert main(["recipes", "--json"]) == 0
+    assert "pocket" in json.loads(capsys.readouterr().out.splitlines()[-1])["recipes"]
+
+
+def test_a_recipe_shows_its_parameters(capsys: pytest.CaptureFixture) -> None:
+    assert main(["recipes", "pr1413", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["params"] == 35_943_512
+
+
+def test_a_difference_holds_just_what_changed(capsys: pytest.CaptureFixture) -> None:
+    assert main(["recipes", "pr1413", "--diff", "pr1394", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "model.attention.qk_gain" in shown["changes"]
+    assert not any(path.startswith("quant") for path in shown["changes"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["recipes", "pr9999"], "unknown recipe"),
+        (["run", "pocket", "/nowhere"], "fairway prepare"),
+        (["score", "/nowhere/model.fwy", "/nowhere"], "no model at"),
+        (["prepare", "/nowhere/out", "/nowhere/text"], "--vocab-size"),
+        (["verify", "/nowhere/proof", "/nowhere/model"], "no model at"),
+    ],
+)
+def test_what_the_user_can_mend_ends_with_two_and_no_traceback(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(argv) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_an_illegal_scorer_ends_with_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "cheat.py").write_text(
+        "import numpy as np\n"
+        "def score(tokens):\n"
+        "    counts = np.bincount(tokens, minlength=16)  # of the whole text, the future too\n"
+        "    return -np.log(counts[tokens[1:]] / counts.sum())\n"
+    )
+    scorer = f"{tmp_path / 'cheat.py'}:score"
+    assert main(["audit", scorer, "--vocab-size", "16", "--seconds", "20", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["verdict"] == "illegal"

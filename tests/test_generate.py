@@ -1,0 +1,73 @@
+"""What is generated follows the prompt, the seed and the model, however long it gets."""
+
+import pytest
+import torch
+
+from fairway.artifact.served import Served
+from fairway.generate import GenerateConfig, draw, generate
+from fairway.model.attention import AttentionConfig
+from fairway.model.gpt import GPT, ModelConfig
+from fairway.tokens.tokenizer import ByteTokenizer
+
+
+@pytest.fixture(scope="module")
+def served() -> Served:
+    torch.manual_seed(3)
+    model = GPT(
+        ModelConfig(
+            vocab_size=260,
+            model_dim=16,
+            num_layers=2,
+            attention=AttentionConfig(num_heads=2, num_kv_heads=1),
+            train_context=16,
+        )
+    )
+    torch.nn.init.normal_(model.embed.weight, std=0.5)
+    return Served(model=model.eval(), tokenizer=ByteTokenizer())
+
+
+def written(served: Served, prompt: bytes = b"once", **settings) -> bytes:
+    return b"".join(generate(served, prompt, GenerateConfig(**settings)))
+
+
+def test_the_seed_decides(served: Served) -> None:
+    first = written(served, num_tokens=40, temperature=1.0, seed=1)
+    assert first == written(served, num_tokens=40, temperature=1.0, seed=1)
+    assert first != written(served, num_tokens=40, temperature=1.0, seed=2)
+
+
+def test_temperature_zero_takes_the_likeliest_as_one_pass_sees_it(served: Served) -> None:
+    text = written(served, num_tokens=8, temperature=0.0)
+    ids = torch.tensor([1, *(byte + 4 for byte in b"once" + text)])
+    with torch.inference_mode():
+        likeliest = served.model(ids[None]).argmax(-1)[0]
+    assert ids[5:].tolist() == likeliest[4 : 4 + len(text)].tolist()
+
+
+def test_text_may_outgrow_the_context(served: Served) -> None:
+    assert len(written(served, num_tokens=100, top_k=3)) > 16
+    assert written(served, b"x" * 100, num_tokens=5) != b""
+
+
+def test_it_comes_in_pieces_and_ends_with_the_document(served: Served) -> None:
+    pieces = list(generate(served, b"", GenerateConfig(num_tokens=7, top_k=2)))
+    assert len(pieces) <= 7
+    with torch.no_grad():
+        before = served.model.embed.weight[1].clone()
+        served.model.embed.weight[1] = 100 * served.model.embed.weight[1]
+    ends = [written(served, num_tokens=50, seed=seed) for seed in range(5)]
+    with torch.no_grad():
+        served.model.embed.weight[1] = before
+    assert min(map(len, ends)) < 50
+
+
+def test_only_the_top_k_are_drawn() -> None:
+    logits, source = torch.tensor([0.0, 3.0, 1.0, 2.0]), torch.Generator().manual_seed(0)
+    drawn = {draw(logits, 5.0, 2, source) for _ in range(100)}
+    assert drawn == {1, 3}
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_k": 0}, {"context": 1}])
+def test_what_cannot_be_drawn_is_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        GenerateConfig(**wrong)

@@ -1,0 +1,60 @@
+from functools import cache
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fairway.tokens.byte_count import byte_table
+from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, train_bpe
+
+TEXT = [b"the cat sat on the mat\n\n    and the dog\tbarked, 1984 times\n" * 40, b"caf\xc3\xa9 " * 50]
+
+
+@cache
+def trained() -> Tokenizer:
+    return train_bpe(TEXT, 300, num_threads=1)
+
+
+@pytest.mark.parametrize("make", [trained, ByteTokenizer])
+@given(document=st.one_of(st.binary(max_size=200), st.text(max_size=100).map(str.encode)))
+@example(document="\u2581 \u2581\u2581x \U0001f600\r\n\t  ".encode())
+@example(document=b"\xff\xfe\xed\xa0\x80\xc3")
+@example(document=b"<s></s><unk><pad><0x0A>\0\0")
+@example(document="\ufeff\u00a0\u3000".encode())
+def test_any_bytes_come_back(make, document: bytes) -> None:
+    tokenizer = make()
+    assert tokenizer.decode(tokenizer.encode(document)) == document
+
+
+@given(document=st.text(max_size=100).map(str.encode))
+def test_a_stored_tokenizer_encodes_alike(document: bytes) -> None:
+    again = load_tokenizer(trained().to_bytes())
+    assert again.encode(document).tolist() == trained().encode(document).tolist()
+    assert again.to_bytes() == trained().to_bytes()
+
+
+@pytest.mark.parametrize("make", [trained, ByteTokenizer])
+@given(document=st.binary(max_size=200))
+def test_the_bytes_of_the_ids_add_up_to_the_document(make, document: bytes) -> None:
+    tokenizer = make()
+    ids = [tokenizer.bos_id, *tokenizer.encode(document).tolist()]
+    assert byte_table(tokenizer).target_bytes(ids).sum() == len(document)
+
+
+def test_learned_pieces_shorten_the_text_and_hold_newlines() -> None:
+    tokenizer = trained()
+    assert tokenizer.vocab_size <= 300
+    assert len(tokenizer.encode(TEXT[0])) < len(TEXT[0]) / 3
+    assert any(b"\n" in tokenizer.decode([i]) for i in range(260, tokenizer.vocab_size))
+
+
+def test_a_text_too_small_says_what_it_allows() -> None:
+    with pytest.raises(ValueError, match="no tokenizer of 5000 pieces"):
+        train_bpe([b"abc abd"], 5000, num_threads=1)
+    with pytest.raises(ValueError, match="ask for more"):
+        train_bpe([b"abc"], 200)
+
+
+def test_a_foreign_file_is_no_tokenizer() -> None:
+    with pytest.raises(ValueError, match="neither our tokenizer"):
+        load_tokenizer(b"something else entirely")
