@@ -23,7 +23,7 @@ from fairway.evaluate.predictor import Frozen
 from fairway.model.gpt import GPT
 from fairway.pipeline import ValText, evaluate, set_up, train_and_average
 from fairway.recipes.registry import recipe
-from fairway.runtime.device import machine, seed_everything
+from fairway.runtime.device import choose_device, machine, seed_everything
 from fairway.runtime.run_log import RunLog
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
@@ -57,7 +57,7 @@ def main() -> None:
         [start for start in whole.starts if start < args.val_tokens],
     )
     log = RunLog(None)
-    here = set_up(log)
+    here = set_up(log, choose_device(None))
 
     seed_everything(0)
     model = NanoGPT(chosen.model.vocab_size, 192, 4, 6, CONTEXT)

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "fairway"
 STAGES = [  # each may import from itself and from those before it
     "runtime", "text", "tokens", "model", "train", "average", "quant", "coding", "artifact",
     "evaluate", "recipes", "pipeline", "prepare", "fetch", "generate", "proof", "audit", "interop",
-    "submission", "report", "tune", "demo", "cli",
+    "submission", "report", "tune", "demo", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -18,7 +18,9 @@ from fairway.runtime.run_log import RunLog
 from fairway.tokens.shards import DataFolder
 from fairway.train.watch import TrainingDiverged
 
-DOCUMENTS = [f"{i} green bottles hanging on the wall, {i * 7} more. ".encode() * 6 for i in range(40)]
+DOCUMENTS = [
+    f"{i} green bottles hanging on the wall, {i * 7} more. ".encode() * 6 for i in range(40)
+]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Answer = dict[str, Any]
 
 
-class No(Exception):  # noqa: N818 - an answer, not an error
+class No(Exception):
     """Done, and the answer is no; carries what to print."""
 
     def __init__(self, answer: Answer) -> None:
@@ -61,8 +61,10 @@ def _run_recipe(
     import tyro
 
     from fairway import demo as stages
+    from fairway.pipeline import set_up
     from fairway.recipes.recipe import Recipe
     from fairway.report.table import print_result
+    from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
     from fairway.runtime.run_log import RunLog
 
@@ -84,12 +86,12 @@ def _run_recipe(
     stages.use_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "train.log").unlink(missing_ok=True)
-    with RunLog(options.out / "train.log") as log, Ranks.from_env().running(None) as ranks:
-        from fairway.pipeline import set_up
-
+    ranks = Ranks.from_env()
+    device = choose_device(options.device, local_rank=ranks.local_rank)
+    with RunLog(options.out / "train.log", quiet=not ranks.is_main) as log, ranks.running(device):
         with log.stage("prepare"):
             data = prepare_data(options.out)
-        here = set_up(log, device=options.device, ranks=ranks)
+        here = set_up(log, device, ranks)
         result = stages.run_everything(
             options.recipe, data, options.out, here, options.proof_tokens
         )
@@ -202,6 +204,7 @@ def score(argv: list[str]) -> Answer:
     from fairway.artifact.served import load
     from fairway.evaluate.ttt import EvaluateConfig, make_predictor
     from fairway.pipeline import ValText, evaluate, set_up
+    from fairway.runtime.device import choose_device
     from fairway.runtime.run_log import RunLog
     from fairway.tokens.shards import DataFolder
 
@@ -210,7 +213,7 @@ def score(argv: list[str]) -> Answer:
             served = load(model)
             config = config_from_json(EvaluateConfig, served.evaluate)
             text = ValText.of(DataFolder(data))
-            here = set_up(log)
+            here = set_up(log, choose_device(None))
             line, _ = evaluate(make_predictor(served.model, config), config, text, here, "score")
         total = line.pop("score")
         print(f"{line['bits_per_byte']:.5f} bits per byte", file=sys.stderr)
@@ -223,8 +226,8 @@ def prove(argv: list[str]) -> Answer:
     """encode validation text with the scored predictor, decode it again, certify: MODEL DATA"""
     import tyro
 
-    from fairway.pipeline import ValText
     from fairway.artifact.served import load
+    from fairway.pipeline import ValText
     from fairway.proof.prove import prove as prove_text
     from fairway.runtime.files import atomic_write
     from fairway.tokens.shards import DataFolder
@@ -291,7 +294,7 @@ def verify(argv: list[str]) -> Answer:
         return {
             "equal": True,  # any other text was refused
             "tokens": decoded.num_tokens,
-            "bytes": decoded.num_bytes,
+            "bytes": decoded.text_bytes,
             "coded_bits_per_byte": decoded.coded_bits_per_byte,
             "seconds": decoded.seconds,
         }

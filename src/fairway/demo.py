@@ -20,7 +20,6 @@ from fairway.runtime.files import atomic_write
 from fairway.text import builtin_documents, split_documents
 from fairway.tokens.shards import DataFolder
 
-
 PROOF_TOKENS = 2000  # enough to convince, few enough to decode in a quarter of a minute
 
 
@@ -82,4 +81,3 @@ def use_threads(number: int | None) -> None:
     """All cores, or as many as were asked for."""
     if number is not None:
         torch.set_num_threads(number)
-

@@ -36,7 +36,7 @@ from fairway.quant.gptq import collect_hessians
 from fairway.quant.plan import factor_hessians, quantize
 from fairway.recipes.recipe import Recipe
 from fairway.runtime.attention_backend import choose_attention_backend
-from fairway.runtime.device import choose_compute_dtype, choose_device, machine, seed_everything
+from fairway.runtime.device import choose_compute_dtype, machine, seed_everything
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.files import atomic_write
 from fairway.runtime.run_log import RunLog
@@ -57,13 +57,12 @@ class Here:
     log: RunLog
 
 
-def set_up(log: RunLog, *, device: str | None = None, ranks: Ranks | None = None) -> Here:
-    """Choose device, number type and ranks; says what was chosen and why."""
+def set_up(log: RunLog, device: torch.device, ranks: Ranks | None = None) -> Here:
+    """Choose the number type that is fastest here; says which and why."""
     ranks = ranks or Ranks()
-    chosen = choose_device(device, local_rank=ranks.local_rank)
-    dtype, reason = choose_compute_dtype(chosen, ranks=ranks)
-    log.say(f"training in {str(dtype).removeprefix('torch.')} on {chosen}: {reason}")
-    return Here(chosen, dtype, ranks, log)
+    dtype, reason = choose_compute_dtype(device, ranks=ranks)
+    log.say(f"training in {str(dtype).removeprefix('torch.')} on {device}: {reason}")
+    return Here(device, dtype, ranks, log)
 
 
 def run(recipe: Recipe, data: DataFolder, out: Path, here: Here) -> dict[str, Any]:
@@ -242,7 +241,9 @@ def calibrate(
     rows = Batches(data.train, order, rows=batch.rows, context=batch.context)
     texts = (rows.at(i).tokens for i in range(recipe.quant.calibration_batches))
     with here.log.stage("calibrate"), torch.inference_mode():
-        hessians = collect_hessians(model, texts, lambda m, x: m.hidden(x), here.ranks)
+        hessians = collect_hessians(
+            model, texts, lambda _, tokens: model.hidden(tokens), here.ranks
+        )
     return {name: h for name, h in hessians.items() if name in weights}
 
 

@@ -192,7 +192,9 @@ def _write_folder(
         before = 0
         for split in ("val", "train"):
             writer = ShardWriter(partial, split, tokens_per_shard)
-            counts = _encode_split(documents(split), split, seen, tokenizer, writer, before, progress)
+            counts = _encode_split(
+                documents(split), split, seen, tokenizer, writer, before, progress
+            )
             before += counts["bytes"]
             manifest[split] = counts | {"tokens": writer.num_tokens, "shards": len(writer.files)}
             if not counts["documents"]:

@@ -75,3 +75,14 @@ def test_an_adapter_needs_a_place_and_a_rank() -> None:
         AdapterConfig(targets=("keys",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rank=0"):
         AdapterConfig(rank=0)
+
+
+def test_the_addition_is_alpha_over_rank_times_b_a_x() -> None:
+    added, x = adapters("query"), torch.randn(2, 5, 32)
+    torch.nn.init.normal_(added.up["query_0"])
+    down, up = added.down["query_0"], added.up["query_0"]
+    expected = torch.stack([(6.0 / 3) * x[row] @ down[row].T @ up[row].T for row in range(2)])
+    delta = added.delta("query", 0, x)
+    assert delta is not None
+    assert torch.allclose(delta, expected, atol=1e-5)
+    assert added.delta("value", 0, x) is None

@@ -23,7 +23,8 @@ def test_scores_depend_on_the_distance_alone(first: int, second: int, shift: int
         turned = [rotate(x, cos[i : i + 1], sin[i : i + 1]) for x, i in ((q, a), (k, b))]
         return (turned[0] * turned[1]).sum()
 
-    assert torch.allclose(score(first, second), score(first + shift, second + shift))
+    # Angles are float32: at position 60 they are known to 4e-6.
+    assert torch.allclose(score(first, second), score(first + shift, second + shift), atol=2e-4)
 
 
 def test_rotation_keeps_lengths_and_leaves_the_other_channels_alone() -> None:

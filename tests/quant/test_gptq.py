@@ -124,8 +124,8 @@ def test_a_head_of_its_own_is_a_layer_like_others() -> None:
 
 def test_hessians_are_averaged_over_all_ranks() -> None:
     class Twice:
-        def sum(self, tensor: Tensor) -> Tensor:
-            return 2 * tensor
+        def sum(self, value: Tensor) -> Tensor:
+            return 2 * value
 
     model, batch = Tied(), torch.arange(10)[None]
     alone, together = (

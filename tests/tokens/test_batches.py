@@ -1,4 +1,6 @@
+import itertools
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +11,9 @@ from fairway.tokens.batches import Batches, OrderConfig
 STREAM = np.arange(1000, dtype=np.uint16)
 
 
-def rows(**changes) -> Batches:
+def rows(order: Any = "shuffled", stream: np.ndarray = STREAM, **changes: int) -> Batches:
     options = {"rows": 4, "context": 16} | changes
-    order = OrderConfig(order=options.pop("order", "shuffled"))
-    return Batches(options.pop("stream", STREAM), order, **options)
+    return Batches(stream, OrderConfig(order=order), **options)
 
 
 @pytest.mark.parametrize("order", ["sequential", "shuffled", "coprime"])
@@ -20,7 +21,7 @@ def test_an_epoch_visits_each_row_once(order: str) -> None:
     batches = rows(order=order, rows=1)
     starts = [int(next(batches).tokens[0, 0]) for _ in range(batches.rows_per_epoch)]
     assert max(Counter(starts).values()) == 1
-    assert {(b - a) % 16 for a, b in zip(starts, starts[1:], strict=False)} == {0}
+    assert {(b - a) % 16 for a, b in itertools.pairwise(starts)} == {0}
 
 
 @pytest.mark.parametrize("order", ["sequential", "shuffled", "coprime"])

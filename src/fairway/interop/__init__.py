@@ -1,0 +1,1 @@
+"""The field's own files and settings, read as ours."""

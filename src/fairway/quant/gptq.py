@@ -136,7 +136,7 @@ def _round_columns(
 
 
 class SumsOverRanks(Protocol):
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum(self, value: Tensor) -> Tensor:
         """The total over all ranks, on every rank."""
         ...
 

@@ -11,12 +11,13 @@ import lzma
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2 as schema
+from sentencepiece import sentencepiece_model_pb2
 
+schema: Any = sentencepiece_model_pb2  # protobuf makes its classes at run time
 PAD, BOS, EOS, UNK = range(4)
 BOUNDARY = "\u2581"  # what SentencePiece writes for a blank
 MAGIC = b"FWYT1"
