@@ -1,0 +1,178 @@
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, Mixture, surprise_class
+from fairway.evaluate.learners.mixture import MixturePredictor
+from fairway.evaluate.predictor import Frozen, cut_chunk
+from fairway.evaluate.ttt import make_predictor
+
+from .models import (
+    CONFIGS,
+    CONTEXT,
+    PLAIN,
+    VOCAB,
+    by_position,
+    chunks_of,
+    ones,
+    plans_of,
+    prices_in_order,
+    text,
+    tiny_model,
+)
+
+MIXED = CONFIGS["mixture"]
+FLOATS = st.floats(0.0, 1.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), FLOATS), max_size=8), st.floats(1e-9, 1.0))
+@settings(max_examples=80)
+def test_a_chain_lies_between_what_it_joins_and_credits_both_sides(
+    steps: list[tuple[int, float]], model: float
+) -> None:
+    gates = Gates([0, 1, 2, 4], Mixture())
+    chosen, opinions = [g for g, _ in steps], [o for _, o in steps]
+    p, shares = gates.chain(chosen, opinions, model)
+    assert min([model, *opinions]) - 1e-12 <= p <= max([model, *opinions]) + 1e-12
+    assert all(0.0 <= share <= 1.0 for share in shares)
+    before = gates.state()
+    gates.learn(chosen, shares)
+    assert (gates.state() >= before * 0.99**8 - 1e-12).all()
+
+
+def test_a_gate_learns_whom_to_believe_and_never_shuts_for_good() -> None:
+    gates = Gates([4], Mixture())
+    for right in (1.0, 0.0):
+        for _ in range(500):
+            _, shares = gates.chain([0], [right], 0.05)
+            gates.learn([0], shares)
+        believed = 1.0 - gates[0]
+        assert believed > 0.95 if right else believed < 0.05
+    assert 1e-4 < 1.0 - gates[0] < 0.5
+
+
+def test_merging_averages_the_evidence_of_those_who_have_any() -> None:
+    gates = Gates([4, 4, 4], Mixture())
+    one, two = gates.copy(), gates.copy()
+    for gate in (0, NUM_SURPRISES):
+        one.learn([gate], [1.0])
+    two.learn([0], [0.0])
+    gates.merge([one, two])
+    assert gates.below[0] == pytest.approx((one.below[0] + two.below[0]) / 2)
+    assert gates.below[NUM_SURPRISES] == one.below[NUM_SURPRISES]  # the other knew nothing of it
+    assert gates.below[1] == one.below[1] == two.below[1]
+
+
+def test_surprises_have_a_class_each_and_a_spread_opinion_has_none() -> None:
+    classes = surprise_class(torch.tensor([0.0, 0.6, 3.0, 40.0], dtype=torch.float64))
+    assert classes.tolist() == [0, 1, 2, 3]
+
+
+def test_it_never_costs_much_and_saves_where_text_repeats() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.cat((torch.tensor([1]), torch.randint(2, VOCAB, (1499,), generator=generator)))
+    lost = by_position(MIXED, noise, [0]) - by_position(PLAIN, noise, [0])
+    assert lost.mean() < 0.0  # the tiny model knows less than the counts do, even of noise
+    model = tiny_model()
+    likely = noise.clone()
+    with torch.inference_mode():  # text the model itself wrote: nobody can know better
+        for position in range(1, 600):
+            logits = model(likely[None, max(0, position - CONTEXT) : position])[0, -1]
+            likely[position] = torch.multinomial(logits.softmax(-1), 1, generator=generator)
+    likely = likely[:600]
+    lost = by_position(MIXED, likely, [0]) - by_position(PLAIN, likely, [0])
+    assert lost.mean() < 0.08
+
+    repeated, starts = text([400, 400])
+    saved = by_position(PLAIN, repeated, starts) - by_position(MIXED, repeated, starts)
+    assert saved[400:].mean() > 0.3
+
+
+def test_what_lies_further_back_than_the_context_is_remembered() -> None:
+    generator = torch.Generator().manual_seed(1)
+    phrase = torch.randint(2, VOCAB, (30,), generator=generator)
+    noise = torch.randint(2, VOCAB, (60,), generator=generator)
+    tokens = torch.cat((torch.tensor([1]), phrase, noise, phrase, noise[:30], phrase))
+    prices = by_position(dataclasses.replace(MIXED, stride=1), tokens, [0])
+    first, third = prices[:30], prices[150:]
+    assert third[5:].mean() < 0.5 * first[5:].mean()
+
+
+def test_a_decoders_price_is_the_scorers_to_a_billionth() -> None:
+    """Where both are told the same logits, by a stand-in for the model."""
+    tokens, starts = text([60, 50])
+    log_probs = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0)).log_softmax(1)
+
+    class Bigram(Frozen):
+        def passes(self, chunk):
+            for one, _ in super().passes(chunk):
+                yield one, log_probs[one.inputs[:, one.start :]]
+
+        def reader(self, plan):
+            return _BigramReader(log_probs)
+
+    chunks = chunks_of(MIXED, tokens, starts)
+    scorer, decoder = (MixturePredictor(Bigram(tiny_model()), Mixture()) for _ in range(2))
+    for chunk in chunks:
+        claimed, reader, read = scorer.score(chunk), decoder.reader(chunk.plan), []
+        for i, (window, one) in enumerate(zip(chunk.plan.windows, chunk.texts, strict=True)):
+            first = window.score_from - window.start
+            reader.start([i], one[None, :first])
+            for token in one[first:].tolist():
+                read.append(-reader.log_probs()[0, token])
+                reader.push(torch.tensor([token]))
+        assert torch.allclose(claimed, torch.stack(read), atol=1e-9, rtol=0)
+        scorer.learn(chunk)
+        decoder.learn(chunk)
+
+
+class _BigramReader:
+    def __init__(self, table: torch.Tensor) -> None:
+        self.table = table
+
+    def start(self, windows, histories) -> None:
+        self.last = histories[:, -1]
+
+    def log_probs(self) -> torch.Tensor:
+        return torch.log_softmax(self.table[self.last].double(), -1)
+
+    def push(self, tokens) -> None:
+        self.last = tokens
+
+
+def test_learning_without_scoring_first_learns_the_same() -> None:
+    """A decoder reads where the encoder scored; both must end up with the same gates."""
+    tokens, starts = text([60, 50])
+    chunks = chunks_of(MIXED, tokens, starts)
+    scored, unscored = (make_predictor(tiny_model(), MIXED) for _ in range(2))
+    prices_in_order(scored, chunks)
+    for chunk in chunks:
+        unscored.learn(chunk)
+    a, b = scored.state_dict(), unscored.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_documents_side_by_side_share_nothing_until_all_have_ended() -> None:
+    config = CONFIGS["mixture of adapters"]
+    tokens, starts = text([40, 12, 40, 30])
+    predictor = make_predictor(tiny_model(), config)
+    assert isinstance(predictor, MixturePredictor)
+    for plan in plans_of(config, tokens, starts):
+        before = len(predictor.committed)
+        predictor.learn(cut_chunk(plan, tokens, ones(tokens)))
+        grew = len(predictor.committed) > before
+        assert grew == (not predictor.trails)
+    texts = torch.cat([window[-n:] for window, n in predictor.committed])
+    assert torch.equal(texts, tokens[1:])  # committed in file order, every target once
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="set mixture=None"):
+        Mixture(orders=())
+    with pytest.raises(ValueError, match="rising lengths"):
+        Mixture(orders=(2, 1))
+    with pytest.raises(ValueError, match="0 < open < 1"):
+        Mixture(open=1.0)
