@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
+# A busy machine is no fault of the code under test.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it brings
 
 

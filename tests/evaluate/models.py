@@ -88,7 +88,7 @@ CONFIGS: dict[str, EvaluateConfig] = {
     ),
 }
 
-LENGTHS = (21, 2, 30, 17, 9, 26)
+LENGTHS = (19, 2, 24, 11, 18)
 
 
 def chunks_of(config: EvaluateConfig, tokens: Tensor, starts: Sequence[int]) -> list[Chunk]:

@@ -65,7 +65,7 @@ def test_what_the_caller_holds_is_never_changed(config: EvaluateConfig) -> None:
 def test_changing_a_token_changes_no_earlier_price(config: EvaluateConfig) -> None:
     """In the order of the text, to the last bit: a leak of 1e-7 is a leak."""
     before = by_position(config, TOKENS, STARTS)
-    for position in (40, 83):
+    for position in (30, 60):
         edited = TOKENS.clone()
         later = edited[position:]
         later[later != BOS] = (later[later != BOS] + 3) % (VOCAB - 2) + 2
@@ -124,7 +124,7 @@ def test_learning_goes_on_from_a_saved_state_as_if_never_interrupted(
     chunks = chunks_of(config, TOKENS, STARTS)
     through = make_predictor(tiny_model(), config)
     expected = prices_in_order(through, chunks)
-    for stop in (1, len(chunks) // 2):
+    for stop in (len(chunks) // 2,):
         first = make_predictor(tiny_model(), config)
         prices_in_order(first, chunks[:stop])
         state = copy.deepcopy(first.state_dict())

@@ -189,14 +189,16 @@ def train_bpe(
             minloglevel=2,
         )
     except RuntimeError as error:
-        fits = re.search(r"<= (\d+)", str(error))
-        most = f"; this text allows at most {fits.group(1)}" if fits else ""
-        raise ValueError(
-            f"no tokenizer of {vocab_size} pieces from this text{most}: {error}"
-        ) from error
+        raise ValueError(f"no tokenizer could be learned from this text: {error}") from error
     learned = schema.ModelProto.FromString(model.getvalue())
     normal = schema.ModelProto.SentencePiece.NORMAL
-    return BpeTokenizer([piece.piece for piece in learned.pieces if piece.type == normal])
+    tokenizer = BpeTokenizer([piece.piece for piece in learned.pieces if piece.type == normal])
+    if tokenizer.vocab_size < vocab_size:
+        raise ValueError(
+            f"no tokenizer of {vocab_size} pieces from this text: it has only enough for "
+            f"{tokenizer.vocab_size}; ask for as many, or give more text"
+        )
+    return tokenizer
 
 
 def _sentences(documents: Iterable[bytes], max_bytes: int) -> Iterator[str]:
