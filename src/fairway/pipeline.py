@@ -99,10 +99,12 @@ def run(recipe: Recipe, data: DataFolder, out: Path, here: Here) -> dict[str, An
     score = stages["ttt"].pop("score")
     for stage_result in stages.values():
         stage_result.pop("score", None)
+    found = machine()
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "device": machine() | {"device": str(here.device)},
+        "device": f"{found['processor']}, {found['cores']} cores, {here.device}",
+        "machine": found,
         "params": num_params(recipe.model),
         "train": trained,
         "stages": stages,

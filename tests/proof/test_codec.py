@@ -24,8 +24,8 @@ from fairway.evaluate.predictor import (
 )
 from fairway.model.adapters import AdapterConfig
 from fairway.model.gpt import GPT
-from fairway.proof.checkpoints import CannotRetrace
 from fairway.proof.codec import WalkConfig, decode_stream, encode_stream, in_step
+from fairway.proof.retrace import CannotRetrace
 
 from .conftest import VOCAB, text, tiny_model
 

@@ -13,7 +13,6 @@ from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.adapters import AdapterConfig
-from fairway.proof.checkpoints import CannotRetrace
 from fairway.proof.compress import (
     CompressConfig,
     compress,
@@ -22,6 +21,7 @@ from fairway.proof.compress import (
     decompress_file,
 )
 from fairway.proof.frames import Refused
+from fairway.proof.retrace import CannotRetrace
 from fairway.tokens.tokenizer import train_bpe
 
 from .conftest import served, tiny_model

@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairway.artifact.served import Served
+from fairway.artifact.config_json import config_to_json
+from fairway.artifact.container import pack
+from fairway.artifact.served import Served, load
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.adapters import AdapterConfig
-from fairway.proof.checkpoints import CannotRetrace
 from fairway.proof.frames import Refused
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.prove import prove, served_config, validation_text
-from fairway.proof.settled import circumstances
+from fairway.proof.retrace import CannotRetrace, circumstances
 from fairway.proof.verify import documents_of, verify
 from fairway.tokens.tokenizer import ByteTokenizer
 
@@ -123,6 +124,22 @@ def test_another_machine_is_refused_at_the_first_checkpoint(
         rounds_otherwise.model.embed.weight.mul_(1.01)
     with pytest.raises(CannotRetrace, match=r"torch 1.0 there and .* here. Nothing was written"):
         verify(other, rounds_otherwise)
+
+
+def test_decoding_knows_nothing_but_two_files(tmp_path: Path) -> None:
+    """What was in memory while encoding is not what decodes: the model file is read again."""
+    held = served(FROZEN)
+    weights = {name: t.half() for name, t in held.model.shipped_state_dict().items()}
+    config = {"model": config_to_json(held.model.config), "evaluate": held.evaluate}
+    path = tmp_path / "model.fwy"
+    path.write_bytes(pack(config, held.tokenizer.to_bytes(), weights))
+    text, loaded = corpus(DOCUMENTS), load(path)
+    assert prove(loaded, *text, out=tmp_path / "proof.fwp").holds
+    with torch.no_grad():
+        loaded.model.embed.weight.mul_(1.5)  # better or worse than the file: not what it serves
+    certificate = prove(loaded, *text, out=tmp_path / "proof.fwp")
+    assert not certificate.decoded_equal
+    assert not certificate.holds
 
 
 def test_a_score_that_flatters_is_not_proved(

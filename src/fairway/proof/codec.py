@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fairway.coding.symbols import TextDecoder, TextEncoder
 from fairway.evaluate.predictor import ChunkPlan, Predictor, Reader, cut_chunk, group_windows
-from fairway.proof.checkpoints import CannotRetrace, Checkpoints
+from fairway.proof.retrace import CannotRetrace, Checkpoints
 
 Progress = Callable[[int, int], None]  # tokens done, tokens in all
 

@@ -18,12 +18,11 @@ from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.predictor import ChunkPlan, Predictor
 from fairway.evaluate.ttt import CHUNK_TOKENS, EvaluateConfig, make_predictor
-from fairway.proof.checkpoints import CannotRetrace
 from fairway.proof.codec import Progress, WalkConfig, decode_stream, encode_stream
 from fairway.proof.frames import Refused, pack, unpack
 from fairway.proof.prove import served_config
+from fairway.proof.retrace import CannotRetrace, circumstances, settled
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds
-from fairway.proof.settled import circumstances, settled
 from fairway.proof.verify import check_model, explained
 from fairway.runtime.files import atomic_write
 

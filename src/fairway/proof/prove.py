@@ -21,17 +21,16 @@ from fairway.evaluate.bpb import Score
 from fairway.evaluate.predictor import read_chunks, score_stream
 from fairway.evaluate.ttt import EvaluateConfig, make_predictor
 from fairway.proof.certificate import Certificate
-from fairway.proof.checkpoints import CannotRetrace
 from fairway.proof.codec import Encoded, Progress, WalkConfig, encode_stream
 from fairway.proof.extent import extent_of
 from fairway.proof.proof_file import ProofFile
-from fairway.proof.settled import circumstances, settled
+from fairway.proof.retrace import CannotRetrace, circumstances, settled
 from fairway.proof.verify import Verification, documents_of, verify
 from fairway.runtime.files import atomic_write
 from fairway.text import text_sha256
 from fairway.tokens.shards import DataFolder
 
-CHECK_EVERY = 2048  # tokens; a checkpoint costs four bytes
+CHECK_EVERY = 1024  # tokens; a checkpoint costs four bytes
 
 
 def prove(
@@ -63,7 +62,7 @@ def prove(
     extent = extent_of(config, tokens, bos_id, num_targets=num_targets, num_documents=num_documents)
     plans, stop = extent.plans(config), extent.num_tokens
     tokens, target_bytes = tokens[:stop].long(), target_bytes[: stop - 1]
-    walk = WalkConfig(rows=config.rows, pad_to=model_config.train_context, every=CHECK_EVERY)
+    walk = WalkConfig(pad_to=model_config.train_context, every=CHECK_EVERY)
     with settled(threads):
         chunks = read_chunks(plans, tokens, target_bytes)
         claim = score_stream(make_predictor(served.model, config, seed=seed), chunks)

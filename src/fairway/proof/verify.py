@@ -14,11 +14,10 @@ from torch import Tensor
 from fairway.artifact.served import Served
 from fairway.evaluate.predictor import Predictor
 from fairway.evaluate.ttt import make_predictor
-from fairway.proof.checkpoints import CannotRetrace
 from fairway.proof.codec import Progress, decode_stream
 from fairway.proof.frames import Refused
 from fairway.proof.proof_file import ProofFile
-from fairway.proof.settled import circumstances, differences, settled
+from fairway.proof.retrace import CannotRetrace, circumstances, differences, settled
 from fairway.text import text_sha256
 from fairway.tokens.tokenizer import Tokenizer
 
