@@ -30,6 +30,7 @@ from typing import Any, Protocol
 import numpy as np
 
 ScorerFunction = Callable[[np.ndarray], Any]
+GRACE_SECONDS = 5.0  # how far one slow call may carry an audit past its time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +250,9 @@ class Session:
     mutated: bool = False
 
     def call(self, tokens: np.ndarray) -> Answer:
-        limit = min(self.call_limit_seconds, max(0.05, self.stop_at - time.perf_counter()))
+        # A call begun is given time to end, for a scorer cut short by our clock has done no wrong.
+        left = self.stop_at - time.perf_counter()
+        limit = min(self.call_limit_seconds, max(GRACE_SECONDS, left))
         answer = self.scorer.call(tokens, limit)
         self.calls += 1
         self.printed = self.printed or answer.printed
