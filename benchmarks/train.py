@@ -21,7 +21,9 @@ from nanogpt import train as train_nanogpt
 
 from fairway.evaluate.predictor import Frozen
 from fairway.model.gpt import GPT
-from fairway.pipeline import ValText, evaluate, set_up, train_and_average
+from fairway.pipeline import ValText, set_up
+from fairway.pipeline.scoring import evaluate, without_learning
+from fairway.pipeline.training import train_and_average
 from fairway.recipes.registry import recipe
 from fairway.runtime.device import choose_device, machine, seed_everything
 from fairway.runtime.run_log import RunLog
@@ -50,12 +52,7 @@ def main() -> None:
     parser.add_argument("--val-tokens", type=int, default=100_000)
     args = parser.parse_args()
     data, chosen = DataFolder(args.data), recipe("pocket")
-    whole = ValText.of(data)
-    text = ValText(
-        whole.tokens[: args.val_tokens],
-        whole.target_bytes[: args.val_tokens - 1],
-        [start for start in whole.starts if start < args.val_tokens],
-    )
+    text = ValText.of(data, args.val_tokens)
     log = RunLog(None)
     here = set_up(log, choose_device(None))
 
@@ -71,13 +68,13 @@ def main() -> None:
     ours = GPT(chosen.model)
     with tempfile.TemporaryDirectory() as out:
         timed = replace(chosen, train=train)
-        _, told = train_and_average(ours, timed, data, Path(out), here)
-    sliding = replace(chosen.evaluate, ttt=None, mixture=None)
-    row = {"model": "pocket", "steps": told["steps"]}
+        trained = train_and_average(ours, timed, data, Path(out), here)
+    sliding = without_learning(chosen.evaluate)
+    row = {"model": "pocket", "steps": trained.facts["steps"]}
     for name, stride in (("float", CONTEXT), ("sliding", 64)):
         config = replace(sliding, stride=stride)
-        line, _ = evaluate(Frozen(ours, config.rows), config, text, here, name)
-        row[name] = line["bits_per_byte"]
+        found = evaluate(Frozen(ours, config.rows), text.plans(config), text, here, name)
+        row[name] = found.score.bits_per_byte
     print(json.dumps(row | machine()), flush=True)
 
 

@@ -1,15 +1,14 @@
-"""The whole pipeline on a user's or the built-in text: run, prove, compare, report."""
+"""The whole pipeline on a user's or the built-in text: run, prove, audit, compare, report."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fairway import pipeline
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.served import load
+from fairway.audit.artifact import audit_artifact
+from fairway.pipeline.story import ARTIFACT, write_result
 from fairway.prepare import prepare_documents
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Recipe
@@ -20,7 +19,7 @@ from fairway.runtime.files import atomic_write
 from fairway.text import builtin_documents, split_documents
 from fairway.tokens.shards import DataFolder
 
-PROOF_TOKENS = 2000  # enough to convince, few enough to decode in a quarter of a minute
+PRIMING_TOKENS, PRICED_TOKENS = 8_000_000, 4_000_000  # of the baselines, which are slow
 
 
 def run_everything(
@@ -28,17 +27,58 @@ def run_everything(
     data: DataFolder,
     out: Path,
     here: pipeline.Here,
-    proof_tokens: int = PROOF_TOKENS,
+    *,
+    proof_tokens: int,
+    audit_seconds: float = 0.0,
+    resume: bool = False,
 ) -> dict[str, Any]:
-    """`pipeline.run`, then proof, baselines and report; writes the run folder."""
+    """`pipeline.run`, then proof, audit, baselines and report; writes the run folder.
+
+    Of several ranks the first does what follows `pipeline.run`, alone. `result.json` is written
+    after every stage, so that whatever goes wrong late loses nothing.
+    """
     require()  # a figure missing at the end is missing for good
-    out.mkdir(parents=True, exist_ok=True)
-    result = pipeline.run(recipe, data, out, here)
-    text = pipeline.ValText.of(data)
+    result = pipeline.run(recipe, data, out, here, resume)
+    if not here.ranks.is_main:
+        return result
+    write_result(out, result)
+    result["proof"] = _prove(recipe, data, out, here, proof_tokens)
+    write_result(out, result)
+    if audit_seconds:
+        with here.log.stage("audit"):
+            report = audit_artifact(
+                out / ARTIFACT,
+                data,
+                seconds=audit_seconds,
+                cap_bytes=recipe.budget.cap_bytes,
+                eval_seconds=recipe.budget.eval_seconds,
+                seed=recipe.seed,
+                progress=lambda line: here.log.write("audit", text=line),
+            )
+        result["audit"] = report.to_json()
+        write_result(out, result)
+    text = pipeline.ValText.of(data, recipe.tokens.val_tokens)
+    with here.log.stage("baselines", total=6) as stage:
+        tail = data.train[max(0, len(data.train) - PRIMING_TOKENS) :]
+        result["baselines"] = baselines(
+            data.tokenizer.decode(tail),
+            data.tokenizer.decode(text.tokens[:PRICED_TOKENS].tolist()),
+            progress=lambda done, total: stage.update(done),
+        )
+    write_result(out, result)
+    configs = {name: config_to_json(make()) for name, make in RECIPES.items()}
+    write_report([out], out / "report.html", recipes=configs)
+    return result
+
+
+def _prove(
+    recipe: Recipe, data: DataFolder, out: Path, here: pipeline.Here, proof_tokens: int
+) -> dict[str, Any]:
+    text = pipeline.ValText.of(data, recipe.tokens.val_tokens)
     num_targets = min(proof_tokens, len(text.tokens) - 1)
     with here.log.stage("prove", total=2 * num_targets) as stage:
         certificate = prove(
-            load(out / "model.fwy"),
+            load(out / ARTIFACT),
             text.tokens,
             text.target_bytes,
             out=out / "proof.fwp",
@@ -47,7 +87,7 @@ def run_everything(
             progress=lambda done, total: stage.update(done),
         )
     atomic_write(out / "certificate.json", certificate.to_json().encode())
-    result["proof"] = {
+    return {
         "tokens": certificate.num_tokens,
         "coded_bytes": certificate.coded_bytes,
         "coded_bits_per_byte": certificate.coded_bits_per_byte,
@@ -55,18 +95,6 @@ def run_everything(
         "decoded_equal": certificate.decoded_equal,
         "holds": certificate.holds,
     }
-    tokenizer = data.tokenizer
-    with here.log.stage("baselines", total=6) as stage:
-        tail = data.train[max(0, len(data.train) - 8_000_000) :]
-        result["baselines"] = baselines(
-            tokenizer.decode(tail),
-            tokenizer.decode(text.tokens[:4_000_000].tolist()),
-            progress=lambda done, total: stage.update(done),
-        )
-    atomic_write(out / "result.json", json.dumps(result, indent=1).encode())
-    configs = {name: config_to_json(make()) for name, make in RECIPES.items()}
-    write_report([out], out / "report.html", recipes=configs)
-    return result
 
 
 def prepare_builtin(out: Path, vocab_size: int) -> DataFolder:
@@ -75,9 +103,3 @@ def prepare_builtin(out: Path, vocab_size: int) -> DataFolder:
     train, val = split_documents(builtin_documents())
     prepare_documents(out, train, val, vocab_size=vocab_size, source="CPython's own documentation")
     return DataFolder(out)
-
-
-def use_threads(number: int | None) -> None:
-    """All cores, or as many as were asked for."""
-    if number is not None:
-        torch.set_num_threads(number)

@@ -18,7 +18,7 @@ import numpy as np
 
 from fairway.runtime.files import atomic_write
 from fairway.tokens.shards import ShardWriter, file_sha256
-from fairway.tokens.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, train_bpe
 
 BLOCK_BYTES = 1 << 20
 Progress = Callable[[int], None]  # told how many bytes of text were encoded so far
@@ -113,13 +113,13 @@ def prepare(
 ) -> dict[str, Any]:
     """Write a data folder from files; returns its manifest (`data.json`).
 
-    Exactly one of vocab_size (train a tokenizer) and tokenizer (use that file), and exactly one of
-    val (files of their own) and val_fraction (whole documents, chosen by a hash of their content)
-    must be given. No document lands in both splits: training copies of validation documents are
-    dropped and counted.
+    Exactly one of vocab_size (train a tokenizer) and tokenizer (use that file; `bytes` stands for
+    the one that needs no file), and exactly one of val (files of their own) and val_fraction (whole
+    documents, chosen by a hash of their content) must be given. No document lands in both splits:
+    training copies of validation documents are dropped and counted.
     """
     if (vocab_size is None) == (tokenizer is None):
-        raise ValueError("give either --vocab-size N or --tokenizer FILE")
+        raise ValueError("give either --vocab-size N or --tokenizer FILE (or: bytes)")
     if bool(val) == (val_fraction is not None):
         raise ValueError("give either --val SOURCE or --val-fraction F")
     if val_fraction is not None and not 0 < val_fraction < 1:
@@ -140,11 +140,17 @@ def prepare(
         out,
         documents,
         vocab_size=vocab_size,
-        tokenizer=None if tokenizer is None else load_tokenizer(Path(tokenizer)),
+        tokenizer=_chosen(tokenizer),
         described=[str(source) for source in (*sources, *val)],
         tokens_per_shard=tokens_per_shard,
         progress=progress,
     )
+
+
+def _chosen(tokenizer: Path | None) -> Tokenizer | None:
+    if tokenizer is None:
+        return None
+    return ByteTokenizer() if str(tokenizer) == "bytes" else load_tokenizer(Path(tokenizer))
 
 
 def prepare_documents(

@@ -273,6 +273,12 @@ def _quant(env: Environment) -> QuantConfig:
     )
 
 
+def published_evaluation(lineage: str, env: Mapping[str, str]) -> EvaluateConfig:
+    """How a script scores under these variables, less any learning that comes before scoring."""
+    off = {"TTT_ENABLED": "0"} if lineage == "pr254" else {}
+    return _evaluate(parse_environment(lineage, {**env, **off}))
+
+
 def _evaluate(env: Environment) -> EvaluateConfig:
     if env.lineage == "pr1855":
         return _evaluate_documents(env)

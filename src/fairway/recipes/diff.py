@@ -65,6 +65,25 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     return dataclasses.replace(config, **direct)  # type: ignore[type-var]
 
 
+def set_json(config: Config, path: str, value: Any) -> Config:
+    """A copy with the field at a dotted path read from JSON data, as `recipe.json` has it.
+
+    For what no single value can say: another way to learn, or none.
+
+    >>> from fairway.evaluate.ttt import EvaluateConfig
+    >>> set_json(EvaluateConfig(), "ttt", {"type": "Sgd", "epochs": 2}).ttt.epochs
+    2
+    """
+    head, _, rest = path.partition(".")
+    _require_field(config, head, path)
+    if rest:
+        held = getattr(config, head)
+        if not dataclasses.is_dataclass(held):
+            raise ValueError(f"{path} cannot be set: {head} is {held!r}")
+        return dataclasses.replace(config, **{head: set_json(held, rest, value)})  # type: ignore[type-var]
+    return config_from_json(type(config), config_to_json(config) | {head: value})
+
+
 def _require_field(config: Any, name: str, path: str) -> None:
     names = [field.name for field in dataclasses.fields(config)]
     if name not in names:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fairway.average import EmaConfig
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.planner import Range
 from fairway.evaluate.ttt import EvaluateConfig, Mixture
 from fairway.model.attention import AttentionConfig
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig
@@ -47,7 +48,7 @@ def pocket() -> Recipe:
         train=replace(
             base.train,
             seconds=180.0,
-            reserve_seconds=5.0,
+            reserve_seconds=3.0,
             batch=BatchConfig(rows=8, context=256),
             optimizer=OptimizerConfig(
                 muon=MuonConfig(
@@ -72,7 +73,7 @@ def pocket() -> Recipe:
             ),
             min_elements=4096,
             calibration_batches=16,
-            reserve_seconds=5.0,
+            reserve_seconds=3.0,
         ),
         evaluate=EvaluateConfig(
             context=256,
@@ -81,5 +82,6 @@ def pocket() -> Recipe:
             ttt=Sgd(chunk_tokens=1024, epochs=3, lr=0.01, batch_sequences=4),
             mixture=Mixture(),
         ),
+        evaluate_range=Range(strides=(64, 128), epochs=(3, 2, 1)),
         budget=Budget(cap_bytes=1_000_000, eval_seconds=120.0),
     )

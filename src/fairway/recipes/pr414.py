@@ -37,6 +37,7 @@ def pr414() -> Recipe:
         train=replace(base.train, warmdown=Warmdown(fraction=0.493)),  # 3,500 of 7,096 steps
         round_from=When(lr_scale_below=0.15),
         average=EmaConfig(decay=0.997),
+        diagnostic=None,
         quant=QuantConfig(
             rules=(
                 ("blocks.*.weight", SearchRows(bits=6, min_scale=1 / 31)),

@@ -8,6 +8,8 @@ by `dataclasses.replace`, so it states its difference and nothing else.
 from dataclasses import dataclass, field
 
 from fairway.average import EmaConfig, SwaConfig
+from fairway.evaluate.diagnostic import AdaptThenScore
+from fairway.evaluate.planner import Range
 from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.gpt import ModelConfig
 from fairway.quant.plan import QuantConfig
@@ -24,6 +26,7 @@ class TokensConfig:
     transform: str | None = None  # reversible text transform by name, undone before bytes count
     published: str | None = None  # the challenge's own shards, as `fairway fetch` names them
     order: OrderConfig = field(default_factory=OrderConfig)  # of the training rows
+    val_tokens: int | None = None  # score only so many of the validation text's first tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,8 @@ class Recipe:
     average: EmaConfig | SwaConfig | None = None
     quant: QuantConfig
     evaluate: EvaluateConfig
+    evaluate_range: Range | None = None  # what may be chosen instead, where the clock asks for it
+    diagnostic: AdaptThenScore | None = None  # a number that is no score, computed beside it
     budget: Budget = field(default_factory=Budget)
     seed: int = 1337
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from fairway.average import EmaConfig, SwaConfig
+from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.ttt import EvaluateConfig
@@ -61,6 +62,8 @@ def smoke(full: Recipe, *, vocab_size: int = 300, steps: int = 6) -> Recipe:
         average=_quick_average(full),
         quant=_quick_quant(full.quant),
         evaluate=_quick_evaluation(full.evaluate),
+        evaluate_range=None,
+        diagnostic=_quick_diagnostic(full.diagnostic),
     )
 
 
@@ -156,6 +159,14 @@ def _quick_evaluation(evaluate: EvaluateConfig) -> EvaluateConfig:
         stride=stride,
         rows=min(4, evaluate.rows),
         ttt=ttt,
+    )
+
+
+def _quick_diagnostic(diagnostic: AdaptThenScore | None) -> AdaptThenScore | None:
+    if diagnostic is None:
+        return None
+    return replace(
+        diagnostic, sgd=_quick_sgd(diagnostic.sgd), context=SMOKE_CONTEXT, stride=SMOKE_STRIDE
     )
 
 

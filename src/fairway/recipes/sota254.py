@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from fairway.average import SwaConfig
+from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig
@@ -19,9 +20,11 @@ from fairway.train.schedule import MomentumWarmup, Warmdown
 STRETCHED_BASE = 10_000.0 * 2 ** (64 / 62)
 
 # What the two claims did before scoring. Learning from text that is not priced yet makes a score
-# invalid, so this is for the diagnostic `adapt_then_score` alone; no recipe has it.
-ADAPTATION_254 = Sgd(epochs=3, lr=0.002, frozen_blocks=2, schedule="constant")
-ADAPTATION_390 = replace(ADAPTATION_254, epochs=8)
+# invalid, so the number is computed beside it, as a diagnostic.
+ADAPTATION_254 = AdaptThenScore(
+    sgd=Sgd(epochs=3, lr=0.002, frozen_blocks=2, schedule="constant"), stride=64
+)
+ADAPTATION_390 = replace(ADAPTATION_254, sgd=replace(ADAPTATION_254.sgd, epochs=8), stride=32)
 
 
 def sota254() -> Recipe:
@@ -68,6 +71,7 @@ def sota254() -> Recipe:
             reserve_seconds=0.0,
         ),
         evaluate=EvaluateConfig(context=2048, stride=64),
+        diagnostic=ADAPTATION_254,
     )
 
 
@@ -81,4 +85,5 @@ def sponge_bath() -> Recipe:
         claim_bpb=1.1295,
         pull_request=390,
         evaluate=replace(base.evaluate, stride=32),
+        diagnostic=ADAPTATION_390,
     )

@@ -146,11 +146,13 @@ def diagnostics(result: Result) -> list[tuple[str, float | None, str]]:
     """(name, bits per byte, what it must be called) of numbers that are not scores."""
     rows = []
     for name, entry in section(result, "diagnostics").items():
-        value = entry.get("bits_per_byte") if isinstance(entry, Mapping) else entry
-        illegal = name in ILLEGAL_DIAGNOSTICS or (
-            isinstance(entry, Mapping) and bool(entry.get("illegal"))
-        )
-        rows.append((name, value, ILLEGAL if illegal else "a diagnostic, not a score"))
+        told = entry if isinstance(entry, Mapping) else {"bits_per_byte": entry}
+        illegal = name in ILLEGAL_DIAGNOSTICS or bool(told.get("illegal"))
+        value = told.get("illegal_bits_per_byte", told.get("bits_per_byte"))
+        words = ILLEGAL if illegal else "a diagnostic, not a score"
+        if "honest_bits_per_byte" in told:
+            words += f"; the honest score is {fixed(told['honest_bits_per_byte'], 5)}"
+        rows.append((name, value, words))
     return rows
 
 

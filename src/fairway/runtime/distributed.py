@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,8 +24,6 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 BUCKET_BYTES = 32 * 2**20  # one message for many small tensors, few messages for large ones
 GRACE_SECONDS = 1.5  # torchrun calls the rank that ends first the cause
-
-T = TypeVar("T")
 
 
 class RankLost(RuntimeError):
@@ -156,35 +153,37 @@ class Ranks:
         self.sum(torch.zeros(()))
 
 
-def supervised(main: Callable[[], T], ranks: Ranks) -> T:
-    """Run `main` so that a rank that dies ends the whole run and shows its traceback.
+def supervised(main: Callable[[], int], ranks: Ranks) -> int:
+    """Run `main`, which returns an exit status, so that several ranks end as one.
 
-    torchrun does neither by itself: its summary names a rank, and holds a traceback only if the
-    worker recorded one. Here the rank prints it, records it, and ends at once, for the
-    interpreter's own way out can wait for peers that will never answer.
+    A rank that dies ends the whole run and shows its traceback. torchrun does neither by itself:
+    its summary names a rank, and holds a traceback only if the worker recorded one. On several
+    ranks this does not return: the interpreter's own way out can wait for peers that will never
+    answer, and aborts where a thread of the process group outlives the group (torch 2.13).
     """
     if ranks.world_size == 1:
         return main()
 
-    def watched() -> T:
+    def watched() -> int:
         try:
             return main()
         except RankLost as error:
             # The traceback worth reading is the other rank's; let that one be found first.
             print(error, file=sys.stderr, flush=True)
             time.sleep(GRACE_SECONDS)
-            os._exit(1)
+            return 1
 
+    status = 1
     try:
-        return record(watched)()  # type: ignore[return-value]
+        status = record(watched)() or 0
     except Exception:
         print(
             f"rank {ranks.rank} of {ranks.world_size} failed:\n{traceback.format_exc()}",
             file=sys.stderr,
-            flush=True,
         )
-        sys.stdout.flush()
-        os._exit(1)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

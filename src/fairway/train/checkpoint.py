@@ -73,6 +73,15 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizers: Optimizers) ->
     Continue with `training_steps(first_step=checkpoint.step, ...)` and batches from where they
     stood; milestones that were passed are reached again before the next step.
     """
+    restore_model(checkpoint, model)
+    optimizers.load_state_dict(_under("optimizer.", checkpoint.tensors))
+    torch.set_rng_state(checkpoint.tensors["random.cpu"])
+    if "random.cuda" in checkpoint.tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"])
+
+
+def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """The weights alone, as the last step left them."""
     saved, ours = _under("model.", checkpoint.tensors), _model_tensors(model)
     if saved.keys() != ours.keys():
         odd = ", ".join(sorted(saved.keys() ^ ours.keys()))
@@ -86,10 +95,6 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizers: Optimizers) ->
     with torch.no_grad():
         for name, tensor in ours.items():
             tensor.copy_(saved[name])
-    optimizers.load_state_dict(_under("optimizer.", checkpoint.tensors))
-    torch.set_rng_state(checkpoint.tensors["random.cpu"])
-    if "random.cuda" in checkpoint.tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"])
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -128,6 +128,7 @@ class Step(NamedTuple):
     loss: Tensor  # () mean nats per token over all ranks, detached; reading it waits for the device
     lr_scale: float
     tokens: int  # over all ranks
+    micro_batches: int = 1  # over all ranks, as planned
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,8 @@ def training_steps(
         if stop is not None and _total(int(stop()), ranks):
             watch.settle(in_flight=0)
             raise TrainingInterrupted(f"stopped after step {number}")
-        work = _fetch(batches, config.batch, progress, ranks)
+        micro_batches = _micro_batches(config.batch, progress)
+        work = _fetch(batches, config.batch, progress, micro_batches, ranks)
         tokens = _total(sum(tokens.numel() for tokens, _ in work), ranks)
         if tokens == 0:
             raise OutOfBatches(
@@ -229,7 +231,7 @@ def training_steps(
         )
         optimizers.step()
         optimizers.zero_grad()
-        yield Step(number + 1, progress, loss, scale, tokens)
+        yield Step(number + 1, progress, loss, scale, tokens, micro_batches)
 
 
 @contextmanager
@@ -275,12 +277,16 @@ def _loop_milestones(model: nn.Module, config: TrainConfig) -> list[Milestone]:
     return [Milestone("loops", when, lambda m: setattr(m, "loops_active", True))]
 
 
+def _micro_batches(config: BatchConfig, progress: float) -> int:
+    ramp = config.micro_batch_ramp
+    return config.micro_batches if ramp is None else current(progress, ramp)
+
+
 def _fetch(
-    batches: Iterator[Batch], config: BatchConfig, progress: float, ranks: Ranks
+    batches: Iterator[Batch], config: BatchConfig, progress: float, total: int, ranks: Ranks
 ) -> list[Batch]:
-    """This rank's micro-batches of one step, fewer when its batches end."""
-    ramp, contexts = config.micro_batch_ramp, config.context_curriculum
-    total = config.micro_batches if ramp is None else current(progress, ramp)
+    """This rank's share of `total` micro-batches, less when its batches end."""
+    contexts = config.context_curriculum
     work = []
     for _ in range(ranks.rank, total, ranks.world_size):
         batch = next(batches, None)

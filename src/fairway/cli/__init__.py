@@ -1,0 +1,72 @@
+"""The command line: parse, look up, call, print. Nothing is decided here.
+
+Each command is a function whose annotations are its options (tyro); its imports stand inside it, so
+that asking for help costs no PyTorch. Exit status: 0 done; 1 done, and the answer is no; 2 the user
+can mend it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+
+from fairway.cli import build, judge, use
+from fairway.cli.answer import Answer, No
+
+COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
+    command.__name__.rstrip("_"): command
+    for command in (
+        build.demo,
+        build.prepare,
+        build.fetch,
+        build.recipes,
+        build.run,
+        build.train,
+        build.pack,
+        build.import_,
+        judge.score,
+        judge.prove,
+        judge.verify,
+        judge.audit,
+        judge.report,
+        use.compress,
+        use.decompress,
+        use.generate,
+    )
+}
+MANY_RANKS = ("demo", "run", "train", "score")  # what torchrun may start
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="fairway", description=__import__("fairway").__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.__doc__, add_help=False)
+    chosen, rest = parser.parse_args(argv[:1]).command, argv[1:]
+    if chosen in MANY_RANKS and not {"-h", "--help"} & set(rest):
+        from fairway.runtime.distributed import Ranks, supervised
+
+        return supervised(lambda: _answer(chosen, rest), Ranks.from_env())
+    return _answer(chosen, rest)
+
+
+def _answer(chosen: str, rest: list[str]) -> int:
+    try:
+        answer, status = COMMANDS[chosen]([arg for arg in rest if arg != "--json"]), 0
+    except No as no:
+        answer, status = no.answer, 1
+    except (ValueError, OSError) as error:
+        print(f"fairway {chosen}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"fairway {chosen}: interrupted", file=sys.stderr)
+        return 130
+    if "--json" in rest and answer:  # ranks other than the first have nothing to say
+        print(json.dumps(answer, default=str))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

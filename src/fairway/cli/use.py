@@ -1,0 +1,121 @@
+"""Commands that use a model: as a compressor, as a writer, as something to tune."""
+
+import sys
+from pathlib import Path
+
+from fairway.cli.answer import Answer, No, shown
+
+
+def compress(argv: list[str]) -> Answer:
+    """any file, made small by a model: MODEL FILE OUT"""
+    import tyro
+
+    from fairway.artifact.served import load
+    from fairway.proof.compress import CompressConfig, compress_file
+
+    def options(
+        model: tyro.conf.Positional[Path],
+        file: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        /,
+        segments: int | None = None,
+        adapt: bool = True,
+        threads: int = 1,
+    ) -> Answer:
+        """`fairway decompress` gives the same bytes back, on a machine that computes alike.
+
+        Args:
+            model: the model file
+            file: what to compress
+            out: the compressed file to write
+            segments: coded side by side: more is faster, and a little larger
+            adapt: learn while coding, as the model is scored: slower, and smaller
+            threads: the decoder will use as many
+        """
+        config = CompressConfig(segments=segments, adapt=adapt, threads=threads)
+        served = load(model)
+        with shown("compress") as progress:
+            size = compress_file(served, file, out, config, progress)
+        before = file.stat().st_size
+        bits = 8 * size / max(before, 1)
+        print(f"{before:,} to {size:,} bytes, {bits:.3f} bits per byte", file=sys.stderr)
+        return {"out": str(out), "bytes_before": before, "bytes": size, "bits_per_byte": bits}
+
+    return tyro.cli(options, args=argv, prog="fairway compress")
+
+
+def decompress(argv: list[str]) -> Answer:
+    """the file that `compress` was given: MODEL IN OUT"""
+    import tyro
+
+    from fairway.artifact.served import load
+    from fairway.proof.compress import decompress_file
+    from fairway.proof.retrace import CannotRetrace
+
+    def options(
+        model: tyro.conf.Positional[Path],
+        file: tyro.conf.Positional[Path],
+        out: tyro.conf.Positional[Path],
+        /,
+    ) -> Answer:
+        """All of the file or, with the reason, none of it.
+
+        Args:
+            model: the model it was compressed with
+            file: what `fairway compress` wrote
+            out: the file to write
+        """
+        served = load(model)
+        try:
+            with shown("decompress") as progress:
+                size = decompress_file(served, file, out, progress)
+        except CannotRetrace as error:
+            print(f"no: {error}", file=sys.stderr)
+            raise No({"equal": False, "problem": str(error)}) from error
+        print(f"{size:,} bytes, with the hash they had", file=sys.stderr)
+        return {"out": str(out), "bytes": size}
+
+    return tyro.cli(options, args=argv, prog="fairway decompress")
+
+
+def generate(argv: list[str]) -> Answer:
+    """text in the manner of what the model was trained on: MODEL --prompt TEXT"""
+    import tyro
+
+    from fairway.artifact.served import load
+    from fairway.generate import GenerateConfig
+    from fairway.generate import generate as write
+
+    def options(
+        model: tyro.conf.Positional[Path],
+        /,
+        prompt: str = "",
+        num_tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        seed: int = 0,
+    ) -> Answer:
+        """Written as it comes, the prompt first.
+
+        Args:
+            model: the model file
+            prompt: the beginning
+            num_tokens: at most so many more
+            temperature: 0 takes the likeliest token
+            top_k: draw among so many
+            seed: of the drawing
+        """
+        config = GenerateConfig(
+            num_tokens=num_tokens, temperature=temperature, top_k=top_k, seed=seed
+        )
+        parts = [prompt.encode()]
+        sys.stdout.buffer.write(parts[0])
+        for part in write(load(model), parts[0], config):
+            parts.append(part)
+            sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+        sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.flush()
+        return {"text": b"".join(parts).decode("utf-8", "replace")}
+
+    return tyro.cli(options, args=argv, prog="fairway generate")

@@ -1,0 +1,140 @@
+"""From averaged weights to one file under its cap: Hessians, rounding, coding."""
+
+import hashlib
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairway.artifact.budget import fit_to_cap
+from fairway.artifact.config_json import config_from_json, config_to_json
+from fairway.artifact.container import pack, unpack
+from fairway.artifact.served import load
+from fairway.evaluate.ttt import EvaluateConfig
+from fairway.model.gpt import GPT
+from fairway.pipeline.here import Here
+from fairway.pipeline.training import load_trained
+from fairway.quant.gptq import collect_hessians
+from fairway.quant.plan import factor_hessians, quantize
+from fairway.recipes.recipe import Recipe
+from fairway.recipes.registry import recipe as named
+from fairway.tokens.batches import Batches
+from fairway.tokens.shards import DataFolder
+
+
+def calibrate(
+    model: GPT, names: Collection[str], recipe: Recipe, data: DataFolder, here: Here
+) -> dict[str, Any]:
+    """Hessians of training text, inside the training budget, for they are learned from it."""
+    if not recipe.quant.needs_hessians:
+        return {}
+    batch = recipe.train.batch
+    # Rows the training order would take next: any training text serves.
+    order = replace(recipe.tokens.order, seed=recipe.tokens.order.seed + 1)
+    rows = Batches(data.train, order, rows=batch.rows, context=batch.context)
+    count = recipe.quant.calibration_batches
+    with here.log.stage("calibrate", total=count) as stage, torch.inference_mode():
+
+        def texts() -> Any:
+            for i in range(count):
+                yield rows.at(i).tokens.to(here.device)
+                stage.update(i + 1)
+
+        hessians = collect_hessians(
+            model, texts(), lambda _, tokens: model.hidden(tokens), here.ranks
+        )
+    return {name: h for name, h in hessians.items() if name in names}
+
+
+def make_artifact(
+    recipe: Recipe,
+    evaluate: EvaluateConfig,
+    weights: dict[str, Tensor],
+    hessians: dict[str, Any],
+    tokenizer: bytes,
+    tell: Callable[..., None] = lambda done, **numbers: None,
+) -> bytes:
+    """The file: weights rounded as little as the cap allows. Raises OverBudget."""
+    factors = factor_hessians(hessians)
+    config = {
+        "recipe": recipe.name,
+        "model": config_to_json(recipe.model),
+        "evaluate": config_to_json(evaluate),
+        "loops_active": recipe.model.loop is not None,
+    }
+    attempts = 0
+
+    def attempt(factor: float) -> bytes:
+        nonlocal attempts
+        packed = pack(config, tokenizer, quantize(weights, factors, recipe.quant, factor))
+        attempts += 1
+        tell(attempts, clip_factor=factor, bytes=len(packed))
+        return packed
+
+    _, packed = fit_to_cap(attempt, recipe.budget.cap_bytes, low=0.6, high=3.0)
+    return packed
+
+
+def pack_again(
+    source: Path,
+    data: DataFolder,
+    here: Here,
+    recipe: str | None = None,
+    cap_bytes: int | None = None,
+) -> bytes:
+    """A file for the model of a run folder, or for that of another file, which is rounded anew.
+
+    recipe     by whose rules; None: the run's own
+    cap_bytes  None: the recipe's
+    """
+    if source.is_dir():
+        chosen, model = load_trained(source, here.device)
+        evaluation = chosen.evaluate
+        if recipe is not None:
+            chosen = replace(chosen, quant=named(recipe).quant)
+    else:
+        served = load(source, here.device)
+        if served.tokenizer.to_bytes() != data.tokenizer.to_bytes():
+            raise ValueError(
+                f"{data.path} was made with another tokenizer than {source}; prepare the text with "
+                f"the model's own"
+            )
+        model, evaluation = served.model, config_from_json(EvaluateConfig, served.evaluate)
+        if recipe is None:
+            raise ValueError(f"name the recipe by whose rules {source} is rounded: --recipe NAME")
+        rules = named(recipe)
+        batch = replace(rules.train.batch, rows=8, context=model.config.train_context)
+        chosen = replace(
+            rules,
+            name=f"{source.stem} by {recipe}",
+            tokens=replace(rules.tokens, vocab_size=model.config.vocab_size),
+            model=model.config,
+            train=replace(rules.train, batch=batch, loops_at=None),
+        )
+    if cap_bytes is not None:
+        chosen = replace(chosen, budget=replace(chosen.budget, cap_bytes=cap_bytes))
+    weights = model.shipped_state_dict()
+    hessians = calibrate(model, weights, chosen, data, here)
+    evaluation = evaluation.resolved(model.config.train_context)
+    with here.log.stage("pack") as stage:
+        tokenizer = data.tokenizer.to_bytes()
+        return make_artifact(chosen, evaluation, weights, hessians, tokenizer, stage.update)
+
+
+def describe_artifact(path: Path, cap_bytes: int) -> dict[str, Any]:
+    """Bytes of each part of the file; the code that reads it is this package, which ships apart."""
+    data = path.read_bytes()
+    sizes, total = unpack(data).sizes, len(data)
+    tokenizer = sizes["tokenizer"]
+    return {
+        "bytes_total": total,
+        "bytes_model": total - tokenizer,
+        "bytes_code": 0,
+        "bytes_tokenizer": tokenizer,
+        "cap_bytes": cap_bytes,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "groups": sizes,
+    }

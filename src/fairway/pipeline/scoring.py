@@ -1,0 +1,120 @@
+"""The validation text, and a stage of the run that prices it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairway.evaluate.curves import Curve
+from fairway.evaluate.planner import Estimate, Range, largest_that_fits
+from fairway.evaluate.predictor import Chunk, ChunkPlan, Predictor
+from fairway.evaluate.run import CheckpointConfig, Evaluation
+from fairway.evaluate.run import evaluate as walk
+from fairway.evaluate.ttt import EvaluateConfig, plan_evaluation
+from fairway.model.gpt import GPT
+from fairway.pipeline.here import Here
+from fairway.recipes.recipe import Recipe
+from fairway.tokens.shards import DataFolder
+
+
+@dataclass(frozen=True)
+class ValText:
+    """The validation text as tokens (n,), the bytes of each target (n - 1,), document starts."""
+
+    tokens: Tensor
+    target_bytes: Tensor
+    starts: list[int]
+
+    @classmethod
+    def of(cls, data: DataFolder, num_tokens: int | None = None) -> "ValText":
+        """All of it, or its first `num_tokens` tokens."""
+        tokens = data.val[:num_tokens].astype(np.int64)
+        starts = np.flatnonzero(tokens == data.tokenizer.bos_id).tolist()
+        counts = torch.from_numpy(data.byte_counts("val"))[: max(0, len(tokens) - 1)]
+        return cls(torch.from_numpy(tokens), counts, starts)
+
+    def plans(self, config: EvaluateConfig) -> list[ChunkPlan]:
+        return plan_evaluation(config, len(self.tokens), self.starts)
+
+
+def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, here: Here) -> Estimate:
+    """The evaluation that this machine can finish in `budget.eval_seconds`, as measured.
+
+    Raises ValueError where nothing that the recipe allows fits.
+    """
+    config = recipe.evaluate
+    epochs = (getattr(config.ttt, "epochs", 1),)
+    choices = recipe.evaluate_range or Range(strides=(config.stride,), epochs=epochs)
+    return largest_that_fits(
+        model,
+        config,
+        choices,
+        recipe.budget.eval_seconds,
+        len(text.tokens),
+        text.starts,
+        ranks=here.ranks,
+        say=lambda line: here.log.say(f"evaluation, {line}"),
+    )
+
+
+def evaluate(
+    predictor: Predictor,
+    plans: Sequence[ChunkPlan],
+    text: ValText,
+    here: Here,
+    name: str,
+    *,
+    budget_seconds: float | None = None,
+    lesson_seconds: float = 0.0,
+    checkpoint: Path | None = None,
+) -> Evaluation:
+    """Score a text under the eyes of the log; what its time did to the score is said."""
+    running, bits = 0, 0.0
+    with here.log.stage(name, total=len(text.tokens) - 1) as stage:
+
+        def observe(chunk: Chunk, nats: Tensor) -> None:
+            nonlocal running
+            running += chunk.num_targets
+            stage.update(running)
+
+        found = walk(
+            predictor,
+            plans,
+            text.tokens,
+            text.target_bytes,
+            budget_seconds=budget_seconds,
+            lesson_seconds=lesson_seconds,
+            checkpoint=None if checkpoint is None else CheckpointConfig(path=checkpoint),
+            observe=observe,
+            ranks=here.ranks,
+        )
+        bits = found.score.bits_per_byte
+        stage.update(running, bits_per_byte=bits)
+    if found.note is not None:
+        here.log.say(f"{name}: {found.note}")
+    return found
+
+
+def without_learning(config: EvaluateConfig) -> EvaluateConfig:
+    return replace(config, ttt=None, mixture=None)
+
+
+def stage_line(found: Evaluation) -> dict[str, Any]:
+    """What `result.json` says of a stage that was scored."""
+    return {
+        "bits_per_byte": found.score.bits_per_byte,
+        "nats_per_token": found.score.nats_per_token,
+        "seconds": found.seconds,
+    }
+
+
+def running_curve(curve: Curve, most: int = 200) -> list[tuple[int, float]]:
+    """(bytes so far, bits per byte so far) at up to `most` places."""
+    shown = curve.thinned(most)
+    num_bytes = np.cumsum(shown.num_bytes).tolist()
+    bits = shown.running_bits_per_byte()
+    return [(n, b) for n, b in zip(num_bytes, bits, strict=True) if b is not None]
