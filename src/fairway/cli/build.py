@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +80,10 @@ def _run_recipe(
 
         env, argv = _env_file(argv)
         chosen = override(chosen, training_settings(chosen, env))
+
+    if "--train.steps" in argv:  # they replace the clock
+        train = replace(chosen.train, seconds=None, steps=1, reserve_seconds=0.0)
+        chosen = replace(chosen, train=train, quant=replace(chosen.quant, reserve_seconds=0.0))
 
     @dataclass(frozen=True)
     class Options:

@@ -29,6 +29,7 @@ from fairway.train.checkpoint import (
 )
 from fairway.train.loop import (
     Milestone,
+    Step,
     TrainingInterrupted,
     build_clock,
     interruptible,
@@ -133,7 +134,19 @@ def train_and_average(
         if here.ranks.is_main:
             save_checkpoint(out / CHECKPOINT, state)
 
-    dealt = Dealt(batches, here)
+    def done() -> float:
+        return time.perf_counter() - began if config.seconds else float(number)
+
+    def numbers(step: Step) -> dict[str, Any]:
+        rate = (tokens - resumed_tokens) / (time.perf_counter() - resumed_at)
+        return {
+            "step": step.number,
+            "train_loss": step.loss.item(),
+            "lr_scale": step.lr_scale,
+            "tokens_per_second": round(rate),
+        }
+
+    dealt, last = Dealt(batches, here), None
     with log.stage("train", total=total) as stage, interruptible() as stop, backend.active():
         try:
             for step in training_steps(
@@ -151,20 +164,14 @@ def train_and_average(
                 average.update(step)
                 dealt.step_done(step.micro_batches)
                 number, tokens = step.number, tokens + step.tokens
-                now = time.perf_counter()
-                spent = now - began
-                done = spent if config.seconds else float(number)
-                if now - told_at < TELL_SECONDS and number > 1:
-                    stage.update(done)
+                last = step
+                if time.perf_counter() - told_at < TELL_SECONDS and number > 1:
+                    stage.update(done())
                     continue
-                told_at = now
-                stage.update(
-                    done,
-                    step=number,
-                    train_loss=step.loss.item(),
-                    lr_scale=step.lr_scale,
-                    tokens_per_second=round((tokens - resumed_tokens) / (now - resumed_at)),
-                )
+                told_at = time.perf_counter()
+                stage.update(done(), **numbers(step))
+            if last is not None:
+                stage.update(done(), **numbers(last))
         except TrainingInterrupted:
             detach(model)
             save(finished=False)

@@ -39,6 +39,15 @@ def test_a_difference_holds_just_what_changed(capsys: pytest.CaptureFixture) -> 
         (["score", "/nowhere/model.fwy", "/nowhere"], "no model at"),
         (["prepare", "/nowhere/out", "/nowhere/text"], "--vocab-size"),
         (["verify", "/nowhere/proof", "/nowhere/model"], "no model at"),
+        (["audit", "/nowhere/model", "/nowhere"], "no model at"),
+        (["compress", "/nowhere/model", "file", "out"], "no model at"),
+        (["generate", "/nowhere/model"], "no model at"),
+        (["pack", "/nowhere/run", "/nowhere"], "no run folder or model"),
+        (["train", "pocket"], "name the data"),
+        (["run"], "usage: fairway run RECIPE DATA"),
+        (["train", "pocket", "/nowhere", "--set", "seed"], "PATH=JSON"),
+        (["train", "pocket", "/nowhere", "--set", "sead=3"], "no field 'sead'"),
+        (["train", "pr1413", "/nowhere", "--env", "/nowhere/env.json"], "No such file"),
     ],
 )
 def test_what_the_user_can_mend_ends_with_two_and_no_traceback(
