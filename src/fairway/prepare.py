@@ -10,6 +10,7 @@ import lzma
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
@@ -21,17 +22,36 @@ from fairway.tokens.shards import ShardWriter, file_sha256
 from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, train_bpe
 
 BLOCK_BYTES = 1 << 20
-Progress = Callable[[int], None]  # told how many bytes of text were encoded so far
+Progress = Callable[[float, int], None]  # share of the sources read, bytes of text encoded
 
 
-def read_documents(sources: Sequence[Path]) -> Iterator[bytes]:
+class Position:
+    """How far the reading of files has come, in their own bytes, packed or not."""
+
+    def __init__(self) -> None:
+        self.finished = 0
+        self.current: IO[bytes] | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        return self.finished + (self.current.tell() if self.current is not None else 0)
+
+    @contextmanager
+    def reading(self, file: Path) -> Iterator[IO[bytes]]:
+        with file.open("rb") as self.current:
+            yield self.current
+        self.finished, self.current = self.finished + file.stat().st_size, None
+
+
+def read_documents(sources: Sequence[Path], position: Position | None = None) -> Iterator[bytes]:
     """Documents of all sources in order, one at a time; blank ones are passed over.
 
     Plain text (documents separated by NUL), JSON lines and Parquet (field "text"), each also .xz;
     a folder stands for the files in it. Raises ValueError naming what cannot be read.
     """
     for file in _files(sources):
-        yield from (document for document in _read(file) if document.strip())
+        documents = _read(file, position or Position())
+        yield from (document for document in documents if document.strip())
 
 
 def _files(sources: Sequence[Path]) -> Iterator[Path]:
@@ -49,11 +69,16 @@ def _files(sources: Sequence[Path]) -> Iterator[Path]:
             raise ValueError(f"no such source: {source}")
 
 
-def _read(file: Path) -> Iterator[bytes]:
+def _num_bytes(sources: Sequence[Path]) -> int:
+    return sum(file.stat().st_size for file in _files(sources))
+
+
+def _read(file: Path, position: Position) -> Iterator[bytes]:
     packed = file.suffix == ".xz"
     kind = file.with_suffix("").suffix if packed else file.suffix
     try:
-        with lzma.open(file) if packed else file.open("rb") as opened:
+        with position.reading(file) as raw:
+            opened: Any = lzma.LZMAFile(raw) if packed else raw
             if kind == ".parquet":
                 yield from _parquet(opened)
             elif kind in (".jsonl", ".ndjson"):
@@ -129,12 +154,23 @@ def prepare(
         key = hashlib.sha256(seed.to_bytes(8, "little") + document).digest()
         return int.from_bytes(key[:7], "little") < (val_fraction or 0) * 2.0**56
 
+    position = Position()
+    held_out = _num_bytes(val or sources)  # what is read for each split
+    total = held_out + _num_bytes(sources)
+
     def documents(split: str) -> Iterator[bytes]:
+        nonlocal position
+        position = Position()
         if val:
-            yield from read_documents(val if split == "val" else sources)
+            yield from read_documents(val if split == "val" else sources, position)
         else:
             chosen = split == "val"
-            yield from (d for d in read_documents(sources) if is_val(d) == chosen)
+            yield from (d for d in read_documents(sources, position) if is_val(d) == chosen)
+
+    def tell(split: str, encoded: int) -> None:
+        if progress is not None:
+            read = position.num_bytes + (held_out if split == "train" else 0)
+            progress(min(1.0, read / max(total, 1)), encoded)
 
     return _write_folder(
         out,
@@ -143,7 +179,7 @@ def prepare(
         tokenizer=_chosen(tokenizer),
         described=[str(source) for source in (*sources, *val)],
         tokens_per_shard=tokens_per_shard,
-        progress=progress,
+        tell=tell,
     )
 
 
@@ -171,7 +207,7 @@ def _write_folder(
     tokenizer: Tokenizer | None = None,
     described: Sequence[str],
     tokens_per_shard: int = 10_000_000,
-    progress: Progress | None = None,
+    tell: Callable[[str, int], None] = lambda split, encoded: None,
 ) -> dict[str, Any]:
     if out.exists():
         raise ValueError(f"{out} exists already; remove it or choose another folder")
@@ -198,9 +234,7 @@ def _write_folder(
         before = 0
         for split in ("val", "train"):
             writer = ShardWriter(partial, split, tokens_per_shard)
-            counts = _encode_split(
-                documents(split), split, seen, tokenizer, writer, before, progress
-            )
+            counts = _encode_split(documents(split), split, seen, tokenizer, writer, before, tell)
             before += counts["bytes"]
             manifest[split] = counts | {"tokens": writer.num_tokens, "shards": len(writer.files)}
             if not counts["documents"]:
@@ -221,7 +255,7 @@ def _encode_split(
     tokenizer: Tokenizer,
     writer: ShardWriter,
     bytes_before: int,
-    progress: Progress | None,
+    tell: Callable[[str, int], None],
 ) -> dict[str, int]:
     """Encode a split on both cores; fills `val_hashes` or drops the documents that are in it."""
     counts = {"documents": 0, "bytes": 0, "dropped_because_in_val": 0}
@@ -242,7 +276,6 @@ def _encode_split(
             writer.add(np.concatenate([bos[:0], *chain.from_iterable((bos, e) for e in encoded)]))
             counts["documents"] += len(kept)
             counts["bytes"] += sum(map(len, kept))
-            if progress is not None:
-                progress(bytes_before + counts["bytes"])
+            tell(split, bytes_before + counts["bytes"])
     writer.close()
     return counts

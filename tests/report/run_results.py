@@ -60,6 +60,14 @@ def full_result(bits: float = 1.5, *, recipe: str = "looped", seed: int = 1) -> 
             "zstd": {"alone": 2.75, "primed": 2.35},
             "ppmd": {"alone": 2.2, "primed": 1.9},
         },
+        "chunks": {
+            "tokens": [100, 200, 300, 400],
+            "bits_per_byte": [1.9, 1.8, 1.7, 1.6],
+            "score_seconds": [0.1, 0.11, 0.1, 0.1],
+            "learn_seconds": [0.3, 0.3, 0.3, 0.0],
+            "frozen_bits_per_byte": [1.9, 1.85, 1.8, 1.78],
+            "gain_bits_per_byte": [0.0, 0.1, 0.2, None],
+        },
         "curves": {
             "frozen": [[10_000 * i, 1.52] for i in range(1, 101)],
             "learning": [[10_000 * i, 1.52 - 0.0002 * i] for i in range(1, 101)],

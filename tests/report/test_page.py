@@ -105,7 +105,12 @@ def test_a_broken_promise_is_an_alarm_beside_the_score(
 ) -> None:
     result = full_result()
     result[part] |= change
-    del result["stages"], result["curves"], result["baselines"]  # pictures are drawn elsewhere
+    del (
+        result["stages"],
+        result["curves"],
+        result["chunks"],
+        result["baselines"],
+    )  # pictures are drawn elsewhere
     assert "This score does not stand." in page(tmp_path, result).text
 
 
@@ -133,7 +138,13 @@ def test_several_runs_are_compared(tmp_path: Path) -> None:
     results = [full_result(b, recipe="old", seed=i) for i, b in enumerate((1.5, 1.5004, 1.4996))]
     results += [full_result(b, recipe="new", seed=i) for i, b in enumerate((1.4, 1.4003, 1.3999))]
     for result in results:  # pictures are drawn elsewhere
-        del result["stages"], result["curves"], result["baselines"], result["artifact"]
+        del (
+            result["stages"],
+            result["curves"],
+            result["chunks"],
+            result["baselines"],
+            result["artifact"],
+        )
     text = page(tmp_path, *results).text
     assert "6 runs compared" in text
     assert "new is 0.24" in text

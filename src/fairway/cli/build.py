@@ -270,7 +270,7 @@ def prepare(argv: list[str]) -> Answer:
             val_fraction: else, the share of documents held out
             seed: of that choice
         """
-        with RunLog(None) as log, log.stage("prepare") as shown:
+        with RunLog(None) as log, log.stage("prepare", total=1.0) as shown:
             return stage.prepare(
                 out,
                 sources,
@@ -279,7 +279,7 @@ def prepare(argv: list[str]) -> Answer:
                 val=val,
                 val_fraction=val_fraction,
                 seed=seed,
-                progress=lambda done: shown.update(done / 1e6, megabytes=round(done / 1e6)),
+                progress=lambda share, encoded: shown.update(share, megabytes=round(encoded / 1e6)),
             )
 
     return tyro.cli(options, args=argv, prog="fairway prepare")

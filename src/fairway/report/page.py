@@ -78,7 +78,7 @@ def _one_run(run: RunFolder, recipes: Recipes, prefix: str) -> dict[str, Any]:
     result, score = run.result, section(run.result, "score")
     promises = checks(result)
     svgs = inline_svgs(run, prefix)
-    names = ("stages", "running", "loss", "seconds", "artifact")
+    names = ("stages", "running", "chunks", "loss", "seconds", "artifact")
     claim, claim_words = claim_of(run)
     return {
         "name": run.name,

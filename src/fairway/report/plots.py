@@ -1,78 +1,40 @@
-"""The pictures of a run: one function per picture, one style for all of them.
+"""The pictures of a run: one function per picture.
 
 Every picture labels its marks directly, so none needs a legend, and uses colours that people with
 any colour vision tell apart (Okabe and Ito 2008). A picture of something that was not run is None.
-Which numbers there are is decided in `table.py`; where pictures stand on the page in `page.py`.
+Which numbers there are is decided in `table.py`; where pictures stand on the page in
+`page.py`, how they look in `drawing.py`.
 """
 
-import io
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from fairway.report.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    QUIET,
+    WIDTH,
+    bar_figure,
+    bar_label,
+    end_label,
+    inline,
+    spread,
+    style,
+    title,
+)
 from fairway.report.run_folder import RunFolder, TrainingCurve
 from fairway.report.table import BASELINES, STAGES, artifact_parts
 from fairway.report.words import Result, section
 
-# On the page each colour becomes a variable of this name, so that dark mode can change it.
-INK, QUIET, FAINT, PAPER = "#1f2328", "#656d76", "#d5d9de", "#fffffe"
-BLUE, ORANGE, GREEN, GREY, PALE = "#0072b2", "#d55e00", "#00865f", "#8c959f", "#c3c9d0"
-VARIABLES = {
-    INK: "--ink", QUIET: "--quiet", FAINT: "--line", PAPER: "--card", BLUE: "--blue",
-    ORANGE: "--orange", GREEN: "--green", GREY: "--grey", PALE: "--pale",
-}  # fmt: skip
-
-WIDTH = 5.6  # inches of 72 points: little more than a phone shows, so text stays legible
-ROW = 0.34  # inches per bar
-RIM = 0.8  # inches for title and axis together
 WARM_UP_SHARE = 0.03  # of the text, in which a running mean says nothing yet
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The look of every picture; figures must be drawn and saved inside."""
-    settings: dict[Any, Any] = {
-        "figure.constrained_layout.use": True,
-        "figure.facecolor": "none",
-        "savefig.facecolor": "none",
-        "axes.facecolor": "none",
-        "axes.edgecolor": FAINT,
-        "axes.labelcolor": QUIET,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.spines.left": False,
-        "axes.titlelocation": "left",
-        "figure.titlesize": 13,
-        "figure.titleweight": "bold",
-        "axes.axisbelow": True,
-        "axes.labelsize": 11,
-        "font.size": 11.5,
-        "text.color": INK,
-        "text.parse_math": False,  # a name with two dollar signs is a name
-        "grid.color": FAINT,
-        "grid.linewidth": 0.7,
-        "lines.linewidth": 1.9,
-        "lines.solid_capstyle": "round",
-        "xtick.color": FAINT,
-        "ytick.color": FAINT,
-        "xtick.labelcolor": QUIET,
-        "ytick.labelcolor": INK,
-        "xtick.labelsize": 11,
-        "ytick.labelsize": 11.5,
-        "ytick.major.size": 0,
-        "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
-        "svg.hashsalt": "fairway",  # the same run gives the same page, byte for byte
-    }
-    with matplotlib.rc_context(settings):
-        yield
 
 
 def loss_figure(curve: TrainingCurve, result: Result) -> Figure | None:
@@ -92,9 +54,9 @@ def loss_figure(curve: TrainingCurve, result: Result) -> Figure | None:
     late = curve.losses[len(curve.losses) // 20 :]
     margin = 0.08 * (max(late) - min(late) or 1.0)
     axes.set_ylim(min(late) - margin, max(late) + margin)
-    _title(figure, "Training loss, nats per token")
+    title(figure, "Training loss, nats per token")
     axes.grid(axis="y")
-    _end_label(axes, curve.steps[-1], smooth[-1], f"{smooth[-1]:.3f}", BLUE)
+    end_label(axes, curve.steps[-1], smooth[-1], f"{smooth[-1]:.3f}", BLUE)
     bottom = axes if strip is None else strip
     if strip is not None:
         strip.fill_between(curve.steps, curve.lr_scale, color=ORANGE, alpha=0.25, linewidth=0)
@@ -125,7 +87,7 @@ def stages_figure(result: Result) -> Figure | None:
             bars.append((BASELINES.get(key, key), figures["primed"], figures.get("alone")))
     if not bars:
         return None
-    figure, axes = _bar_figure(len(bars), "Bits per byte, lower is better")
+    figure, axes = bar_figure(len(bars), "Bits per byte, lower is better")
     longest = max(max(value, alone or 0.0) for _, value, alone in bars)
     for row, (_, value, alone) in enumerate(bars):
         ours = row < num_stages
@@ -135,7 +97,7 @@ def stages_figure(result: Result) -> Figure | None:
             text = f"{value:.3f} primed, {alone:.3f} alone"
         colour = (BLUE if row < num_stages - 1 else GREEN) if ours else GREY
         axes.barh(row, value, color=colour, height=0.62)
-        _bar_label(axes, max(value, alone or 0.0), row, text)
+        bar_label(axes, max(value, alone or 0.0), row, text)
     axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
     axes.set_xlim(0, longest)
     axes.set_xticks([])
@@ -173,11 +135,48 @@ def running_figure(result: Result) -> Figure | None:
     for y, (_, text, colour) in zip(
         spread([y for y, _, _ in sorted(ends)], gap), sorted(ends), strict=True
     ):
-        _end_label(axes, last / 1e6, y, text, colour)
-    _title(figure, "Bits per byte of the text so far")
+        end_label(axes, last / 1e6, y, text, colour)
+    title(figure, "Bits per byte of the text so far")
     axes.set_xlabel("megabytes of validation text")
     axes.set_xlim(0, last / 1e6)
     axes.grid(axis="y")
+    return figure
+
+
+def chunks_figure(result: Result) -> Figure | None:
+    """What learning gained in each chunk, and the seconds each took.
+
+    `chunks` of the result, as `evaluate.curves.curve_data` gives it.
+    """
+    chunks = section(result, "chunks")
+    gain, tokens = chunks.get("gain_bits_per_byte"), chunks.get("tokens") or []
+    if not gain or len(tokens) < 2:
+        return None
+    figure = Figure(figsize=(WIDTH, 3.6))
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    thousands = [count / 1e3 for count in tokens]
+    known = [(x, y) for x, y in zip(thousands, gain, strict=True) if y is not None]
+    top.axhline(0.0, color=GREY, linewidth=1.0)
+    top.plot([x for x, _ in known], [y for _, y in known], color=PALE, linewidth=1.0)
+    smooth = running_mean([y for _, y in known], share=0.1)
+    top.plot([x for x, _ in known], smooth, color=GREEN)
+    end_label(top, known[-1][0], smooth[-1], f"{smooth[-1]:.3f}", GREEN)
+    top.grid(axis="y")
+    title(figure, "Bits per byte gained by learning, and seconds per chunk")
+    ends = []
+    for key, colour in {"score_seconds": BLUE, "learn_seconds": ORANGE}.items():
+        seconds = chunks.get(key) or []
+        if any(seconds):
+            bottom.plot(thousands, seconds, color=colour, linewidth=1.3)
+            ends.append((seconds[-1], key.removesuffix("_seconds"), colour))
+    bottom.set_ylim(bottom=0)
+    gap = 0.2 * bottom.get_ylim()[1]
+    for y, (_, text, colour) in zip(
+        spread([y for y, _, _ in sorted(ends)], gap), sorted(ends), strict=True
+    ):
+        end_label(bottom, thousands[-1], y, text, colour)
+    bottom.set_xlabel("thousand tokens priced")
+    bottom.set_xlim(0, thousands[-1])
     return figure
 
 
@@ -188,11 +187,11 @@ def artifact_figure(result: Result) -> Figure | None:
         return None
     total, cap = artifact["bytes_total"], artifact.get("cap_bytes")
     unit, name = (1e6, "million bytes") if total >= 1e6 else (1e3, "thousand bytes")
-    figure, axes = _bar_figure(len(parts) + 1, f"Artifact, {name}")
+    figure, axes = bar_figure(len(parts) + 1, f"Artifact, {name}")
     start = 0
     for row, size in enumerate(parts.values()):
         axes.barh(row, size / unit, left=start / unit, color=BLUE, height=0.62)
-        _bar_label(axes, (start + size) / unit, row, f"{size / unit:.3f}")
+        bar_label(axes, (start + size) / unit, row, f"{size / unit:.3f}")
         start += size
     over = cap is not None and total > cap
     axes.barh(len(parts), total / unit, color=ORANGE if over else GREEN, height=0.62)
@@ -205,7 +204,7 @@ def artifact_figure(result: Result) -> Figure | None:
         row = len(parts)
         axes.plot([cap / unit] * 2, [row - 0.45, row + 0.45], color=INK, clip_on=False)
         text += f" of {cap / unit:g}"
-    _bar_label(axes, longest, len(parts), text)
+    bar_label(axes, longest, len(parts), text)
     return figure
 
 
@@ -223,7 +222,7 @@ def seconds_figure(result: Result) -> Figure | None:
             bars.append((f"scoring: {label}", spent, None))
     if not bars:
         return None
-    figure, axes = _bar_figure(len(bars), "Seconds, and their budgets")
+    figure, axes = bar_figure(len(bars), "Seconds, and their budgets")
     for row, (_, seconds, budget) in enumerate(bars):
         over = budget is not None and seconds > budget
         colour = ORANGE if over else (BLUE if row < num_budgeted else GREY)
@@ -235,7 +234,7 @@ def seconds_figure(result: Result) -> Figure | None:
             )
             outline[0].set_clip_on(False)
             text, end = f"{seconds:,.1f} of {budget:,.0f}", max(seconds, budget)
-        _bar_label(axes, end, row, text)
+        bar_label(axes, end, row, text)
     axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
     axes.set_xlim(0, max(max(seconds, budget or 0.0) for _, seconds, budget in bars))
     axes.set_xticks([])
@@ -245,6 +244,7 @@ def seconds_figure(result: Result) -> Figure | None:
 PICTURES: dict[str, tuple[str, Callable[[RunFolder], Figure | None]]] = {  # name: what it shows
     "stages": ("Bits per byte of each stage and compressor", lambda r: stages_figure(r.result)),
     "running": ("Bits per byte along the text", lambda r: running_figure(r.result)),
+    "chunks": ("Gain and seconds of each chunk", lambda r: chunks_figure(r.result)),
     "loss": ("Training loss and learning rate", lambda r: loss_figure(r.curve, r.result)),
     "artifact": ("Bytes of the artifact and its cap", lambda r: artifact_figure(r.result)),
     "seconds": ("Seconds and their budgets", lambda r: seconds_figure(r.result)),
@@ -259,7 +259,7 @@ def inline_svgs(run: RunFolder, prefix: str) -> dict[str, str]:
     with style():
         drawn = {name: draw(run) for name, (_, draw) in PICTURES.items()}
         return {
-            name: _inline(figure, f"{prefix}-{name}", PICTURES[name][0])
+            name: inline(figure, f"{prefix}-{name}", PICTURES[name][0])
             for name, figure in drawn.items()
             if figure is not None
         }
@@ -297,74 +297,3 @@ def running_mean(values: Sequence[float], share: float = 0.03) -> list[float]:
         begin, end = max(0, i - radius), min(len(values), i + min(radius, i) + 1)
         means.append((sums[end] - sums[begin]) / (end - begin))
     return means
-
-
-def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising heights moved apart until neighbours are at least `gap` from each other.
-
-    >>> spread([1.0, 1.0, 5.0], 1.0)
-    [0.5, 1.5, 5.0]
-    """
-    placed = list(heights)
-    for _ in range(50):
-        for i in range(len(placed) - 1):
-            missing = gap - (placed[i + 1] - placed[i])
-            if missing > 1e-9:
-                placed[i] -= missing / 2
-                placed[i + 1] += missing / 2
-    return placed
-
-
-def _bar_figure(rows: int, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, RIM + ROW * rows))
-    axes = figure.subplots()
-    axes.set_ylim(rows - 0.4, -0.6)  # first row on top
-    axes.spines["bottom"].set_visible(False)
-    _title(figure, title)
-    return figure, axes
-
-
-def _title(figure: Figure, text: str) -> None:
-    figure.suptitle(text, x=0.008, ha="left")
-
-
-def _bar_label(axes: Axes, x: float, row: int, text: str) -> None:
-    axes.annotate(text, (x, row), xytext=(6, 0), textcoords="offset points", va="center")
-
-
-def _end_label(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
-    axes.annotate(
-        text,
-        (x, y),
-        xytext=(6, 0),
-        textcoords="offset points",
-        va="center",
-        color=QUIET if colour == GREY else colour,  # grey that does for a line is faint as text
-        weight="bold",
-        annotation_clip=False,
-    )
-
-
-def _inline(figure: Figure, key: str, label: str) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].strip()
-    # What stands in <metadata> is of no use here, and a <style> would reach the whole page.
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
-    return _own_ids(_page_colours(text), key, label)
-
-
-def _page_colours(svg: str) -> str:
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
-
-
-def _own_ids(svg: str, key: str, label: str) -> str:
-    """Ids and the references to them get the picture's name, so that no two pictures share one."""
-    svg = re.sub(r'\bid="', f'id="{key}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{key}-", svg)
-    svg = re.sub(r'href="#', f'href="#{key}-', svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -178,6 +178,7 @@ details.run > summary { font-size: 1.15rem; overflow-wrap: anywhere; }
 <section class="card">{{ grid(run.baselines) }}</section>
 {{ picture(run.pictures.stages) }}
 {{ picture(run.pictures.running) }}
+{{ picture(run.pictures.chunks) }}
 {{ picture(run.pictures.loss) }}
 {{ picture(run.pictures.seconds) }}
 {{ picture(run.pictures.artifact) }}
