@@ -78,7 +78,7 @@ def _read(file: Path, position: Position) -> Iterator[bytes]:
     kind = file.with_suffix("").suffix if packed else file.suffix
     try:
         with position.reading(file) as raw:
-            opened: Any = lzma.LZMAFile(raw) if packed else raw
+            opened: Any = lzma.LZMAFile(raw) if packed else raw  # noqa: SIM115 (raw is closed above)
             if kind == ".parquet":
                 yield from _parquet(opened)
             elif kind in (".jsonl", ".ndjson"):
