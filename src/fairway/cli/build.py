@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fairway.cli.answer import Answer, No, take_settings
 
 PROOF_TOKENS = 2000  # enough to convince, few enough to decode in a quarter of a minute
-AUDIT_SECONDS = 40.0
+AUDIT_SECONDS = 30.0
 
 
 def demo(argv: list[str]) -> Answer:

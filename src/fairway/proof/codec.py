@@ -164,7 +164,7 @@ def _walk(
     for number, plan in enumerate(plans, start=1):
         reader = predictor.reader(plan)
         for members in in_step(plan, config.rows, config.pad_to):
-            _read(reader, plan, members, tokens, source, checkpoints)
+            read_in_step(reader, plan, members, tokens, source, checkpoints)
             if progress is not None:
                 progress(checkpoints.num_tokens, total)
         if number < len(plans):
@@ -185,7 +185,7 @@ def in_step(plan: ChunkPlan, rows: int, pad_to: int) -> Iterator[tuple[int, ...]
         yield from group_windows(plan.windows, ready, rows, pad_to)
 
 
-def _read(
+def read_in_step(
     reader: Reader,
     plan: ChunkPlan,
     members: tuple[int, ...],

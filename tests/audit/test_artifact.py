@@ -1,0 +1,158 @@
+"""The file, the text and the clocks behind a score; a real run in miniature, then spoiled."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fairway.artifact.container import pack, unpack
+from fairway.audit import artifact
+from fairway.audit.artifact import audit_artifact
+from fairway.audit.byte_total import count_bytes, read_pieces
+from fairway.pipeline import Here, run
+from fairway.prepare import prepare_documents
+from fairway.recipes.registry import recipe, smoke
+from fairway.runtime.distributed import Ranks
+from fairway.runtime.run_log import RunLog
+from fairway.tokens.byte_count import byte_table
+from fairway.tokens.shards import DataFolder, open_shard, write_shard
+from fairway.tokens.tokenizer import load_tokenizer
+
+VERSES = [
+    " ".join(f"{(i + 3) * k} bottles of {k} hang on wall {i}" for k in range(20)).encode()
+    for i in range(30)
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data` and `run`."""
+    folder = tmp_path_factory.mktemp("made")
+    prepare_documents(folder / "data", VERSES[:-3], VERSES[-3:], vocab_size=300, source="a song")
+    here = Here(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
+    (folder / "run").mkdir()
+    result = run(smoke(recipe("pocket")), DataFolder(folder / "data"), folder / "run", here)
+    (folder / "run" / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+@pytest.fixture
+def spoiled(made: Path, tmp_path: Path) -> Path:
+    """A copy, to be damaged."""
+    shutil.copytree(made, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def without_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of its own takes seconds to start."""
+    monkeypatch.setattr(artifact, "_fresh_process", lambda model, data, text, found, seed: found)
+
+
+def audited(folder: Path, **options) -> artifact.AuditReport:
+    model = folder / "run" / "model.fwy"
+    return audit_artifact(model, DataFolder(folder / "data"), seconds=options.pop("seconds", 1.5), **options)
+
+
+def test_an_honest_run_is_legal_in_every_probe(made: Path) -> None:
+    report = audited(made, seconds=5.0)
+    assert report.verdict == "legal", report.text()
+    assert {"causality", "normalization", "determinism", "coverage", "bytes"} < set(report.probes)
+    assert "fresh process" in report.probes["determinism"].summary
+    assert report.probes["order"].details["lessons"] > 0
+    assert report.probes["causality"].details["edits"] > 10
+
+
+@pytest.mark.usefixtures("without_process")
+def test_a_validation_document_planted_in_training_is_found(spoiled: Path) -> None:
+    data = spoiled / "data"
+    val, train = (next(data.glob(f"{split}_*.bin")) for split in ("val", "train"))
+    tokens = np.array(open_shard(val))
+    second = np.flatnonzero(tokens == 1)[1]
+    write_shard(train, np.concatenate([np.array(open_shard(train)), tokens[:second]]))
+    probe = audited(spoiled).probes["separation"]
+    assert not probe.ok
+    assert "1 training documents are validation documents" in probe.findings[0].said
+
+
+@pytest.mark.usefixtures("without_process")
+def test_a_wrong_number_of_documents_is_found(spoiled: Path) -> None:
+    file = spoiled / "data" / "data.json"
+    manifest = json.loads(file.read_text())
+    manifest["val"]["documents"] += 1
+    file.write_text(json.dumps(manifest))
+    assert not audited(spoiled).probes["documents"].ok
+
+
+@pytest.mark.usefixtures("without_process")
+def test_a_cap_or_a_clock_that_was_missed_is_found(spoiled: Path) -> None:
+    assert not audited(spoiled, cap_bytes=1000).probes["budget"].ok
+    assert not audited(spoiled, eval_seconds=1e-6).probes["budget"].ok
+    file = spoiled / "run" / "result.json"
+    result = json.loads(file.read_text())
+    result["artifact"]["sha256"] = "0" * 64
+    file.write_text(json.dumps(result))
+    assert "another file" in audited(spoiled).probes["budget"].findings[0].said
+    file.unlink()
+    assert audited(spoiled).probes["budget"].not_covered
+
+
+@pytest.mark.usefixtures("without_process")
+def test_a_file_that_its_parts_do_not_give_is_found(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def otherwise(config, tokenizer, tensors, extras=None):
+        return pack(config | {"made": "later"}, tokenizer, tensors, extras)
+
+    monkeypatch.setattr(artifact, "pack", otherwise)
+    assert not audited(made).probes["rebuild"].ok
+
+
+@pytest.mark.usefixtures("without_process")
+def test_wrong_byte_counts_are_found(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = DataFolder.byte_counts
+
+    def flattered(self: DataFolder, split: str) -> np.ndarray:
+        right = counts(self, split).copy()
+        right[5] += 3
+        return right
+
+    monkeypatch.setattr(DataFolder, "byte_counts", flattered)
+    assert not audited(made).probes["bytes"].ok
+
+
+def test_a_folder_of_another_tokenizer_is_refused(made: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    prepare_documents(other, VERSES[:-3], VERSES[-3:], vocab_size=290, source="a song")
+    with pytest.raises(ValueError, match="another tokenizer"):
+        audit_artifact(made / "run" / "model.fwy", DataFolder(other))
+
+
+def test_documents_are_whole_wherever_blocks_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = np.array([1, 5, 6, 1, 7, 1, 8, 9, 10, 11], np.uint16)
+
+    def parts() -> Iterator[list[int]]:
+        return (part.tolist() for part in artifact._split(stream, 1))
+
+    for size in range(1, 12):
+        monkeypatch.setattr(artifact, "BLOCK_TOKENS", size)
+        assert list(parts()) == [[5, 6], [7], [8, 9, 10, 11]]
+
+
+def test_two_counts_of_bytes_agree_on_a_published_tokenizer(shared: Path) -> None:
+    """The project's, and the one the audit makes for itself."""
+    file = shared / "data" / "tokenizers" / "fineweb_8192_bpe.model"
+    tokenizer = load_tokenizer(file)
+    tokens = np.random.default_rng(0).integers(0, tokenizer.vocab_size, 20_000)
+    ours = byte_table(tokenizer).target_bytes(tokens)
+    assert np.array_equal(ours, count_bytes(tokens, read_pieces(str(file))))
+
+
+def test_the_parts_of_a_file_are_all_there_is(made: Path) -> None:
+    data = (made / "run" / "model.fwy").read_bytes()
+    parts = unpack(data)
+    assert pack(parts.config, parts.tokenizer, parts.tensors, parts.extras) == data
