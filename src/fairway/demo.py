@@ -1,4 +1,4 @@
-"""The whole pipeline on a user's or the built-in text: run, prove, audit, compare, report."""
+"""After the scores: prove, audit, compare, report; and the text of the demo."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from fairway.prepare import prepare_documents
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import RECIPES
-from fairway.report.baselines import baselines, require
+from fairway.report.baselines import baselines
 from fairway.report.page import write_report
 from fairway.runtime.files import atomic_write
 from fairway.text import builtin_documents, split_documents
@@ -22,7 +22,8 @@ from fairway.tokens.shards import DataFolder
 PRIMING_TOKENS, PRICED_TOKENS = 8_000_000, 4_000_000  # of the baselines, which are slow
 
 
-def run_everything(
+def judge_run(
+    result: dict[str, Any],
     recipe: Recipe,
     data: DataFolder,
     out: Path,
@@ -30,17 +31,12 @@ def run_everything(
     *,
     proof_tokens: int,
     audit_seconds: float = 0.0,
-    resume: bool = False,
 ) -> dict[str, Any]:
-    """`pipeline.run`, then proof, audit, baselines and report; writes the run folder.
+    """Proof, audit, baselines and report of what `pipeline.run` gave; completes the run folder.
 
-    Of several ranks the first does what follows `pipeline.run`, alone. `result.json` is written
-    after every stage, so that whatever goes wrong late loses nothing.
+    The work of one process. `result.json` is written after every stage, so that whatever goes wrong
+    late loses nothing.
     """
-    require()  # a figure missing at the end is missing for good
-    result = pipeline.run(recipe, data, out, here, resume)
-    if not here.ranks.is_main:
-        return result
     write_result(out, result)
     result["proof"] = _prove(recipe, data, out, here, proof_tokens)
     write_result(out, result)

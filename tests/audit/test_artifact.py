@@ -55,7 +55,9 @@ def without_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def audited(folder: Path, **options) -> artifact.AuditReport:
     model = folder / "run" / "model.fwy"
-    return audit_artifact(model, DataFolder(folder / "data"), seconds=options.pop("seconds", 1.5), **options)
+    return audit_artifact(
+        model, DataFolder(folder / "data"), seconds=options.pop("seconds", 1.5), **options
+    )
 
 
 def test_an_honest_run_is_legal_in_every_probe(made: Path) -> None:

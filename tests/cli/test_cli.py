@@ -39,7 +39,7 @@ def test_a_difference_holds_just_what_changed(capsys: pytest.CaptureFixture) -> 
         (["score", "/nowhere/model.fwy", "/nowhere"], "no model at"),
         (["prepare", "/nowhere/out", "/nowhere/text"], "--vocab-size"),
         (["verify", "/nowhere/proof", "/nowhere/model"], "no model at"),
-        (["audit", "/nowhere/model", "/nowhere"], "no model at"),
+        (["audit", "/nowhere/model", "/nowhere"], "no data folder at"),
         (["compress", "/nowhere/model", "file", "out"], "no model at"),
         (["generate", "/nowhere/model"], "no model at"),
         (["pack", "/nowhere/run", "/nowhere"], "no run folder or model"),

@@ -38,6 +38,7 @@ from fairway.evaluate.predictor import Predictor
 from fairway.evaluate.ttt import EvaluateConfig, make_predictor, plan_evaluation
 from fairway.pipeline import ValText
 from fairway.proof.prove import served_config, validation_text
+from fairway.runtime.distributed import environment_alone
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.tokenizer import SentencePieceTokenizer
 
@@ -202,7 +203,9 @@ def _fresh_process(
     size = len(text.tokens)
     command = [sys.executable, "-m", "fairway", "score", str(model), str(data.path)]
     command += ["--tokens", str(size), "--seed", str(seed), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment_alone()
+    )
     if done.returncode:
         problem = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         finding = Finding(f"`{' '.join(command[1:])}` failed: {problem}")

@@ -65,10 +65,13 @@ def _run_recipe(
     import torch
     import tyro
 
+    from fairway import pipeline
+    from fairway.demo import judge_run
     from fairway.pipeline import set_up
     from fairway.pipeline.story import train_only
     from fairway.recipes.diff import override
     from fairway.recipes.recipe import Recipe
+    from fairway.report.baselines import require
     from fairway.report.table import print_result
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
@@ -115,6 +118,8 @@ def _run_recipe(
     )
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    if command != "train":
+        require()  # a figure missing at the end is missing for good
     options.out.mkdir(parents=True, exist_ok=True)
     ranks = Ranks.from_env()
     log_file = options.out / "train.log" if ranks.is_main else None
@@ -129,21 +134,22 @@ def _run_recipe(
         if not ranks.is_main:
             data = data_of(options)
         here = set_up(log, device, ranks, options.compiled)
-        if command == "train":
-            return train_only(options.recipe, data, options.out, here, options.resume)
-        from fairway.demo import run_everything
-
-        result = run_everything(
+        work = train_only if command == "train" else pipeline.run
+        result = work(options.recipe, data, options.out, here, options.resume)
+    if not ranks.is_main:
+        return {}
+    if command == "train":
+        return result
+    with RunLog(log_file) as log:  # what follows may take longer than peers would wait
+        result = judge_run(
+            result,
             options.recipe,
             data,
             options.out,
-            here,
+            replace(here, ranks=Ranks(), log=log),
             proof_tokens=options.proof_tokens,
             audit_seconds=options.audit_seconds,
-            resume=options.resume,
         )
-    if not ranks.is_main:
-        return {}
     print_result(result, sys.stderr)
     result["files"] = str(options.out)
     if not result["proof"]["holds"] or result.get("audit", {}).get("verdict") == "illegal":

@@ -30,6 +30,12 @@ class RankLost(RuntimeError):
     """A collective failed, which nearly always means that another rank has died."""
 
 
+def environment_alone() -> dict[str, str]:
+    """This process's environment for a child that is to be on its own, whoever started us."""
+    ours = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_", "TORCHELASTIC_", "GROUP_", "ROLE_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 @dataclass(frozen=True)
 class Ranks:
     """One process among `world_size`; `local_rank` counts within its machine.
