@@ -63,6 +63,10 @@ PLAIN = EvaluateConfig(context=CONTEXT, stride=4, rows=3)
 CONFIGS: dict[str, EvaluateConfig] = {
     "frozen": PLAIN,
     "frozen documents": replace(PLAIN, documents=True),
+    "frozen cached": replace(PLAIN, cached=3),
+    "frozen cached documents": replace(PLAIN, cached=3, documents=True),
+    "cached sgd": replace(PLAIN, cached=4, ttt=SGD),
+    "cached mixture": replace(PLAIN, cached=2, ttt=SGD, mixture=Mixture()),
     "sgd": replace(PLAIN, ttt=SGD),
     "sgd documents": replace(PLAIN, ttt=SGD, documents=True),
     "adamw": replace(PLAIN, ttt=replace(SGD, optimizer="adamw", lr=0.01)),

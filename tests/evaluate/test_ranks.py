@@ -13,7 +13,7 @@ from fairway.runtime.distributed import Ranks
 from .models import CONFIGS, ones, plans_of, text, tiny_model
 
 TOKENS, STARTS = text((25, 3, 30, 12))
-NAMES = ("frozen", "sgd", "muon", "phased", "mixture of adapters")
+NAMES = ("frozen", "frozen cached", "sgd", "muon", "phased", "mixture of adapters")
 
 
 def work(rank: int, world_size: int, folder: Path) -> None:

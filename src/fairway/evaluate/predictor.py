@@ -9,13 +9,15 @@ positions are chosen is in `windows.py`.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fairway.evaluate.bpb import Score
+from fairway.evaluate.cached import CachedReader, cached_passes, cached_runs
+from fairway.evaluate.passes import Pass, group_windows, make_pass
 from fairway.evaluate.windows import Window, document_windows
 from fairway.model.adapters import Adapters
 from fairway.model.cache import Cache
@@ -236,60 +238,6 @@ def score_stream(
     return total
 
 
-class Pass(NamedTuple):
-    """Windows that share one forward pass: their histories are equally long, and those with fewer
-    targets are padded on the right, where no position before can see it."""
-
-    members: tuple[int, ...]  # for each row the index of its window in the plan
-    tokens: Tensor  # (B, T + 1)
-    history: int  # tokens before the first target
-    num_targets: tuple[int, ...]  # for each row how many are its own
-
-    @property
-    def inputs(self) -> Tensor:
-        return self.tokens[:, :-1]
-
-    @property
-    def start(self) -> int:
-        """The first position whose output counts."""
-        return self.history - 1
-
-    @property
-    def targets(self) -> Tensor:
-        return self.tokens[:, self.history :]
-
-
-def group_windows(
-    windows: Sequence[Window], members: Iterable[int], rows: int, pad_to: int
-) -> list[tuple[int, ...]]:
-    """Which of the windows share a forward pass, at most `rows` in each.
-
-    pad_to  longest window that may be padded: beyond the training context a window's length
-            decides its rotary angles, so only windows of one length go together
-    """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i in members:
-        window = windows[i]
-        exact = 0 if window.num_inputs <= pad_to else window.num_inputs
-        groups.setdefault((window.score_from - window.start, exact), []).append(i)
-    batches = []
-    for group in groups.values():
-        group.sort(key=lambda i: windows[i].num_inputs)  # so that little is padded
-        batches += [tuple(group[begin : begin + rows]) for begin in range(0, len(group), rows)]
-    return batches
-
-
-def make_pass(chunk: Chunk, members: tuple[int, ...], device: torch.device) -> Pass:
-    windows = [chunk.plan.windows[i] for i in members]
-    texts = [chunk.texts[i] for i in members]
-    return Pass(
-        members,
-        torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device),
-        windows[0].score_from - windows[0].start,
-        tuple(window.num_targets for window in windows),
-    )
-
-
 def price(plan: ChunkPlan, passes: Iterable[tuple[Pass, Tensor]], ranks: Ranks = ALONE) -> Tensor:
     """Nats (num_targets,) float64 of a chunk, from this rank's passes and their logits.
 
@@ -308,12 +256,15 @@ def price(plan: ChunkPlan, passes: Iterable[tuple[Pass, Tensor]], ranks: Ranks =
 class Frozen:
     """A model as it is, over sliding windows; the base of every predictor around a model.
 
-    rows   windows per forward pass
-    ranks  share the windows of each chunk
+    rows    windows per forward pass
+    ranks   share the windows of each chunk
+    cached  windows in a run that share keys and values, approximately (`cached.py`); None: none do
     """
 
-    def __init__(self, model: GPT, rows: int = 16, ranks: Ranks = ALONE) -> None:
-        self.model, self.rows, self.ranks = model.eval(), rows, ranks
+    def __init__(
+        self, model: GPT, rows: int = 16, ranks: Ranks = ALONE, cached: int | None = None
+    ) -> None:
+        self.model, self.rows, self.ranks, self.cached = model.eval(), rows, ranks, cached
 
     @property
     def device(self) -> torch.device:
@@ -321,12 +272,21 @@ class Frozen:
 
     def passes(self, chunk: Chunk) -> Iterator[tuple[Pass, Tensor]]:
         """This rank's share of the chunk: each pass with its logits (B, targets, V) float32."""
-        windows, ranks = chunk.plan.windows, self.ranks
-        share = -(-len(windows) // ranks.world_size)
-        mine = range(len(windows))[ranks.rank * share : (ranks.rank + 1) * share]
+        windows = chunk.plan.windows
+        if self.cached is not None:
+            runs = cached_runs(chunk.plan, self.cached)
+            mine = [runs[i] for i in self._share(len(runs))]
+            yield from cached_passes(self.model, chunk, mine, self.rows)
+            return
+        mine = self._share(len(windows))
         for members in group_windows(windows, mine, self.rows, self.model.config.train_context):
             one = make_pass(chunk, members, self.device)
             yield one, self.model(one.inputs, start=one.start)
+
+    def _share(self, number: int) -> range:
+        """Which of so many pieces of work are this rank's."""
+        share = -(-number // self.ranks.world_size)
+        return range(number)[self.ranks.rank * share : (self.ranks.rank + 1) * share]
 
     @torch.inference_mode()
     def score(self, chunk: Chunk) -> Tensor:
@@ -336,6 +296,8 @@ class Frozen:
         """A frozen model learns nothing."""
 
     def reader(self, plan: ChunkPlan) -> Reader:
+        if self.cached is not None:
+            return CachedReader(self.model, plan, self.cached)
         return ModelReader(self.model, plan)
 
     def state_dict(self) -> dict[str, Tensor]:

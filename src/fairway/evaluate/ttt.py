@@ -39,6 +39,7 @@ class EvaluateConfig:
     context: int | None = None  # tokens a window reads; None: the model's training context
     stride: int = 64  # tokens a window prices
     rows: int = 16  # windows per forward pass; documents side by side where they are adapted to
+    cached: int | None = None  # approximate: so many windows in a row share keys and values
     documents: bool = False  # never read across the start of a document
     ttt: Sgd | DocumentAdapters | Phased | None = None  # how the model learns; None: it does not
     mixture: Mixture | None = None  # n-grams from what was priced, mixed with the model
@@ -46,6 +47,15 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.rows < 1 or self.stride < 1:
             raise ValueError(f"rows={self.rows}, stride={self.stride}: both must be at least 1")
+        if self.cached is not None and self.cached < 2:
+            raise ValueError(
+                f"cached={self.cached}: at least two windows share keys; None shares nothing"
+            )
+        if self.cached is not None and isinstance(self.ttt, DocumentAdapters | Phased):
+            raise ValueError(
+                f"cached={self.cached} with {type(self.ttt).__name__}: it reads its windows one at "
+                "a time already; set cached=None"
+            )
         if self.context is not None:
             check_window_shape(self.context, self.stride)
         if isinstance(self.ttt, Sgd) and self.ttt.chunk_tokens % self.stride:
@@ -115,9 +125,11 @@ def make_predictor(
     base: Frozen
     match config.ttt:
         case None:
-            base = Frozen(model, rows, ranks)
+            base = Frozen(model, rows, ranks, config.cached)
         case Sgd():
-            base = SgdPredictor(model, config.ttt, context=context, rows=rows, ranks=ranks)
+            base = SgdPredictor(
+                model, config.ttt, context=context, rows=rows, ranks=ranks, cached=config.cached
+            )
         case DocumentAdapters():
             base = DocumentPredictor(model, config.ttt, rows=rows, seed=seed, ranks=ranks)
         case Phased():

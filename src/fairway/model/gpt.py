@@ -254,7 +254,7 @@ class GPT(nn.Module):
         seen = tokens if cache is None else cache.remember(tokens)
         x = self._embed(seen, new, cache)  # (B, T, D)
         values = {} if self.value_embed is None else self.value_embed(tokens, x.dtype)
-        rope = self._rope(new if cache is None else cache.context, x)
+        rope = self.rope(new if cache is None else cache.context, x)
         mask = self._document_mask(seen, new) if self.config.attention.within_documents else None
 
         plan, first, lane = self.plan, x, None
@@ -363,7 +363,8 @@ class GPT(nn.Module):
             return x + skip
         return torch.lerp(skip, x, torch.sigmoid(self.skip_gates[index].to(x.dtype)))
 
-    def _rope(self, num_positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    def rope(self, num_positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin of the positions of a window so long, for activations like `x`."""
         attention = self.config.attention
         dims = attention.rope_dims or self.config.model_dim // attention.num_heads
         key = (num_positions, x.dtype, x.device)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from fairway.coding.symbols import TextDecoder, TextEncoder
-from fairway.evaluate.predictor import ChunkPlan, Predictor, Reader, cut_chunk, group_windows
+from fairway.evaluate.passes import group_windows
+from fairway.evaluate.predictor import ChunkPlan, Predictor, Reader, cut_chunk
 from fairway.proof.retrace import CannotRetrace, Checkpoints
 
 Progress = Callable[[int, int], None]  # tokens done, tokens in all

@@ -314,9 +314,16 @@ class SgdPredictor(Frozen):
     """
 
     def __init__(
-        self, model: GPT, config: Sgd, *, context: int, rows: int = 16, ranks: Ranks = ALONE
+        self,
+        model: GPT,
+        config: Sgd,
+        *,
+        context: int,
+        rows: int = 16,
+        ranks: Ranks = ALONE,
+        cached: int | None = None,
     ) -> None:
-        super().__init__(copy.deepcopy(model), rows, ranks)
+        super().__init__(copy.deepcopy(model), rows, ranks, cached)
         self.config = config
         self.learner = WeightLearner(self.model, config, context, ranks)
 

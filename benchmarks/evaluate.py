@@ -1,0 +1,211 @@
+"""What evaluation costs and what learning at test time is worth, on one run's model. By hand.
+
+    python benchmarks/evaluate.py runs/pocket runs/pocket/data --out evaluate.json
+
+Speeds are ratios of alternating runs in one process (the faster of each side's repeats), against
+`field.py`, which does what the published scripts do. `--vectors` names the folder of the golden
+vectors; without it that line is left out, and said so.
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import field as published
+import torch
+
+from fairway.artifact.served import load
+from fairway.evaluate.curves import curve_data
+from fairway.evaluate.learners.documents import DocumentAdapters, Phased
+from fairway.evaluate.learners.gates import Mixture
+from fairway.evaluate.learners.sgd import Sgd, SgdPredictor
+from fairway.evaluate.predictor import Frozen, cut_chunk, plan_chunks
+from fairway.evaluate.run import Evaluation
+from fairway.evaluate.run import evaluate as walk
+from fairway.evaluate.ttt import EvaluateConfig, make_predictor
+from fairway.interop.checkpoint import load_checkpoint
+from fairway.model.adapters import AdapterConfig
+from fairway.model.gpt import GPT
+from fairway.pipeline import ValText
+from fairway.proof.prove import served_config
+from fairway.runtime.device import machine
+from fairway.tokens.shards import DataFolder
+
+SPEED_TOKENS = 16_385
+REPEATS = 3
+
+
+def fastest(*sides: Callable[[], Any]) -> list[float]:
+    """Seconds of each side's fastest run, the sides taking turns."""
+    seconds: list[list[float]] = [[] for _ in sides]
+    for _ in range(REPEATS):
+        for side, found in zip(sides, seconds, strict=True):
+            begin = time.perf_counter()
+            side()
+            found.append(time.perf_counter() - begin)
+    return [min(found) for found in seconds]
+
+
+def tell(name: str, **values: Any) -> dict[str, Any]:
+    shown = ", ".join(
+        f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in values.items()
+    )
+    print(f"{name}: {shown}", flush=True)
+    return {"name": name, **values}
+
+
+def same_as_published(vectors: Path) -> dict[str, Any]:
+    """Our sliding score of #1413's golden vector, and its own."""
+    vector = torch.load(vectors / "eval_pr1413.pt", weights_only=True)
+    config, tokens = vector["config"], vector["tokens"]
+    model = load_checkpoint("pr1413", config, vector["state_dict"])
+    names = ("EVAL_SEQ_LEN", "EVAL_STRIDE", "TTT_CHUNK_TOKENS")
+    context, stride, chunk_tokens = (int(config[name]) for name in names)
+    plans = plan_chunks(len(tokens), context, stride, chunk_tokens)
+    sizes = torch.ones(len(tokens) - 1, dtype=torch.long)
+    ours = walk(Frozen(model), plans, tokens, sizes).score.nats_per_token
+    theirs = float(vector["sliding"]["val_loss"])
+    return tell("golden vector, sliding", ours=ours, published=theirs, gap=abs(ours - theirs))
+
+
+def scoring_speed(model: GPT, text: ValText, context: int, stride: int) -> list[dict[str, Any]]:
+    """Exact and cached sliding windows against the published way, at one context and stride."""
+    config = EvaluateConfig(context=context, stride=stride, rows=32)
+    plans = text.plans(config)
+    cached = replace(config, cached=32)
+
+    def ours(chosen: EvaluateConfig) -> Evaluation:
+        return walk(make_predictor(model, chosen), plans, text.tokens, text.target_bytes)
+
+    seconds = fastest(
+        lambda: published.score(model, text.tokens, plans),
+        lambda: ours(config),
+        lambda: ours(cached),
+    )
+    nats = published.score(model, text.tokens, plans)
+    exact, approximate = ours(config).score, ours(cached).score
+    place = f"context {context}, stride {stride}"
+    return [
+        tell(
+            f"sliding, {place}",
+            published_seconds=seconds[0],
+            our_seconds=seconds[1],
+            times_as_fast=seconds[0] / seconds[1],
+            gap_nats_per_token=abs(float(nats.mean()) - exact.nats_per_token),
+        ),
+        tell(
+            f"sliding with cached keys (approximate), {place}",
+            our_seconds=seconds[2],
+            times_as_fast=seconds[0] / seconds[2],
+            bits_per_byte=approximate.bits_per_byte,
+            deviation_bits_per_byte=approximate.bits_per_byte - exact.bits_per_byte,
+        ),
+    ]
+
+
+def learning_speed(model: GPT, text: ValText, context: int, sgd: Sgd) -> dict[str, Any]:
+    """Tokens a second of learning epochs, ours against the published loop."""
+    chunk_tokens = max(sgd.chunk_tokens, 4 * context)
+    plan = plan_chunks(min(len(text.tokens), 2 * chunk_tokens + 1), context, context, chunk_tokens)
+    chunk = cut_chunk(plan[0], text.tokens, text.target_bytes)
+    theirs = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=sgd.lr, momentum=sgd.momentum)
+    settings = {"epochs": sgd.epochs, "batch_sequences": sgd.batch_sequences}
+    ours = SgdPredictor(model, replace(sgd, chunk_tokens=chunk_tokens), context=context)
+    seconds = fastest(
+        lambda: published.learn(theirs, optimizer, chunk, context=context, **settings),
+        lambda: ours.learn(chunk),
+    )
+    tokens = sgd.epochs * chunk_tokens
+    return tell(
+        "learning epochs",
+        published_tokens_per_second=tokens / seconds[0],
+        our_tokens_per_second=tokens / seconds[1],
+        times_as_fast=seconds[0] / seconds[1],
+    )
+
+
+def family(chosen: EvaluateConfig, num_documents: int) -> dict[str, EvaluateConfig]:
+    """Every way to learn, at settings that suit a small model; the run's own comes last."""
+    frozen = replace(chosen, ttt=None, mixture=None, cached=None)
+    context = frozen.context or 256
+    sgd = Sgd(chunk_tokens=4 * context, epochs=3, lr=0.01, batch_sequences=4)
+    adapters = DocumentAdapters(
+        adapters=AdapterConfig(rank=8, alpha=16.0, targets=("query", "value", "mlp", "head")),
+        lr=0.003,
+    )
+    pauses = tuple(sorted({max(1, num_documents // 4), max(1, num_documents // 2)}))
+    phased = Phased(pauses=pauses, adapters=adapters, sgd=replace(sgd, epochs=1))
+    documents = replace(frozen, documents=True)
+    return {
+        "frozen": frozen,
+        "controls only": replace(frozen, ttt=replace(sgd, trained="controls", lr=0.05)),
+        "SGD": replace(frozen, ttt=sgd),
+        "AdamW": replace(frozen, ttt=replace(sgd, optimizer="adamw", lr=3e-4)),
+        "Muon": replace(frozen, ttt=replace(sgd, optimizer="muon", lr=0.002)),
+        "adapters per document": replace(documents, ttt=adapters),
+        "phased, with adapters": replace(documents, ttt=phased),
+        "mixture": replace(frozen, mixture=Mixture()),
+        "SGD and mixture": replace(frozen, ttt=sgd, mixture=Mixture()),
+        "the run's own": chosen,
+    }
+
+
+def learning_gain(
+    model: GPT, text: ValText, chosen: EvaluateConfig
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Bits per byte of every way to learn, below the frozen sliding score; and their curves."""
+    rows, curves, frozen_score = [], {}, 0.0
+    for name, config in family(chosen, len(text.starts)).items():
+        found = walk(make_predictor(model, config), text.plans(config), text.tokens,
+                     text.target_bytes)  # fmt: skip
+        bits = found.score.bits_per_byte
+        frozen_score = bits if name == "frozen" else frozen_score
+        gain = frozen_score - bits
+        rows.append(tell(name, bits_per_byte=bits, gain=gain, seconds=found.seconds))
+        curves[name] = curve_data(found.curve, most=100)
+    return rows, curves
+
+
+def first_tokens(text: ValText, size: int) -> ValText:
+    return ValText(
+        text.tokens[:size], text.target_bytes[: size - 1], [s for s in text.starts if s < size]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--tokens", type=int, help="of the text, for what learning is worth")
+    parser.add_argument("--vectors", type=Path)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    served = load(args.run / "model.fwy")
+    model, data = served.model, DataFolder(args.data)
+    context = model.config.train_context
+    chosen = served_config(served).resolved(context)
+    text = ValText.of(data, args.tokens)
+    short = first_tokens(text, SPEED_TOKENS)
+    found: dict[str, Any] = {"machine": machine(), "tokens": len(text.tokens), "speed": []}
+    if args.vectors is None:
+        print("golden vector: left out, --vectors names no folder")
+    else:
+        found["speed"].append(same_as_published(args.vectors))
+    for stride in (context // 4, context // 16):
+        found["speed"] += scoring_speed(model, short, context, stride)
+    sgd = chosen.ttt if isinstance(chosen.ttt, Sgd) else Sgd()
+    found["speed"].append(learning_speed(model, short, context, sgd))
+    found["learning"], found["curves"] = learning_gain(model, text, chosen)
+    if args.out is not None:
+        args.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
