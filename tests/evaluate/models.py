@@ -72,6 +72,7 @@ CONFIGS: dict[str, EvaluateConfig] = {
     "adamw": replace(PLAIN, ttt=replace(SGD, optimizer="adamw", lr=0.01)),
     "muon": replace(PLAIN, ttt=replace(SGD, optimizer="muon", lr=0.02)),
     "controls": replace(PLAIN, ttt=replace(SGD, trained="controls")),
+    "bfloat16 sgd": replace(PLAIN, ttt=replace(SGD, precision="bfloat16")),
     "sharpness": replace(PLAIN, ttt=replace(SGD, sharpness=0.05)),
     "adapters": replace(PLAIN, ttt=ADAPTERS, documents=True),
     "cold adapters": replace(PLAIN, ttt=replace(ADAPTERS, warm=False), documents=True),

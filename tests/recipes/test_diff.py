@@ -17,7 +17,7 @@ def test_a_difference_says_where_and_what() -> None:
         "name", "parent", "claim_bpb", "pull_request", "evaluate.stride",
         "diagnostic.sgd.epochs", "diagnostic.stride",
     ]  # fmt: skip
-    assert found[-1] == Difference("evaluate.stride", 64, 32)
+    assert found[4] == Difference("evaluate.stride", 64, 32)
     assert str(found[-1]) == "evaluate.stride: 64 -> 32"
 
 

@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
         judge.verify,
         judge.audit,
         judge.report,
+        use.tune,
         use.compress,
         use.decompress,
         use.generate,

@@ -1,9 +1,55 @@
 """Commands that use a model: as a compressor, as a writer, as something to tune."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fairway.cli.answer import Answer, No, shown
+from fairway.cli.answer import Answer, No, shown, take_settings
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """So that --set names evaluation settings as it does for `fairway run`."""
+
+    evaluate: Any
+
+
+def tune(argv: list[str]) -> Answer:
+    """search test-time-training settings on training documents: MODEL DATA"""
+    import tyro
+
+    from fairway.artifact.served import load
+    from fairway.proof.prove import served_config
+    from fairway.tokens.shards import DataFolder
+    from fairway.tune import TuneConfig
+    from fairway.tune import tune as search
+
+    if len(argv) < 2 or argv[0].startswith("-") or argv[1].startswith("-"):
+        usage = "usage: fairway tune MODEL DATA [--seconds S] [--set PATH=JSON] [--out FILE.json]"
+        if {"-h", "--help"} & set(argv):
+            print(f"{usage}; fairway tune MODEL DATA --help lists the options")
+            sys.exit(0)
+        raise ValueError(usage)
+    served, data = load(Path(argv[0])), DataFolder(Path(argv[1]))
+    present, rest = take_settings(Evaluated(served_config(served)), argv[2:])
+
+    def options(config: tyro.conf.OmitArgPrefixes[TuneConfig], out: Path | None = None) -> Answer:
+        """Validation text is never opened. What learns is the model's own choice, or set with
+        --set, as in --set evaluate.mixture=null.
+
+        Args:
+            config: of the search
+            out: write the answer here too; its flags are for `fairway run` and `fairway score`
+        """
+        found = search(served, data, present.evaluate, config, lambda s: print(s, file=sys.stderr))
+        if out is not None:
+            found.write(out)
+        print(f"{found.baseline:.5f} -> {found.best:.5f}, {found.trials} trials", file=sys.stderr)
+        print(found.flags or "the present settings are the best that was found", file=sys.stderr)
+        return found.to_json()
+
+    return tyro.cli(options, args=rest, default=None, prog="fairway tune MODEL DATA")
 
 
 def compress(argv: list[str]) -> Answer:

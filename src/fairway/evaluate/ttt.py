@@ -16,7 +16,7 @@ from fairway.evaluate.learners.documents import (
 )
 from fairway.evaluate.learners.gates import Mixture
 from fairway.evaluate.learners.mixture import MixturePredictor
-from fairway.evaluate.learners.sgd import Sgd, SgdPredictor
+from fairway.evaluate.learners.sgd import Precision, Sgd, SgdPredictor
 from fairway.evaluate.predictor import (
     ALONE,
     ChunkPlan,
@@ -69,9 +69,18 @@ class EvaluateConfig:
                 f"{type(self.ttt).__name__} learns document by document: set documents=True"
             )
 
-    def resolved(self, train_context: int) -> "EvaluateConfig":
-        """The same with the context filled in."""
-        return replace(self, context=self.context or train_context)
+    def resolved(self, train_context: int, precision: Precision = "float32") -> "EvaluateConfig":
+        """The same with everything filled in that was left to be found out.
+
+        precision  of learning on weights: what training is fastest in on this machine. It goes into
+                   the artifact, since a decoder has to learn as the scorer did
+        """
+        filled, ttt = replace(self, context=self.context or train_context), self.ttt
+        if isinstance(ttt, Sgd):
+            ttt = replace(ttt, precision=ttt.precision or precision)
+        elif isinstance(ttt, Phased):
+            ttt = replace(ttt, sgd=replace(ttt.sgd, precision=ttt.sgd.precision or precision))
+        return replace(filled, ttt=ttt)
 
 
 def plan_evaluation(

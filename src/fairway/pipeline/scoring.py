@@ -46,7 +46,8 @@ def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, here: Here) -> Es
 
     Raises ValueError where nothing that the recipe allows fits.
     """
-    config = recipe.evaluate
+    fast = "bfloat16" if here.compute_dtype == torch.bfloat16 else "float32"
+    config = recipe.evaluate.resolved(recipe.model.train_context, fast)
     epochs = (getattr(config.ttt, "epochs", 1),)
     choices = recipe.evaluate_range or Range(strides=(config.stride,), epochs=epochs)
     return largest_that_fits(

@@ -8,6 +8,7 @@ controls only, rates per layer, a sharpness-aware step (#390). Chunks and their 
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol, get_args
@@ -21,6 +22,7 @@ from fairway.runtime.distributed import Ranks
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["sgd", "adamw", "muon"]
+Precision = Literal["float32", "bfloat16"]
 
 # Matrices that steer rather than transform: small, and never rounded by the quantizer.
 CONTROLS = (
@@ -51,6 +53,7 @@ class Sgd:
     trained: Literal["all", "controls"] = "all"  # controls: gains, gates and scales (#1518)
     rates: tuple[tuple[str, float], ...] = ()  # name pattern, factor on lr; the first match counts
     sharpness: float | None = None  # radius of a sharpness-aware step (arXiv:2010.01412, #390)
+    precision: Precision | None = None  # of activations while learning; None: see `resolved`
 
     def __post_init__(self) -> None:
         if min(self.chunk_tokens, self.epochs, self.batch_sequences) < 1:
@@ -63,7 +66,10 @@ class Sgd:
                 f"lr={self.lr}, momentum={self.momentum}, weight_decay={self.weight_decay}: lr "
                 "and weight_decay must not be negative, and momentum must lie in [0, 1)"
             )
-        for name, allowed in (("schedule", Schedule), ("optimizer", Optimizer)):
+        choices = {"schedule": Schedule, "optimizer": Optimizer}
+        if self.precision is not None:
+            choices["precision"] = Precision
+        for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(
                     f"{name}={getattr(self, name)!r}; choose one of {', '.join(get_args(allowed))}"
@@ -256,6 +262,15 @@ class WeightLearner:
         for weight, old in zip(weights, before, strict=True):
             weight.copy_(old)
 
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        before = self.model.compute_dtype
+        self.model.compute_dtype = getattr(torch, self.config.precision or "float32")
+        try:
+            yield
+        finally:
+            self.model.compute_dtype = before
+
     @torch.enable_grad()
     def _set_gradients(self, batch: Sequence[Tensor]) -> None:
         """The gradient of the batch's mean loss, the same on every rank."""
@@ -265,7 +280,8 @@ class WeightLearner:
         total = sum(len(piece) - 1 for piece in batch)
         for tokens in equally_long(batch[self.ranks.rank :: self.ranks.world_size]):
             tokens = tokens.to(weights[0].device)
-            loss = self.model.loss(tokens[:, :-1], tokens[:, 1:])
+            with self._precision():
+                loss = self.model.loss(tokens[:, :-1], tokens[:, 1:])
             (loss * (tokens[:, 1:].numel() / total)).backward()
         self.ranks.sum_([weight.grad for weight in weights if weight.grad is not None])
 
