@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import field as published
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from fairway.artifact.served import load
 from fairway.evaluate.curves import curve_data
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.gates import Mixture
-from fairway.evaluate.learners.sgd import Sgd, SgdPredictor
+from fairway.evaluate.learners.sgd import Precision, Sgd, SgdPredictor
 from fairway.evaluate.predictor import Frozen, cut_chunk, plan_chunks
 from fairway.evaluate.run import Evaluation
 from fairway.evaluate.run import evaluate as walk
@@ -33,7 +35,19 @@ from fairway.model.adapters import AdapterConfig
 from fairway.model.gpt import GPT
 from fairway.pipeline import ValText
 from fairway.proof.prove import served_config
-from fairway.runtime.device import machine
+from fairway.report.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    end_label,
+    spread,
+    style,
+    title,
+)
+from fairway.runtime.device import choose_compute_dtype, machine
 from fairway.tokens.shards import DataFolder
 
 SPEED_TOKENS = 16_385
@@ -119,23 +133,27 @@ def learning_speed(model: GPT, text: ValText, context: int, sgd: Sgd) -> dict[st
     settings = {"epochs": sgd.epochs, "batch_sequences": sgd.batch_sequences}
     ours = SgdPredictor(model, replace(sgd, chunk_tokens=chunk_tokens), context=context)
     seconds = fastest(
-        lambda: published.learn(theirs, optimizer, chunk, context=context, **settings),
+        lambda: published.learn(
+            theirs, optimizer, chunk, context=context, precision=sgd.precision, **settings
+        ),
         lambda: ours.learn(chunk),
     )
     tokens = sgd.epochs * chunk_tokens
     return tell(
-        "learning epochs",
+        f"learning epochs in {sgd.precision}",
         published_tokens_per_second=tokens / seconds[0],
         our_tokens_per_second=tokens / seconds[1],
         times_as_fast=seconds[0] / seconds[1],
     )
 
 
-def family(chosen: EvaluateConfig, num_documents: int) -> dict[str, EvaluateConfig]:
+def family(
+    chosen: EvaluateConfig, num_documents: int, precision: Precision
+) -> dict[str, EvaluateConfig]:
     """Every way to learn, at settings that suit a small model; the run's own comes last."""
     frozen = replace(chosen, ttt=None, mixture=None, cached=None)
     context = frozen.context or 256
-    sgd = Sgd(chunk_tokens=4 * context, epochs=3, lr=0.01, batch_sequences=4)
+    sgd = Sgd(chunk_tokens=4 * context, epochs=6, lr=0.01, batch_sequences=4, precision=precision)
     adapters = DocumentAdapters(
         adapters=AdapterConfig(rank=8, alpha=16.0, targets=("query", "value", "mlp", "head")),
         lr=0.003,
@@ -151,6 +169,7 @@ def family(chosen: EvaluateConfig, num_documents: int) -> dict[str, EvaluateConf
         "Muon": replace(frozen, ttt=replace(sgd, optimizer="muon", lr=0.002)),
         "adapters per document": replace(documents, ttt=adapters),
         "phased, with adapters": replace(documents, ttt=phased),
+        "adapters and mixture": replace(documents, ttt=adapters, mixture=Mixture()),
         "mixture": replace(frozen, mixture=Mixture()),
         "SGD and mixture": replace(frozen, ttt=sgd, mixture=Mixture()),
         "the run's own": chosen,
@@ -162,7 +181,10 @@ def learning_gain(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Bits per byte of every way to learn, below the frozen sliding score; and their curves."""
     rows, curves, frozen_score = [], {}, 0.0
-    for name, config in family(chosen, len(text.starts)).items():
+    dtype, reason = choose_compute_dtype(torch.device("cpu"))
+    print(f"learning on weights in {str(dtype).removeprefix('torch.')}: {reason}")
+    fast: Precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
+    for name, config in family(chosen, len(text.starts), fast).items():
         found = walk(make_predictor(model, config), text.plans(config), text.tokens,
                      text.target_bytes)  # fmt: skip
         bits = found.score.bits_per_byte
@@ -171,6 +193,40 @@ def learning_gain(
         rows.append(tell(name, bits_per_byte=bits, gain=gain, seconds=found.seconds))
         curves[name] = curve_data(found.curve, most=100)
     return rows, curves
+
+
+def draw(curves: dict[str, Any], out: Path) -> None:
+    """Running bits per byte of every way to learn, below that of the frozen model."""
+    frozen = curves["frozen"]
+    thousands = [count / 1000 for count in frozen["tokens"]]
+    with style():
+        figure = Figure(figsize=(7.2, 4.2))
+        axes = figure.subplots()
+        ends = []
+        colours = iter((GREY, PALE, BLUE, ORANGE, GREEN, INK) * 2)
+        for name, curve in curves.items():
+            if name == "the run's own":
+                continue
+            colour = next(colours)
+            known = np.interp(
+                thousands,
+                [count / 1000 for count in curve["tokens"]],
+                [bits if bits is not None else np.nan for bits in curve["bits_per_byte"]],
+            )
+            late = len(thousands) // 20  # before that a running mean says nothing
+            below = known - np.array(frozen["bits_per_byte"], float)
+            axes.plot(thousands[late:], below[late:], color=colour)
+            ends.append((float(below[-1]), f"{name} {below[-1]:+.3f}", colour))
+        gap = 0.055 * (axes.get_ylim()[1] - axes.get_ylim()[0])
+        heights = spread([height for height, _, _ in sorted(ends)], gap)
+        for height, (_, text, colour) in zip(heights, sorted(ends), strict=True):
+            end_label(axes, thousands[-1], height, text, GREY if colour == PALE else colour)
+        title(figure, "Bits per byte so far, against the frozen model")
+        axes.set_xlabel("thousand tokens priced")
+        axes.set_xlim(0, thousands[-1])
+        axes.grid(axis="y")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, facecolor="white", metadata={"Date": None})
 
 
 def first_tokens(text: ValText, size: int) -> ValText:
@@ -185,7 +241,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--tokens", type=int, help="of the text, for what learning is worth")
     parser.add_argument("--vectors", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON of all that was found")
+    parser.add_argument("--picture", type=Path, help=".svg or .png of the learning curves")
     args = parser.parse_args()
     served = load(args.run / "model.fwy")
     model, data = served.model, DataFolder(args.data)
@@ -198,13 +255,17 @@ def main() -> None:
         print("golden vector: left out, --vectors names no folder")
     else:
         found["speed"].append(same_as_published(args.vectors))
-    for stride in (context // 4, context // 16):
-        found["speed"] += scoring_speed(model, short, context, stride)
-    sgd = chosen.ttt if isinstance(chosen.ttt, Sgd) else Sgd()
-    found["speed"].append(learning_speed(model, short, context, sgd))
+    for length, stride in ((context, context // 4), (context, context // 16), (1024, 64)):
+        found["speed"] += scoring_speed(model, short, length, stride)
+    for precision in ("float32", "bfloat16"):
+        sgd = Sgd(chunk_tokens=4 * context, epochs=3, lr=0.01, batch_sequences=4)
+        sgd = replace(sgd, precision=precision)
+        found["speed"].append(learning_speed(model, short, context, sgd))
     found["learning"], found["curves"] = learning_gain(model, text, chosen)
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=1))
+    if args.picture is not None:
+        draw(found["curves"], args.picture)
 
 
 if __name__ == "__main__":

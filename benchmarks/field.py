@@ -75,8 +75,13 @@ def learn(
     context: int,
     epochs: int,
     batch_sequences: int,
+    precision: str | None = "float32",
 ) -> int:
-    """All epochs over a chunk; returns how many tokens went into the model."""
+    """All epochs over a chunk; returns how many tokens went into the model.
+
+    precision  bfloat16 is autocast, as in #1413
+    """
+    half = precision == "bfloat16"
     (text,) = chunk.span_texts
     num_sequences = (len(text) - 1) // context
     model.train()
@@ -88,7 +93,8 @@ def learn(
                 part = text[begin * context : end * context + 1]
                 inputs, targets = part[:-1].view(-1, context), part[1:].view(-1, context)
                 optimizer.zero_grad(set_to_none=True)
-                logits = model(inputs)
+                with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                    logits = model(inputs)
                 loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
                 loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
