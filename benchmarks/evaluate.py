@@ -11,7 +11,7 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,8 @@ def scoring_speed(model: GPT, text: ValText, context: int, stride: int) -> list[
     """Exact and cached sliding windows against the published way, at one context and stride."""
     config = EvaluateConfig(context=context, stride=stride, rows=32)
     plans = text.plans(config)
-    cached = replace(config, cached=32)
+    cached = replace(config, cached=16)
+    fast = replace(cached, precision="bfloat16")
 
     def ours(chosen: EvaluateConfig) -> Evaluation:
         return walk(make_predictor(model, chosen), plans, text.tokens, text.target_bytes)
@@ -101,9 +102,10 @@ def scoring_speed(model: GPT, text: ValText, context: int, stride: int) -> list[
         lambda: published.score(model, text.tokens, plans),
         lambda: ours(config),
         lambda: ours(cached),
+        lambda: ours(fast),
     )
     nats = published.score(model, text.tokens, plans)
-    exact, approximate = ours(config).score, ours(cached).score
+    exact, approximate, rounded = (ours(chosen).score for chosen in (config, cached, fast))
     place = f"context {context}, stride {stride}"
     return [
         tell(
@@ -119,6 +121,13 @@ def scoring_speed(model: GPT, text: ValText, context: int, stride: int) -> list[
             times_as_fast=seconds[0] / seconds[2],
             bits_per_byte=approximate.bits_per_byte,
             deviation_bits_per_byte=approximate.bits_per_byte - exact.bits_per_byte,
+        ),
+        tell(
+            f"the same in bfloat16 (approximate), {place}",
+            our_seconds=seconds[3],
+            times_as_fast=seconds[0] / seconds[3],
+            bits_per_byte=rounded.bits_per_byte,
+            deviation_bits_per_byte=rounded.bits_per_byte - exact.bits_per_byte,
         ),
     ]
 
@@ -177,7 +186,7 @@ def family(
 
 
 def learning_gain(
-    model: GPT, text: ValText, chosen: EvaluateConfig
+    model: GPT, text: ValText, chosen: EvaluateConfig, only: Sequence[str] | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Bits per byte of every way to learn, below the frozen sliding score; and their curves."""
     rows, curves, frozen_score = [], {}, 0.0
@@ -185,6 +194,8 @@ def learning_gain(
     print(f"learning on weights in {str(dtype).removeprefix('torch.')}: {reason}")
     fast: Precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
     for name, config in family(chosen, len(text.starts), fast).items():
+        if only is not None and name not in ("frozen", *only):
+            continue
         found = walk(make_predictor(model, config), text.plans(config), text.tokens,
                      text.target_bytes)  # fmt: skip
         bits = found.score.bits_per_byte
@@ -241,6 +252,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--tokens", type=int, help="of the text, for what learning is worth")
     parser.add_argument("--vectors", type=Path)
+    parser.add_argument("--only", nargs="*", help="names of the ways to learn; all when absent")
     parser.add_argument("--out", type=Path, help="JSON of all that was found")
     parser.add_argument("--picture", type=Path, help=".svg or .png of the learning curves")
     args = parser.parse_args()
@@ -261,7 +273,7 @@ def main() -> None:
         sgd = Sgd(chunk_tokens=4 * context, epochs=3, lr=0.01, batch_sequences=4)
         sgd = replace(sgd, precision=precision)
         found["speed"].append(learning_speed(model, short, context, sgd))
-    found["learning"], found["curves"] = learning_gain(model, text, chosen)
+    found["learning"], found["curves"] = learning_gain(model, text, chosen, args.only)
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=1))
     if args.picture is not None:

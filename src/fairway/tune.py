@@ -40,21 +40,14 @@ NOTE = (
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """How long to search, and on how much text.
+    """How long to search, and on how much text."""
 
-    seconds       for the whole search, the present settings' trial included
-    trials        most trials; None: as many as time allows
-    tokens        of held-out training text, from whole documents
-    eval_seconds  settings must fit a whole evaluation of `eval_tokens` tokens into so many seconds
-    seed          of the search
-    """
-
-    seconds: float = 300.0
-    trials: int | None = None
-    tokens: int = 20_000
-    eval_seconds: float | None = None
-    eval_tokens: int | None = None
-    seed: int = 0
+    seconds: float = 300.0  # for the whole search, the trial of the present settings included
+    trials: int | None = None  # at most; None: as many as time allows
+    tokens: int = 20_000  # of held-out training text, from whole documents
+    eval_seconds: float | None = None  # a whole evaluation must fit so many seconds ...
+    eval_tokens: int | None = None  # ... for a text of so many tokens
+    seed: int = 0  # of the search
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.tokens < 2 or (self.trials is not None and self.trials < 1):

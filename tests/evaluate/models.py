@@ -64,6 +64,7 @@ CONFIGS: dict[str, EvaluateConfig] = {
     "frozen": PLAIN,
     "frozen documents": replace(PLAIN, documents=True),
     "frozen cached": replace(PLAIN, cached=3),
+    "frozen bfloat16": replace(PLAIN, precision="bfloat16"),
     "frozen cached documents": replace(PLAIN, cached=3, documents=True),
     "cached sgd": replace(PLAIN, cached=4, ttt=SGD),
     "cached mixture": replace(PLAIN, cached=2, ttt=SGD, mixture=Mixture()),

@@ -88,9 +88,9 @@ def test_late_rounding_is_on_when_it_should_be(
     rounded: list[bool] = []
     forward = GPT.loss
 
-    def watched(model: GPT, *args: torch.Tensor) -> torch.Tensor:
+    def watched(model: GPT, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         rounded.append(any("parametrizations" in name for name, _ in model.named_parameters()))
-        return forward(model, *args)
+        return forward(model, tokens, targets)
 
     monkeypatch.setattr(GPT, "loss", watched)
     chosen = smoke(recipe("pr414"), steps=6)

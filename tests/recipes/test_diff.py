@@ -18,7 +18,7 @@ def test_a_difference_says_where_and_what() -> None:
         "diagnostic.sgd.epochs", "diagnostic.stride",
     ]  # fmt: skip
     assert found[4] == Difference("evaluate.stride", 64, 32)
-    assert str(found[-1]) == "evaluate.stride: 64 -> 32"
+    assert str(found[4]) == "evaluate.stride: 64 -> 32"
 
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if recipe(n).parent])

@@ -49,7 +49,7 @@ def tune(argv: list[str]) -> Answer:
         print(found.flags or "the present settings are the best that was found", file=sys.stderr)
         return found.to_json()
 
-    return tyro.cli(options, args=rest, default=None, prog="fairway tune MODEL DATA")
+    return tyro.cli(options, args=rest, prog="fairway tune MODEL DATA")
 
 
 def compress(argv: list[str]) -> Answer:

@@ -4,9 +4,13 @@ The config, and the two functions that turn it into plans and a predictor. How e
 works is in `learners/`; whether an evaluation fits its time is in `planner.py`; `run.py` runs it.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import get_args
+
+import torch
 
 from fairway.evaluate.learners.documents import (
     DocumentAdapters,
@@ -40,6 +44,7 @@ class EvaluateConfig:
     stride: int = 64  # tokens a window prices
     rows: int = 16  # windows per forward pass; documents side by side where they are adapted to
     cached: int | None = None  # approximate: so many windows in a row share keys and values
+    precision: Precision = "float32"  # of activations while pricing; bfloat16 is approximate
     documents: bool = False  # never read across the start of a document
     ttt: Sgd | DocumentAdapters | Phased | None = None  # how the model learns; None: it does not
     mixture: Mixture | None = None  # n-grams from what was priced, mixed with the model
@@ -47,6 +52,10 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.rows < 1 or self.stride < 1:
             raise ValueError(f"rows={self.rows}, stride={self.stride}: both must be at least 1")
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"precision={self.precision!r}; choose one of {', '.join(get_args(Precision))}"
+            )
         if self.cached is not None and self.cached < 2:
             raise ValueError(
                 f"cached={self.cached}: at least two windows share keys; None shares nothing"
@@ -131,6 +140,9 @@ def make_predictor(
 ) -> Predictor:
     """The predictor `config` asks for. `model` itself is never changed by it."""
     context, rows = config.context or model.config.train_context, config.rows
+    if config.precision != "float32":
+        model = copy.copy(model)  # the same weights, computed with otherwise
+        model.compute_dtype = getattr(torch, config.precision)
     base: Frozen
     match config.ttt:
         case None:
