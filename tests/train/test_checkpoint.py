@@ -2,10 +2,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from fairway.train.checkpoint import checkpoint_state, load_checkpoint, restore, save_checkpoint
+from fairway.train import checkpoint
+from fairway.train.checkpoint import (
+    checkpoint_state,
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+    write_tensors,
+)
 from fairway.train.param_groups import OptimizerConfig, Optimizers, build_optimizers
 
 
@@ -87,3 +95,21 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     save_file({"w": torch.ones(1)}, path)
     with pytest.raises(ValueError, match="has checkpoint format None, this version reads 1"):
         load_checkpoint(path)
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.safetensors"
+    write_tensors(path, {"a": torch.ones(2)}, {})
+    before = path.read_bytes()
+
+    def full(tensors: object, file: Path, metadata: object) -> None:
+        file.write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="is the disk full"):
+        write_tensors(path, {"a": torch.zeros(2)}, {})
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

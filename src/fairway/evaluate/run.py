@@ -15,7 +15,6 @@ from zlib import crc32
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fairway.evaluate.bpb import Score
@@ -30,6 +29,7 @@ from fairway.evaluate.predictor import (
     score_stream,
 )
 from fairway.runtime.distributed import Ranks
+from fairway.train.checkpoint import write_tensors
 
 Now = Callable[[], float]
 MARGIN = 1.05  # the rest may take this much longer than what was measured so far
@@ -299,7 +299,7 @@ class _Saved:
         # Cloned: tensors that share memory cannot be written, and views would drag all of it along.
         state = {name: t.detach().clone().cpu() for name, t in predictor.state_dict().items()}
         draft = path.with_name(path.name + ".part")
-        save_file(state, draft, metadata={"evaluation": json.dumps(header)})
+        write_tensors(draft, state, {"evaluation": json.dumps(header)})
         self.ranks.barrier()  # so that no rank's file is of another chunk than its peers'
         os.replace(draft, path)
 

@@ -98,11 +98,24 @@ def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the file in one move: whoever finds it finds all of it."""
-    partial = path.with_name(path.name + ".partial")
+    """Write the file in one move: whoever finds it finds all of it.
+
+    Raises OSError (a full disk, say) with the old file untouched and the partial one removed.
+    """
     header = {HEADER: json.dumps(dict(checkpoint.numbers), sort_keys=True)}
-    save_file(dict(checkpoint.tensors), partial, metadata=header)
-    os.replace(partial, path)
+    write_tensors(path, dict(checkpoint.tensors), header)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """`safetensors`' own `save_file`, all or nothing."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        os.replace(partial, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} could not be written ({error}); is the disk full?") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
