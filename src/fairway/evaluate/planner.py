@@ -5,6 +5,7 @@ single token of the validation text), then multiplied by what the plans hold. Wh
 estimate was wrong is in `run.py`.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -88,11 +89,20 @@ def measure_rates(
     plan = _sample(plans, config, ranks)
     chunk = _random_chunk(plan, model.config.vocab_size)
     predictor = make_predictor(model, config, ranks=ranks)
-    score = _fastest(lambda: predictor.score(chunk), repeats, now)
     inputs = sum(window.num_inputs for window in plan.windows)
     if config.ttt is None and config.mixture is None:
+        score = _fastest(lambda: predictor.score(chunk), repeats, now)
         return Rates(score=score / inputs)
-    learn = _fastest(lambda: predictor.learn(chunk), repeats, now)
+    lessons: list[Chunk] = []  # each priced before it is learned from, as what is known is kept
+
+    def price() -> None:
+        lessons.append(replace(chunk))
+        predictor.score(lessons[-1])
+
+    score = learn = math.inf
+    for _ in range(repeats + 1):  # the first may compile
+        score = min(score, _seconds(price, now))
+        learn = min(learn, _seconds(lambda: predictor.learn(lessons[-1]), now))
     tokens = _learned_tokens(plan, config)
     phase = 0.0
     if isinstance(config.ttt, Phased):
@@ -238,14 +248,15 @@ def _phases(plans: Sequence[ChunkPlan], pauses: Sequence[int]) -> Iterator[int]:
 def _fastest(work: Callable[[], object], repeats: int, now: Now) -> float:
     """Seconds of the fastest of `repeats` runs after a first one, which may compile."""
     work()
-    seconds = []
-    for _ in range(repeats):
-        _wait()
-        begin = now()
-        work()
-        _wait()
-        seconds.append(now() - begin)
-    return min(seconds)
+    return min(_seconds(work, now) for _ in range(repeats))
+
+
+def _seconds(work: Callable[[], object], now: Now) -> float:
+    _wait()
+    begin = now()
+    work()
+    _wait()
+    return now() - begin
 
 
 def _wait() -> None:

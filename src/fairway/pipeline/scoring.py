@@ -44,12 +44,15 @@ class ValText:
 def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, here: Here) -> Estimate:
     """The evaluation that this machine can finish in `budget.eval_seconds`, as measured.
 
+    A run of so many steps takes the recipe's own settings: it is to give the same file again.
     Raises ValueError where nothing that the recipe allows fits.
     """
     fast = "bfloat16" if here.compute_dtype == torch.bfloat16 else "float32"
     config = recipe.evaluate.resolved(recipe.model.train_context, fast)
     epochs = (getattr(config.ttt, "epochs", 1),)
-    choices = recipe.evaluate_range or Range(strides=(config.stride,), epochs=epochs)
+    choices = Range(strides=(config.stride,), epochs=epochs)
+    if recipe.evaluate_range is not None and recipe.train.steps is None:
+        choices = recipe.evaluate_range
     return largest_that_fits(
         model,
         config,
