@@ -17,11 +17,11 @@ from fairway.evaluate.predictor import (
     Chunk,
     ChunkPlan,
     Predictor,
-    Reader,
     cut_chunk,
     read_chunks,
     score_stream,
 )
+from fairway.evaluate.run import LearnsUntil
 from fairway.proof.codec import in_step, read_in_step
 from fairway.proof.retrace import Checkpoints
 
@@ -40,26 +40,28 @@ def fingerprint(*states: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-@dataclass
-class Watched:
+class Watched(LearnsUntil):
     """A predictor under observation; behaves as the one it holds.
 
     weights  the state of the model that the caller holds, if it has one
+    looks    so many chunks, the first ones, at which scoring is watched for traces
     """
 
-    predictor: Predictor
-    num_tokens: int
-    weights: Callable[[], Mapping[str, Tensor]] = dict
-    looks: int = 3  # chunks at which scoring is watched for traces, the first ones
-    out_of_order: list[str] = field(default_factory=list)
-    traces: list[str] = field(default_factory=list)
-    lessons: int = 0
-
-    def __post_init__(self) -> None:
-        self.times_priced = np.zeros(self.num_tokens, np.int64)
+    def __init__(
+        self,
+        predictor: Predictor,
+        num_tokens: int,
+        weights: Callable[[], Mapping[str, Tensor]] = dict,
+        looks: int = 3,
+    ) -> None:
+        super().__init__(predictor, learned_chunks=num_tokens)
+        self.num_tokens, self.weights, self.looks = num_tokens, weights, looks
+        self.out_of_order: list[str] = []
+        self.traces: list[str] = []
+        self.times_priced = np.zeros(num_tokens, np.int64)
         self.times_priced[0] = 1  # the first token is known to everybody
         self.scored: int | None = None
-        self.watched = 0
+        self.watched = self.lessons = 0
 
     def score(self, chunk: Chunk) -> Tensor:
         plan = chunk.plan
@@ -95,16 +97,7 @@ class Watched:
                 f"chunk {plan.index + 1} is learned from while token {place} has no price yet"
             )
         self.lessons += 1
-        self.predictor.learn(chunk)
-
-    def reader(self, plan: ChunkPlan) -> Reader:
-        return self.predictor.reader(plan)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.predictor.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.predictor.load_state_dict(state)
+        super().learn(chunk)
 
     def _state(self) -> str:
         return fingerprint(self.predictor.state_dict(), self.weights())
