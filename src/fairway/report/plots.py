@@ -6,6 +6,7 @@ Which numbers there are is decided in `table.py`; where pictures stand on the pa
 `page.py`, how they look in `drawing.py`.
 """
 
+import statistics
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -162,13 +163,13 @@ def chunks_figure(result: Result) -> Figure | None:
     top.plot([x for x, _ in known], smooth, color=GREEN)
     end_label(top, known[-1][0], smooth[-1], f"{smooth[-1]:.3f}", GREEN)
     top.grid(axis="y")
-    title(figure, "Bits per byte gained by learning, and seconds per chunk")
+    title(figure, "Gain by learning, and seconds, chunk by chunk")
     ends = []
     for key, colour in {"score_seconds": BLUE, "learn_seconds": ORANGE}.items():
         seconds = chunks.get(key) or []
         if any(seconds):
             bottom.plot(thousands, seconds, color=colour, linewidth=1.3)
-            ends.append((seconds[-1], key.removesuffix("_seconds"), colour))
+            ends.append((statistics.median(seconds), key.removesuffix("_seconds"), colour))
     bottom.set_ylim(bottom=0)
     gap = 0.2 * bottom.get_ylim()[1]
     for y, (_, text, colour) in zip(
