@@ -71,7 +71,8 @@ class Dealt:
         place = ranks.rank + self.taken * ranks.world_size
         self.taken += 1
         batch = self.batches.at(self.batches.position + place)
-        return Batch(batch.tokens.to(self.here.device), batch.targets.to(self.here.device))
+        # Contiguous, as what was compiled for: other strides would be compiled for once more.
+        return Batch(*(part.to(self.here.device).contiguous() for part in batch))
 
     def step_done(self, micro_batches: int) -> None:
         """All ranks together took so many."""
@@ -249,6 +250,8 @@ def _compile(model: GPT, recipe: Recipe, here: Here) -> None:
     before = model.loops_active, model.compute_dtype
     model.train()
     model.compute_dtype = here.compute_dtype
+    # Tables that appear while compiling would be a reason to compile again.
+    model.rope(context, torch.empty(0, dtype=here.compute_dtype, device=here.device))
     with here.log.stage("compile"):
         for loops in {False, True} if recipe.model.loop else {model.loops_active}:
             model.loops_active = loops
