@@ -255,6 +255,6 @@ def _compile(model: GPT, recipe: Recipe, here: Here) -> None:
     with here.log.stage("compile"):
         for loops in {False, True} if recipe.model.loop else {model.loops_active}:
             model.loops_active = loops
-            model.loss(tokens, tokens).backward()
+            model.loss(tokens, tokens.clone()).backward()
     model.loops_active, model.compute_dtype = before
     model.zero_grad(set_to_none=True)
