@@ -137,3 +137,17 @@ def test_a_published_checkpoint_becomes_a_model(ask: Ask, work: Path) -> None:
     packed = ask("pack", "theirs.fwy", "data", "--recipe", "pr1394", "--out", "small.fwy")
     assert packed["bytes_total"] < 0.6 * made["bytes"]  # small tensors stay in half precision
     assert ask("score", "small.fwy", "data")["bits_per_byte"] == pytest.approx(before, rel=0.05)
+
+
+def test_a_run_starts_from_a_published_script_s_variables(ask: Ask, work: Path) -> None:
+    env = {"NUM_LAYERS": "3", "MODEL_DIM": "32", "NUM_HEADS": 2, "NUM_KV_HEADS": 1,
+           "TRAIN_SEQ_LEN": 32, "VOCAB_SIZE": 300, "TRAIN_BATCH_TOKENS": 512}  # fmt: skip
+    (work / "run_env.json").write_text(json.dumps(env))
+    told = ask("train", "naive_baseline", "data", "--env", "run_env.json", "--train.steps", "2",
+               "--out", "from_env")  # fmt: skip
+    recipe = json.loads((work / "from_env" / "recipe.json").read_text())
+    assert recipe["model"]["num_layers"] == 3
+    assert recipe["model"]["model_dim"] == 32
+    assert told["tokens"] == 2 * 512
+    (work / "run_env.json").write_text('{"NUM_LAYERZ": "3"}')
+    assert main(["train", "naive_baseline", "data", "--env", "run_env.json"]) == 2
