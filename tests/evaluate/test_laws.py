@@ -110,8 +110,9 @@ def test_a_decoder_reads_the_very_prices_and_they_are_distributions(
                         total = log_probs[row].exp().sum().item()
                         assert abs(total - 1.0) < 1e-9
                 reader.push(came)
-        # Both price with float32 logits; one pass and one token at a time differ by rounding.
-        assert torch.allclose(claimed, read, atol=2e-5, rtol=0)
+        # One pass and one token at a time round differently; how much, the activations' type says.
+        atol = 2e-5 if config.precision == "float32" else 0.1
+        assert torch.allclose(claimed, read, atol=atol, rtol=0)
         scorer.learn(chunk)
         decoder.learn(chunk)
     assert equal(everything(scorer), everything(decoder))
