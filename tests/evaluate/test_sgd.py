@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,11 @@ def test_settings_that_cannot_be_are_refused() -> None:
         Sgd(momentum=1.0)
     with pytest.raises(ValueError, match="frozen_blocks=3 of a model with 2"):
         SgdPredictor(tiny_model(), Sgd(frozen_blocks=3), context=CONTEXT)
+
+
+def test_compiled_it_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, compiled = learned(SGD), learned(dataclasses.replace(SGD, compiled=True))
+    assert compiled.learner.compiled_loss != compiled.model.loss
+    for one, other in zip(plain.model.parameters(), compiled.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)

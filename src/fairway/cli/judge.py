@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def score(argv: list[str]) -> Answer:
     with RunLog(None, quiet=not ranks.is_main) as log, ranks.running(device):
         here = Here(device, served.model.compute_dtype, ranks, log)
         config = options.evaluate.resolved(served.model.config.train_context)
+        began = time.perf_counter()
         predictor = make_predictor(served.model.to(device), config, seed=options.seed, ranks=ranks)
         found = evaluate(
             predictor,
@@ -76,6 +78,7 @@ def score(argv: list[str]) -> Answer:
             here,
             "score",
             budget_seconds=options.budget_seconds,
+            spent_seconds=time.perf_counter() - began,
             checkpoint=options.checkpoint,
         )
     if not ranks.is_main:

@@ -171,6 +171,7 @@ def evaluate(
     *,
     budget_seconds: float | None = None,
     lesson_seconds: float = 0.0,
+    spent_seconds: float = 0.0,
     learned_chunks: int | None = None,
     checkpoint: CheckpointConfig | None = None,
     observe: Callable[[Chunk, Tensor], None] | None = None,
@@ -183,6 +184,7 @@ def evaluate(
     target_bytes    (n - 1,) bytes of tokens[1:]
     budget_seconds  learning stops where going on would leave too little time for the rest
     lesson_seconds  how long learning from one chunk may take, as far as `planner.py` knows
+    spent_seconds   gone from the budget already: making the predictor, which may compile
     learned_chunks  where learning stops in any case: the schedule of an earlier evaluation
     checkpoint      go on from there if it exists, and leave one now and then
     """
@@ -194,7 +196,7 @@ def evaluate(
         total_targets=sum(plan.num_targets for plan in plans[progress.next_chunk :]),
         budget_seconds=budget_seconds,
         lesson_seconds=lesson_seconds,
-        spent_seconds=progress.seconds,
+        spent_seconds=progress.seconds + spent_seconds,
         ranks=ranks,
         now=now,
     )

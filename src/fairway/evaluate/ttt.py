@@ -78,17 +78,24 @@ class EvaluateConfig:
                 f"{type(self.ttt).__name__} learns document by document: set documents=True"
             )
 
-    def resolved(self, train_context: int, precision: Precision = "float32") -> "EvaluateConfig":
+    def resolved(
+        self, train_context: int, precision: Precision = "float32", compiled: bool = False
+    ) -> "EvaluateConfig":
         """The same with everything filled in that was left to be found out.
 
-        precision  of learning on weights: what training is fastest in on this machine. It goes into
-                   the artifact, since a decoder has to learn as the scorer did
+        precision, compiled  of learning on weights: what training is fastest with on this machine.
+                             They go into the artifact, for a decoder has to learn as the scorer did
         """
+
+        def fill(sgd: Sgd) -> Sgd:
+            on = compiled if sgd.compiled is None else sgd.compiled
+            return replace(sgd, precision=sgd.precision or precision, compiled=on)
+
         filled, ttt = replace(self, context=self.context or train_context), self.ttt
         if isinstance(ttt, Sgd):
-            ttt = replace(ttt, precision=ttt.precision or precision)
+            ttt = fill(ttt)
         elif isinstance(ttt, Phased):
-            ttt = replace(ttt, sgd=replace(ttt.sgd, precision=ttt.sgd.precision or precision))
+            ttt = replace(ttt, sgd=fill(ttt.sgd))
         return replace(filled, ttt=ttt)
 
 

@@ -48,7 +48,7 @@ def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, here: Here) -> Es
     Raises ValueError where nothing that the recipe allows fits.
     """
     fast = "bfloat16" if here.compute_dtype == torch.bfloat16 else "float32"
-    config = recipe.evaluate.resolved(recipe.model.train_context, fast)
+    config = recipe.evaluate.resolved(recipe.model.train_context, fast, here.compiled)
     epochs = (getattr(config.ttt, "epochs", 1),)
     choices = Range(strides=(config.stride,), epochs=epochs)
     if recipe.evaluate_range is not None and recipe.train.steps is None:
@@ -74,6 +74,7 @@ def evaluate(
     *,
     budget_seconds: float | None = None,
     lesson_seconds: float = 0.0,
+    spent_seconds: float = 0.0,
     checkpoint: Path | None = None,
 ) -> Evaluation:
     """Score a text under the eyes of the log; what its time did to the score is said."""
@@ -92,6 +93,7 @@ def evaluate(
             text.target_bytes,
             budget_seconds=budget_seconds,
             lesson_seconds=lesson_seconds,
+            spent_seconds=spent_seconds,
             checkpoint=None if checkpoint is None else CheckpointConfig(path=checkpoint),
             observe=observe,
             ranks=here.ranks,

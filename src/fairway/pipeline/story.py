@@ -108,6 +108,7 @@ def score_served(
     quantized = evaluate(frozen, text.plans(windows), text, here, "score quantized")
     plans = text.plans(config)  # the same for both, so that they can be compared chunk by chunk
     sliding = evaluate(frozen, plans, text, here, "score sliding")
+    began = time.perf_counter()
     predictor = make_predictor(served.model, config, seed=recipe.seed, ranks=here.ranks)
     learning = evaluate(
         predictor,
@@ -117,6 +118,7 @@ def score_served(
         "score and learn",
         budget_seconds=recipe.budget.eval_seconds,
         lesson_seconds=planned.lesson_seconds,
+        spent_seconds=time.perf_counter() - began,
     )
     score = learning.score
     result: dict[str, Any] = {

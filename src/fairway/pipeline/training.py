@@ -27,6 +27,7 @@ from fairway.train.checkpoint import (
     restore_model,
     save_checkpoint,
 )
+from fairway.train.compiled import compile_loss
 from fairway.train.loop import (
     Milestone,
     Step,
@@ -243,18 +244,10 @@ def _attach(model: Any, recipe: Recipe) -> None:
 
 
 def _compile(model: GPT, recipe: Recipe, here: Here) -> None:
-    """Compile the training step, before the clock starts and on random tokens."""
-    model.loss = torch.compile(model.loss, dynamic=False)  # type: ignore[method-assign]
-    rows, context = recipe.train.batch.rows, recipe.train.batch.context
-    tokens = torch.randint(recipe.model.vocab_size, (rows, context), device=here.device)
-    before = model.loops_active, model.compute_dtype
+    """Compile the training step, before the clock starts."""
+    batch = recipe.train.batch
+    loops = {False, True} if recipe.model.loop else {model.loops_active}
     model.train()
-    model.compute_dtype = here.compute_dtype
-    # Tables that appear while compiling would be a reason to compile again.
-    model.rope(context, torch.empty(0, dtype=here.compute_dtype, device=here.device))
     with here.log.stage("compile"):
-        for loops in {False, True} if recipe.model.loop else {model.loops_active}:
-            model.loops_active = loops
-            model.loss(tokens, tokens.clone()).backward()
-    model.loops_active, model.compute_dtype = before
-    model.zero_grad(set_to_none=True)
+        loss = compile_loss(model, batch.rows, batch.context, here.compute_dtype, loops)
+    model.loss = loss  # type: ignore[method-assign]

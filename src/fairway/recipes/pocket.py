@@ -79,9 +79,9 @@ def pocket() -> Recipe:
             context=256,
             stride=64,
             rows=32,
-            ttt=Sgd(chunk_tokens=1024, epochs=6, lr=0.01, batch_sequences=4),
+            ttt=Sgd(chunk_tokens=1024, epochs=3, lr=0.002, optimizer="muon", batch_sequences=4),
             mixture=Mixture(),
         ),
-        evaluate_range=Range(strides=(64, 128), epochs=(6, 3, 1)),
+        evaluate_range=Range(strides=(64, 128), epochs=(3, 2, 1)),
         budget=Budget(cap_bytes=1_000_000, eval_seconds=120.0),
     )
