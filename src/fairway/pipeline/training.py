@@ -115,8 +115,11 @@ def train_and_average(
         recipe_json = json.dumps(config_to_json(recipe), indent=1)
         atomic_write(out / RECIPE, recipe_json.encode())
     backend = choose_attention_backend(here.device, here.compute_dtype, None)
+    if here.device.type == "cuda":
+        log.say(f"attention by {backend.name}: {backend.reason}")
     if here.compiled:
-        _compile(model, recipe, here)
+        with backend.active():  # what is chosen while compiling stays chosen
+            _compile(model, recipe, here)
     began = time.perf_counter() - spent_before
     clock = build_clock(config, ranks=here.ranks, spent_seconds=spent_before)
     total = config.seconds or float(config.steps or 0)

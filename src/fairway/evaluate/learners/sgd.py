@@ -285,7 +285,7 @@ class WeightLearner:
         """The gradient of the batch's mean loss, the same on every rank."""
         weights = list(self.trained.values())
         for weight in weights:
-            weight.grad = torch.zeros_like(weight)  # also where this rank has nothing to do
+            weight.grad = None
         total = sum(len(piece) - 1 for piece in batch)
         for tokens in equally_long(batch[self.ranks.rank :: self.ranks.world_size]):
             tokens = tokens.to(weights[0].device)
@@ -295,6 +295,9 @@ class WeightLearner:
             with self._precision():
                 loss = (self.compiled_loss if whole else self.model.loss)(inputs, targets)
             (loss * (tokens[:, 1:].numel() / total)).backward()
+        for weight in weights:
+            if weight.grad is None:  # this rank has nothing to do
+                weight.grad = torch.zeros_like(weight)
         self.ranks.sum_([weight.grad for weight in weights if weight.grad is not None])
 
     def state_dict(self) -> dict[str, Tensor]:
