@@ -10,6 +10,7 @@ vectors; without it that line is left out, and said so.
 import argparse
 import copy
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,13 +21,13 @@ import field as published
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from fairway.artifact.served import load
-from fairway.evaluate.curves import curve_data
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.gates import Mixture
 from fairway.evaluate.learners.sgd import Precision, Sgd, SgdPredictor
-from fairway.evaluate.predictor import Frozen, cut_chunk, plan_chunks
+from fairway.evaluate.predictor import Chunk, Frozen, cut_chunk, plan_chunks
 from fairway.evaluate.run import Evaluation
 from fairway.evaluate.run import evaluate as walk
 from fairway.evaluate.ttt import EvaluateConfig, make_predictor
@@ -52,6 +53,7 @@ from fairway.tokens.shards import DataFolder
 
 SPEED_TOKENS = 16_385
 REPEATS = 3
+POINTS = 200  # of a curve
 
 
 def fastest(*sides: Callable[[], Any]) -> list[float]:
@@ -212,44 +214,49 @@ def learning_gain(
     for name, config in family(chosen, len(text.starts), fast).items():
         if only is not None and name not in ("frozen", *only):
             continue
+        by_position = torch.zeros(len(text.tokens) - 1, dtype=torch.float64)
+
+        def book(chunk: Chunk, nats: Tensor, into: Tensor = by_position) -> None:
+            for window, offset in zip(chunk.plan.windows, chunk.plan.offsets, strict=True):
+                priced = nats[offset : offset + window.num_targets]
+                into[window.score_from - 1 : window.stop - 1] = priced
+
         found = walk(make_predictor(model, config), text.plans(config), text.tokens,
-                     text.target_bytes)  # fmt: skip
+                     text.target_bytes, observe=book)  # fmt: skip
         bits = found.score.bits_per_byte
         frozen_score = bits if name == "frozen" else frozen_score
         gain = frozen_score - bits
         rows.append(tell(name, bits_per_byte=bits, gain=gain, seconds=found.seconds))
-        curves[name] = curve_data(found.curve, most=100)
+        # In the order of the text: ways to learn differ in what they price side by side.
+        running = by_position.cumsum(0) / math.log(2) / text.target_bytes.cumsum(0).clamp(min=1)
+        curves[name] = running[:: max(1, len(running) // POINTS)].tolist()
     return rows, curves
 
 
-def draw(curves: dict[str, Any], out: Path) -> None:
+def draw(curves: dict[str, list[float]], num_tokens: int, out: Path) -> None:
     """Running bits per byte of every way to learn, below that of the frozen model."""
-    frozen = curves["frozen"]
-    thousands = [count / 1000 for count in frozen["tokens"]]
+    frozen = np.array(curves["frozen"])
+    thousands = np.linspace(0, num_tokens / 1000, len(frozen))
+    late = len(frozen) // 10  # before that a running mean says nothing
+    colours = {"controls": PALE, "SGD": BLUE, "AdamW": ORANGE, "Muon": GREEN, "adapters": INK}
     with style():
-        figure = Figure(figsize=(7.2, 4.2))
+        figure = Figure(figsize=(7.2, 4.8))
         axes = figure.subplots()
         ends = []
-        colours = iter((GREY, PALE, BLUE, ORANGE, GREEN, INK) * 2)
         for name, curve in curves.items():
-            if name == "the run's own":
+            if name in ("frozen", "the run's own"):
                 continue
-            colour = next(colours)
-            known = np.interp(
-                thousands,
-                [count / 1000 for count in curve["tokens"]],
-                [bits if bits is not None else np.nan for bits in curve["bits_per_byte"]],
-            )
-            late = len(thousands) // 20  # before that a running mean says nothing
-            below = known - np.array(frozen["bits_per_byte"], float)
-            axes.plot(thousands[late:], below[late:], color=colour)
+            colour = colours.get(name.split()[0], GREY)
+            below = np.array(curve) - frozen
+            dashes = "--" if name.endswith("mixture") else "-"
+            axes.plot(thousands[late:], below[late:], color=colour, linestyle=dashes)
             ends.append((float(below[-1]), f"{name} {below[-1]:+.3f}", colour))
-        gap = 0.055 * (axes.get_ylim()[1] - axes.get_ylim()[0])
+        gap = 0.05 * (axes.get_ylim()[1] - axes.get_ylim()[0])
         heights = spread([height for height, _, _ in sorted(ends)], gap)
-        for height, (_, text, colour) in zip(heights, sorted(ends), strict=True):
-            end_label(axes, thousands[-1], height, text, GREY if colour == PALE else colour)
+        for height, (_, label, colour) in zip(heights, sorted(ends), strict=True):
+            end_label(axes, thousands[-1], height, label, GREY if colour == PALE else colour)
         title(figure, "Bits per byte so far, against the frozen model")
-        axes.set_xlabel("thousand tokens priced")
+        axes.set_xlabel("thousand tokens of the text; dashed: with the mixture")
         axes.set_xlim(0, thousands[-1])
         axes.grid(axis="y")
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -293,7 +300,7 @@ def main() -> None:
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=1))
     if args.picture is not None:
-        draw(found["curves"], args.picture)
+        draw(found["curves"], found["tokens"], args.picture)
 
 
 if __name__ == "__main__":

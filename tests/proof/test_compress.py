@@ -32,6 +32,7 @@ WAYS = {
     "plain": PLAIN,
     "sgd": replace(PLAIN, ttt=Sgd(chunk_tokens=64, epochs=2, lr=0.05)),
     "mixture": replace(PLAIN, mixture=Mixture(orders=(1, 2, 3))),
+    "both": replace(PLAIN, ttt=Sgd(chunk_tokens=16, lr=0.05), mixture=Mixture(orders=(1, 2, 3))),
     "adapters": replace(
         PLAIN,
         documents=True,

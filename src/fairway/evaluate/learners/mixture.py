@@ -107,7 +107,8 @@ class MixturePredictor:
                 if plan.ends:
                     read_window(trail.memory, text, num_targets)
         self.ended |= {row for row, ends in zip(plan.rows, plan.ends, strict=False) if ends}
-        if not plan.ends or len(self.ended) == len(self.trails):
+        # A chunk may hold no window: those of chunks shorter than a context that follow the first.
+        if self.trails and (not plan.ends or len(self.ended) == len(self.trails)):
             self._commit()
         self._settled = None
         self.base.learn(chunk)
