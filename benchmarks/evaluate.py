@@ -217,7 +217,7 @@ def learning_gain(
         by_position = torch.zeros(len(text.tokens) - 1, dtype=torch.float64)
 
         def book(chunk: Chunk, nats: Tensor, into: Tensor = by_position) -> None:
-            for window, offset in zip(chunk.plan.windows, chunk.plan.offsets, strict=True):
+            for window, offset in zip(chunk.plan.windows, chunk.plan.offsets, strict=False):
                 priced = nats[offset : offset + window.num_targets]
                 into[window.score_from - 1 : window.stop - 1] = priced
 
