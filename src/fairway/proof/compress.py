@@ -22,7 +22,7 @@ from fairway.proof.codec import Progress, WalkConfig, decode_stream, encode_stre
 from fairway.proof.frames import Refused, pack, unpack
 from fairway.proof.prove import served_config
 from fairway.proof.retrace import CannotRetrace, circumstances, settled
-from fairway.proof.segments import choose_segments, plan_segments, segment_bounds
+from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.verify import check_model, explained
 from fairway.runtime.files import atomic_write
 
@@ -201,6 +201,14 @@ def _evaluation(served: Served, told: _Told) -> EvaluateConfig:
     config = served_config(served).resolved(served.model.config.train_context)
     if not told.adapt:
         return replace(config, ttt=None, mixture=None)
+    if isinstance(config.ttt, Sgd):
+        # Many segments share a chunk: what each has of it is shorter than a context, and a step is
+        # to learn from as many tokens as it does where the model is scored.
+        assert config.context is not None
+        share = share_of(config.ttt.chunk_tokens, told.segments, config.stride)
+        shorter = max(1, config.context // share)
+        size = config.ttt.batch_sequences * shorter
+        config = replace(config, ttt=replace(config.ttt, batch_sequences=size))
     # Adapters live in rows, and each segment needs one of its own.
     return replace(config, rows=max(config.rows, told.segments))
 

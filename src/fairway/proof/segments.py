@@ -42,7 +42,7 @@ def plan_segments(
     chunk_tokens  targets in a chunk, all segments together; None: one window of each segment, as
                   adapters of its own need it
     """
-    share = None if chunk_tokens is None else _share(chunk_tokens, len(bounds) - 1, stride)
+    share = None if chunk_tokens is None else share_of(chunk_tokens, len(bounds) - 1, stride)
     drafts: dict[int, _Draft] = defaultdict(_Draft)
     for segment, (first, last) in enumerate(pairwise(bounds)):
         own = list(sliding_windows(first, last, context, stride))
@@ -79,6 +79,6 @@ class _Draft:
     ends: list[bool] = field(default_factory=list)
 
 
-def _share(chunk_tokens: int, num_segments: int, stride: int) -> int:
+def share_of(chunk_tokens: int, num_segments: int, stride: int) -> int:
     """Targets of one segment in a chunk: a multiple of the stride, so that no window straddles."""
     return max(1, round(chunk_tokens / num_segments / stride)) * stride
