@@ -45,6 +45,20 @@ def test_a_folder_holds_the_exact_text(tmp_path: Path) -> None:
     assert told["train"]["documents"] + told["val"]["documents"] == len(DOCUMENTS)
 
 
+@pytest.mark.parametrize("kind", [".txt", ".txt.xz"])
+def test_of_a_text_that_is_one_document_the_end_is_held_out(tmp_path: Path, kind: str) -> None:
+    whole = "\n".join(DOCUMENTS).encode()
+    source = tmp_path / f"novel{kind}"
+    source.write_bytes(lzma.compress(whole) if kind.endswith(".xz") else whole)
+    told = prepare(tmp_path / "data", [source], vocab_size=300, val_fraction=0.2)
+    data = DataFolder(tmp_path / "data")
+    train, val = (data.tokenizer.decode(getattr(data, split)[:]) for split in ("train", "val"))
+    assert train + val == whole
+    assert train.endswith(b"\n")
+    assert 0.2 <= len(val) / len(whole) < 0.25
+    assert told["train"]["documents"] == told["val"]["documents"] == 1
+
+
 def test_no_validation_document_is_trained_on(tmp_path: Path) -> None:
     source = write(tmp_path, ".txt")
     val = tmp_path / "val.txt"

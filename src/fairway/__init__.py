@@ -1,3 +1,3 @@
-"""Byte-budgeted language models: train, pack, score, prove by decoding, audit, submit."""
+"""Byte-budgeted language models: train, pack, score, prove by decoding, audit."""
 
 __version__ = "0.1.0"

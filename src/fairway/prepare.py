@@ -140,8 +140,9 @@ def prepare(
 
     Exactly one of vocab_size (train a tokenizer) and tokenizer (use that file; `bytes` stands for
     the one that needs no file), and exactly one of val (files of their own) and val_fraction (whole
-    documents, chosen by a hash of their content) must be given. No document lands in both splits:
-    training copies of validation documents are dropped and counted.
+    documents, chosen by a hash of their content; of a text that is one document, its end) must be
+    given. No document lands in both splits: training copies of validation documents are dropped and
+    counted.
     """
     if (vocab_size is None) == (tokenizer is None):
         raise ValueError("give either --vocab-size N or --tokenizer FILE (or: bytes)")
@@ -163,9 +164,13 @@ def prepare(
         position = Position()
         if val:
             yield from read_documents(val if split == "val" else sources, position)
+            return
+        found, chosen = read_documents(sources, position), split == "val"
+        first = list(islice(found, 2))
+        if len(first) == 1:
+            yield cut_end(first[0], val_fraction or 0)[chosen]
         else:
-            chosen = split == "val"
-            yield from (d for d in read_documents(sources, position) if is_val(d) == chosen)
+            yield from (d for d in chain(first, found) if is_val(d) == chosen)
 
     def tell(split: str, encoded: int) -> None:
         if progress is not None:
@@ -181,6 +186,17 @@ def prepare(
         tokens_per_shard=tokens_per_shard,
         tell=tell,
     )
+
+
+def cut_end(document: bytes, fraction: float) -> tuple[bytes, bytes]:
+    r"""A document without about `fraction` of it, and that end, cut after a line where it has some.
+
+    >>> cut_end(b"one\ntwo\nthree\nfour\n", 0.25)
+    (b'one\ntwo\nthree\n', b'four\n')
+    """
+    rough = int(len(document) * (1 - fraction))
+    place = document.rfind(b"\n", 0, rough) + 1 or rough
+    return document[:place], document[place:]
 
 
 def _chosen(tokenizer: Path | None) -> Tokenizer | None:
@@ -238,7 +254,10 @@ def _write_folder(
             before += counts["bytes"]
             manifest[split] = counts | {"tokens": writer.num_tokens, "shards": len(writer.files)}
             if not counts["documents"]:
-                raise ValueError(f"no {split} document; see --val and --val-fraction")
+                raise ValueError(
+                    f"no {split} document: give another --val-fraction, or validation text of its "
+                    f"own with --val"
+                )
         names = sorted(file.name for file in partial.iterdir())
         manifest["sha256"] = {name: file_sha256(partial / name) for name in names}
         atomic_write(partial / "data.json", json.dumps(manifest, indent=1).encode())
