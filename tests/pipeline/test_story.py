@@ -59,8 +59,14 @@ def test_a_number_that_is_no_score_says_so_beside_the_honest_one(go: Go, tmp_pat
     assert found["illegal_bits_per_byte"] != result["score"]["bits_per_byte"]
 
 
-def test_a_cap_too_small_is_named_with_numbers(go: Go, tmp_path: Path) -> None:
+def test_a_cap_too_small_is_refused_before_training_or_named_with_numbers_after(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chosen = replace(smoke(recipe("pocket")), budget=Budget(cap_bytes=3000, eval_seconds=60))
+    with pytest.raises(OverBudget, match="may have 3,000"):
+        go(chosen, tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("fairway.pipeline.packing.SURE", 0.0)  # what is likely can be wrong
     with pytest.raises(OverBudget, match="over the 3,000"):
         go(chosen, tmp_path)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairway.artifact.budget import fit_to_cap
+from fairway.artifact.budget import OverBudget, fit_to_cap, predict_bytes
 from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.artifact.container import pack, unpack
 from fairway.artifact.served import load
@@ -23,6 +23,34 @@ from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe as named
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
+
+FINEST, COARSEST = 0.6, 3.0  # factors on every clip_sigmas between which the cap is met
+SURE = 0.8  # trained weights take up to a fifth less than Gaussian ones, by which is predicted
+
+
+def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, here: Here) -> None:
+    """Say about how large the file will be, as far as the shapes of its tensors tell.
+
+    Raises OverBudget where not even the coarsest rounding could bring it under the cap: better now
+    than after training.
+    """
+    generator = torch.Generator().manual_seed(0)  # the run's own numbers stay as they are
+    likely = {
+        name: torch.randn(tensor.shape, generator=generator).to(here.device)
+        for name, tensor in model.shipped_state_dict().items()
+    }
+    cap, more = recipe.budget.cap_bytes, len(tokenizer)
+    expected = predict_bytes(likely, recipe.quant) + more
+    here.log.say(f"artifact, about {expected:,} bytes before it is fitted to {cap:,}")
+    if SURE * expected <= cap:
+        return
+    least = predict_bytes(likely, recipe.quant, COARSEST) + more
+    if SURE * least > cap:
+        raise OverBudget(
+            f"the artifact would be about {least:,} bytes at {COARSEST} times every clip_sigmas, "
+            f"and may have {cap:,}: lower bits or model_dim in the recipe, or raise "
+            f"--budget.cap-bytes"
+        )
 
 
 def calibrate(
@@ -74,7 +102,7 @@ def make_artifact(
         tell(attempts, clip_factor=factor, bytes=len(packed))
         return packed
 
-    _, packed = fit_to_cap(attempt, recipe.budget.cap_bytes, low=0.6, high=3.0)
+    _, packed = fit_to_cap(attempt, recipe.budget.cap_bytes, low=FINEST, high=COARSEST)
     return packed
 
 

@@ -18,7 +18,7 @@ from fairway.evaluate.predictor import Frozen
 from fairway.evaluate.ttt import EvaluateConfig, make_predictor
 from fairway.model.gpt import GPT, num_params
 from fairway.pipeline.here import Here
-from fairway.pipeline.packing import calibrate, describe_artifact, make_artifact
+from fairway.pipeline.packing import calibrate, describe_artifact, expect_to_fit, make_artifact
 from fairway.pipeline.scoring import (
     ValText,
     evaluate,
@@ -47,6 +47,8 @@ def run(
     check_fit(recipe, data)
     seed_everything(recipe.seed)
     model = GPT(recipe.model).to(here.device)
+    tokenizer = data.tokenizer.to_bytes()
+    expect_to_fit(model, recipe, tokenizer, here)
     text = ValText.of(data, recipe.tokens.val_tokens)
     planned = plan_into_clock(model, recipe, text, here)
 
@@ -62,7 +64,6 @@ def run(
     artifact = out / ARTIFACT
     if here.ranks.is_main:
         with here.log.stage("pack") as stage:
-            tokenizer = data.tokenizer.to_bytes()
             packed = make_artifact(
                 recipe, planned.config, trained.weights, hessians, tokenizer, stage.update
             )
@@ -89,6 +90,7 @@ def train_only(
     check_fit(recipe, data)
     seed_everything(recipe.seed)
     model = GPT(recipe.model).to(here.device)
+    expect_to_fit(model, recipe, data.tokenizer.to_bytes(), here)
     trained = train_and_average(model, recipe, data, out, here, resume)
     facts = trained.facts | {"params": num_params(recipe.model)}
     return facts | {"checkpoint": str(out / CHECKPOINT)}
