@@ -23,20 +23,20 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fairway.artifact.served import load
+from fairway.artifact.loaded_model import load_model
+from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.gates import Mixture
 from fairway.evaluate.learners.sgd import Precision, Sgd, SgdPredictor
 from fairway.evaluate.predictor import Chunk, Frozen, cut_chunk, plan_chunks
-from fairway.evaluate.run import Evaluation
-from fairway.evaluate.run import evaluate as walk
-from fairway.evaluate.ttt import EvaluateConfig, make_predictor
-from fairway.interop.checkpoint import load_checkpoint
+from fairway.evaluate.timed import Evaluation
+from fairway.evaluate.timed import evaluate as walk
+from fairway.interop.published_weights import load_checkpoint
 from fairway.model.adapters import AdapterConfig
 from fairway.model.gpt import GPT
 from fairway.pipeline import ValText
-from fairway.proof.prove import served_config
-from fairway.report.drawing import (
+from fairway.proof.prove import evaluation_of
+from fairway.report.style import (
     BLUE,
     GREEN,
     GREY,
@@ -279,10 +279,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON of all that was found")
     parser.add_argument("--picture", type=Path, help=".svg or .png of the learning curves")
     args = parser.parse_args()
-    served = load(args.run / "model.fwy")
-    model, data = served.model, DataFolder(args.data)
+    loaded = load_model(args.run / "model.fwy")
+    model, data = loaded.model, DataFolder(args.data)
     context = model.config.train_context
-    chosen = served_config(served).resolved(context)
+    chosen = evaluation_of(loaded).resolved(context)
     text = ValText.of(data, args.tokens)
     short = first_tokens(text, SPEED_TOKENS)
     found: dict[str, Any] = {"machine": machine(), "tokens": len(text.tokens), "speed": []}

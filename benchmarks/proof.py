@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from fairway.artifact.config_json import config_to_json
-from fairway.artifact.served import load
+from fairway.artifact.loaded_model import load_model
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.ttt import EvaluateConfig
 from fairway.proof.compress import CompressConfig, compress, decompress
-from fairway.proof.prove import served_config
+from fairway.proof.prove import evaluation_of
 from fairway.tokens.shards import DataFolder
 
 
@@ -37,12 +37,12 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=32)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
-    served, data = load(args.run / "model.fwy"), DataFolder(args.data)
+    loaded, data = load_model(args.run / "model.fwy"), DataFolder(args.data)
     for segments, num_tokens in ((1, args.tokens), (args.segments, 4 * args.tokens)):
         text = data.tokenizer.decode(data.val[:num_tokens].tolist())
         settings = CompressConfig(segments=segments, threads=args.threads)
-        for name, config in ways(served_config(served)).items():
-            model = replace(served, evaluate=config_to_json(config))
+        for name, config in ways(evaluation_of(loaded)).items():
+            model = replace(loaded, evaluate=config_to_json(config))
             packed = compress(model, text, settings)
             begin = time.perf_counter()
             if decompress(model, packed) != text:

@@ -13,7 +13,7 @@ from fairway.artifact.container import pack, unpack
 from fairway.audit import artifact
 from fairway.audit.artifact import audit_artifact
 from fairway.audit.byte_total import count_bytes, read_pieces
-from fairway.pipeline import Here, run
+from fairway.pipeline import Runtime, run
 from fairway.prepare import prepare_documents
 from fairway.recipes.registry import recipe, smoke
 from fairway.runtime.distributed import Ranks
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data` and `run`."""
     folder = tmp_path_factory.mktemp("made")
     prepare_documents(folder / "data", VERSES[:-3], VERSES[-3:], vocab_size=300, source="a song")
-    here = Here(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
+    here = Runtime(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
     (folder / "run").mkdir()
     result = run(smoke(recipe("pocket")), DataFolder(folder / "data"), folder / "run", here)
     (folder / "run" / "result.json").write_text(json.dumps(result))

@@ -26,7 +26,7 @@ from fairway.coding.codecs import codec, shuffle, smallest, unshuffle
 from fairway.coding.weights import decode_matrices, encode_matrices
 from fairway.quant.grid import QuantizedTensor
 from fairway.quant.lowrank import LowRank
-from fairway.quant.plan import dequantize
+from fairway.quant.rules import dequantize
 from fairway.runtime.files import atomic_write
 
 MAGIC = b"FWY1"

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fairway.proof.codec import Progress
+    from fairway.proof.bitstream import Progress
 
 Answer = dict[str, Any]
 

@@ -71,7 +71,7 @@ def _run_recipe(
     from fairway.pipeline.story import train_only
     from fairway.recipes.diff import override
     from fairway.recipes.recipe import Recipe
-    from fairway.report.baselines import require
+    from fairway.report.compressors import require
     from fairway.report.table import print_result
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
@@ -79,7 +79,7 @@ def _run_recipe(
 
     chosen, argv = take_settings(chosen, argv)
     if "--env" in argv:  # read first: what it sets are the defaults that other options override
-        from fairway.interop.training import training_settings
+        from fairway.interop.settings import training_settings
 
         env, argv = _env_file(argv)
         chosen = override(chosen, training_settings(chosen, env))
@@ -133,9 +133,9 @@ def _run_recipe(
         ranks.barrier()
         if not ranks.is_main:
             data = data_of(options)
-        here = set_up(log, device, ranks, options.compiled)
+        runtime = set_up(log, device, ranks, options.compiled)
         work = train_only if command == "train" else pipeline.run
-        result = work(options.recipe, data, options.out, here, options.resume)
+        result = work(options.recipe, data, options.out, runtime, options.resume)
     if not ranks.is_main:
         return {}
     if command == "train":
@@ -146,7 +146,7 @@ def _run_recipe(
             options.recipe,
             data,
             options.out,
-            replace(here, ranks=Ranks(), log=log),
+            replace(runtime, ranks=Ranks(), log=log),
             proof_tokens=options.proof_tokens,
             audit_seconds=options.audit_seconds,
         )
@@ -209,8 +209,8 @@ def pack(argv: list[str]) -> Answer:
             raise ValueError(f"name the file to write: --out FILE ({source} stays as it is)")
         target = out or source / "model.fwy"
         with RunLog(None) as log:
-            here = set_up(log, choose_device(None))
-            packed = pack_again(source, DataFolder(data), here, recipe, cap_bytes)
+            runtime = set_up(log, choose_device(None))
+            packed = pack_again(source, DataFolder(data), runtime, recipe, cap_bytes)
         atomic_write(target, packed)
         print(f"{len(packed):,} bytes in {target}", file=sys.stderr)
         return {"model": str(target), **describe_artifact(target, cap_bytes or len(packed))}

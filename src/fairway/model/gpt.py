@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from fairway.model.adapters import Adapters, Target, add_delta
 from fairway.model.attention import AttentionConfig, CausalSelfAttention, rope_table
 from fairway.model.cache import Cache
+from fairway.model.depth import DepthPlan, Loop, depth_plan
 from fairway.model.embedding import EmbeddingConfig, NgramTable, SmearV1, SmearV2, ValueEmbedding
 from fairway.model.linear import Linear
 from fairway.model.mlp import MLP, MlpConfig
-from fairway.model.plan import DepthPlan, Loop, depth_plan
 from fairway.runtime.kernels import rms_norm, softcapped_cross_entropy
 
 
@@ -128,19 +128,19 @@ class Block(nn.Module):
         """
         start, slot, adapters = attention["start"], attention["slot"], attention["adapters"]
         mixed = self.mix(x, first)
-        attended = self.attention(self.read(mixed), output_scale=self.attention_scale, **attention)
+        attn_out = self.attention(self.read(mixed), output_scale=self.attention_scale, **attention)
         x, mixed = x[:, start:], mixed[:, start:]
         if self.form == "shared":
-            return mixed + attended + self.run_mlp(mixed, slot, adapters), None
+            return mixed + attn_out + self.run_mlp(mixed, slot, adapters), None
         if lanes is None:
-            x = mixed + attended
+            x = mixed + attn_out
             return x + self.run_mlp(x, slot, adapters), None
         lane = lanes.second[:, start:]
-        thought = self.run_mlp(lane, slot, adapters)
+        mlp_out = self.run_mlp(lane, slot, adapters)
         carry, route = lanes.carry.to(x.dtype), lanes.route.to(x.dtype)
         return (
-            carry[0] * x + route[0, 0] * attended + route[1, 0] * thought,
-            carry[1] * lane + route[0, 1] * attended + route[1, 1] * thought,
+            carry[0] * x + route[0, 0] * attn_out + route[1, 0] * mlp_out,
+            carry[1] * lane + route[0, 1] * attn_out + route[1, 1] * mlp_out,
         )
 
 

@@ -1,7 +1,7 @@
 """The picture in the README as one function; `story.py` tells it."""
 
-from fairway.pipeline.here import Here, set_up
 from fairway.pipeline.scoring import ValText
 from fairway.pipeline.story import run
+from fairway.runtime.setup import Runtime, set_up
 
-__all__ = ["Here", "ValText", "run", "set_up"]
+__all__ = ["Runtime", "ValText", "run", "set_up"]

@@ -1,6 +1,6 @@
 """What a proof file holds: a bitstream, and all a decoder needs beside the model.
 
-The layout of the bytes is in `frames.py`; making one is in `prove.py`, decoding in `verify.py`.
+The layout of the bytes is in `file_format.py`; making one is in `prove.py`, decoding in `verify.py`.
 """
 
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from fairway.artifact.config_json import config_from_json, config_to_json
-from fairway.evaluate.ttt import EvaluateConfig
-from fairway.proof.codec import WalkConfig
-from fairway.proof.extent import Extent, pack_starts, unpack_starts
-from fairway.proof.frames import Refused, pack, unpack
+from fairway.evaluate.config import EvaluateConfig
+from fairway.proof.bitstream import WalkConfig
+from fairway.proof.file_format import Refused, pack, unpack
+from fairway.proof.prefix import Prefix, pack_starts, unpack_starts
 
 MAGIC = b"FWYPRF01"
 
@@ -30,7 +30,7 @@ class ProofFile:
     text_sha256: str
     evaluate: EvaluateConfig
     seed: int
-    extent: Extent
+    prefix: Prefix
     walk: WalkConfig
     threads: int
     circumstances: dict[str, str]
@@ -41,9 +41,9 @@ class ProofFile:
         header: dict[str, Any] = {
             "artifact_sha256": self.artifact_sha256,
             "text_sha256": self.text_sha256,
-            "num_tokens": self.extent.num_tokens,
-            "num_chunks": self.extent.num_chunks,
-            "first_token": self.extent.first_token,
+            "num_tokens": self.prefix.num_tokens,
+            "num_chunks": self.prefix.num_chunks,
+            "first_token": self.prefix.first_token,
             "seed": self.seed,
             "threads": self.threads,
             "walk": config_to_json(self.walk),
@@ -51,7 +51,7 @@ class ProofFile:
             "circumstances": self.circumstances,
         }
         sections = {
-            "starts": pack_starts(self.extent.starts),
+            "starts": pack_starts(self.prefix.starts),
             "checkpoints": np.array(self.checkpoints, dtype="<u4").tobytes(),
             "symbols": self.symbols,
         }
@@ -67,7 +67,7 @@ class ProofFile:
                 text_sha256=header["text_sha256"],
                 evaluate=config_from_json(EvaluateConfig, header["evaluate"]),
                 seed=header["seed"],
-                extent=Extent(
+                prefix=Prefix(
                     num_tokens=header["num_tokens"],
                     num_chunks=header["num_chunks"],
                     first_token=header["first_token"],
