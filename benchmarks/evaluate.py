@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fairway.artifact.loaded_model import load_model
-from fairway.evaluate.config import EvaluateConfig, make_predictor
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.gates import Mixture
 from fairway.evaluate.learners.sgd import Precision, Sgd, SgdPredictor
@@ -34,7 +34,6 @@ from fairway.evaluate.timed import evaluate as walk
 from fairway.interop.published_weights import load_checkpoint
 from fairway.model.adapters import AdapterConfig
 from fairway.model.gpt import GPT
-from fairway.pipeline import ValText
 from fairway.proof.prove import evaluation_of
 from fairway.report.style import (
     BLUE,
@@ -50,6 +49,7 @@ from fairway.report.style import (
 )
 from fairway.runtime.device import choose_compute_dtype, machine
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
 
 SPEED_TOKENS = 16_385
 REPEATS = 3
@@ -93,7 +93,7 @@ def same_as_published(vectors: Path) -> dict[str, Any]:
 def scoring_speed(model: GPT, text: ValText, context: int, stride: int) -> list[dict[str, Any]]:
     """Exact and cached sliding windows against the published way, at one context and stride."""
     config = EvaluateConfig(context=context, stride=stride, rows=32)
-    plans = text.plans(config)
+    plans = plan_text(config, text)
     cached = replace(config, cached=16)
     fast = replace(cached, precision="bfloat16")
 
@@ -211,7 +211,7 @@ def learning_gain(
     dtype, reason = choose_compute_dtype(torch.device("cpu"))
     print(f"learning on weights in {str(dtype).removeprefix('torch.')}: {reason}")
     fast: Precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
-    for name, config in family(chosen, len(text.starts), fast).items():
+    for name, config in family(chosen, len(text.document_starts), fast).items():
         if only is not None and name not in ("frozen", *only):
             continue
         by_position = torch.zeros(len(text.tokens) - 1, dtype=torch.float64)
@@ -221,7 +221,7 @@ def learning_gain(
                 priced = nats[offset : offset + window.num_targets]
                 into[window.score_from - 1 : window.stop - 1] = priced
 
-        found = walk(make_predictor(model, config), text.plans(config), text.tokens,
+        found = walk(make_predictor(model, config), plan_text(config, text), text.tokens,
                      text.target_bytes, observe=book)  # fmt: skip
         bits = found.score.bits_per_byte
         frozen_score = bits if name == "frozen" else frozen_score
@@ -264,9 +264,7 @@ def draw(curves: dict[str, list[float]], num_tokens: int, out: Path) -> None:
 
 
 def first_tokens(text: ValText, size: int) -> ValText:
-    return ValText(
-        text.tokens[:size], text.target_bytes[: size - 1], [s for s in text.starts if s < size]
-    )
+    return text.first(size - 1)
 
 
 def main() -> None:

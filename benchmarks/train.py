@@ -19,16 +19,18 @@ import torch.nn.functional as F
 from nanogpt import NanoGPT
 from nanogpt import train as train_nanogpt
 
+from fairway.evaluate.config import plan_text
 from fairway.evaluate.predictor import Frozen
 from fairway.model.gpt import GPT
-from fairway.pipeline import ValText, set_up
 from fairway.pipeline.scoring import evaluate, without_learning
 from fairway.pipeline.training import train_and_average
 from fairway.recipes.registry import recipe
 from fairway.runtime.device import choose_device, machine, seed_everything
 from fairway.runtime.run_log import RunLog
+from fairway.runtime.setup import set_up
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
 from fairway.train.clock import WallClock
 
 CONTEXT = 256
@@ -73,7 +75,7 @@ def main() -> None:
     row = {"model": "pocket", "steps": trained.facts["steps"]}
     for name, stride in (("float", CONTEXT), ("sliding", 64)):
         config = replace(sliding, stride=stride)
-        found = evaluate(Frozen(ours, config.rows), text.plans(config), text, here, name)
+        found = evaluate(Frozen(ours, config.rows), plan_text(config, text), text, here, name)
         row[name] = found.score.bits_per_byte
     print(json.dumps(row | machine()), flush=True)
 

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from fairway import pipeline
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.loaded_model import load_model
 from fairway.audit.artifact import audit_artifact
@@ -16,8 +15,10 @@ from fairway.recipes.registry import RECIPES
 from fairway.report.compressors import baselines
 from fairway.report.page import write_report
 from fairway.runtime.files import atomic_write
+from fairway.runtime.setup import Runtime
 from fairway.text import builtin_documents, split_documents
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
 
 PRIMING_TOKENS, PRICED_TOKENS = 8_000_000, 4_000_000  # of the baselines, which are slow
 
@@ -27,7 +28,7 @@ def judge_run(
     recipe: Recipe,
     data: DataFolder,
     out: Path,
-    runtime: pipeline.Runtime,
+    runtime: Runtime,
     *,
     proof_tokens: int,
     audit_seconds: float = 0.0,
@@ -53,7 +54,7 @@ def judge_run(
             )
         result["audit"] = report.to_json()
         write_result(out, result)
-    text = pipeline.ValText.of(data, recipe.tokens.val_tokens)
+    text = ValText.of(data, recipe.tokens.val_tokens)
     with runtime.log.stage("baselines", total=6) as stage:
         tail = data.train[max(0, len(data.train) - PRIMING_TOKENS) :]
         result["baselines"] = baselines(
@@ -68,9 +69,9 @@ def judge_run(
 
 
 def _prove(
-    recipe: Recipe, data: DataFolder, out: Path, runtime: pipeline.Runtime, proof_tokens: int
+    recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime, proof_tokens: int
 ) -> dict[str, Any]:
-    text = pipeline.ValText.of(data, recipe.tokens.val_tokens)
+    text = ValText.of(data, recipe.tokens.val_tokens)
     num_targets = min(proof_tokens, len(text.tokens) - 1)
     with runtime.log.stage("prove", total=2 * num_targets) as stage:
         certificate = prove(

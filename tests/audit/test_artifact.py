@@ -13,11 +13,12 @@ from fairway.artifact.container import pack, unpack
 from fairway.audit import artifact
 from fairway.audit.artifact import audit_artifact
 from fairway.audit.byte_total import count_bytes, read_pieces
-from fairway.pipeline import Runtime, run
+from fairway.pipeline.story import run
 from fairway.prepare import prepare_documents
 from fairway.recipes.registry import recipe, smoke
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.run_log import RunLog
+from fairway.runtime.setup import Runtime
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder, open_shard, write_shard
 from fairway.tokens.tokenizer import load_tokenizer

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairway.pipeline import Runtime, run
+from fairway.pipeline.story import run
 from fairway.prepare import prepare_documents
 from fairway.recipes.recipe import Recipe
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.run_log import RunLog
+from fairway.runtime.setup import Runtime
 from fairway.tokens.shards import DataFolder
 
 DOCUMENTS = [

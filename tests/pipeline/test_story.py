@@ -9,12 +9,12 @@ import pytest
 from fairway.artifact.budget import OverBudget
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.diagnostic import WARNING
-from fairway.pipeline import ValText
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Budget
 from fairway.recipes.registry import RECIPES, recipe, smoke
 from fairway.report.table import diagnostic_lines
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
 from fairway.train.divergence import TrainingDiverged
 
 Go = Callable[..., dict]

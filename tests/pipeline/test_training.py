@@ -7,12 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from fairway.model.gpt import GPT
-from fairway.pipeline import Runtime, training
+from fairway.pipeline import training
 from fairway.pipeline.packing import pack_again
 from fairway.pipeline.training import Dealt, load_trained, train_and_average
 from fairway.recipes.registry import recipe, smoke
 from fairway.runtime.device import seed_everything
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batches, OrderConfig
 from fairway.tokens.shards import DataFolder
 

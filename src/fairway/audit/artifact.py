@@ -32,15 +32,15 @@ from fairway.audit.white_box import (
     probe_distributions,
     walk,
 )
-from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import estimate, measure_rates
 from fairway.evaluate.predictor import Predictor
-from fairway.pipeline import ValText
 from fairway.proof.prove import evaluation_of, validation_text
 from fairway.runtime.distributed import environment_alone
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.tokenizer import SentencePieceTokenizer
+from fairway.tokens.val_text import ValText
 
 WALKS = 6  # of the audited text, beside the probes of single chunks
 SHORT_DOCUMENT = 32  # tokens: so short a document may honestly stand in both splits
@@ -107,21 +107,17 @@ def _excerpt(
     """The beginning of the text, as long as time allows; with a lesson in it where it does."""
     unit = config.ttt.chunk_tokens if isinstance(config.ttt, Sgd) else 2048
     sizes = [min(len(whole.tokens), int(unit * share) + 1) for share in SHARES]
-    plans = plan_evaluation(config, sizes[0], _starts(whole, sizes[0]))
+    plans = plan_text(config, whole.first(sizes[0] - 1))
     rates = measure_rates(loaded.model, config, plans, repeats=1)
     size = sizes[-1]
     for size in sizes:
-        plans = plan_evaluation(config, size, _starts(whole, size))
+        plans = plan_text(config, whole.first(size - 1))
         if estimate(config, rates, plans).total_seconds * WALKS <= 0.5 * seconds:
             break
-    text = ValText(whole.tokens[:size], whole.target_bytes[: size - 1], _starts(whole, size))
+    text = whole.first(size - 1)
     if size == len(whole.tokens):
         return text, ()
     return text, (f"tokens {size:,}-{len(whole.tokens) - 1:,}: what is walked is the beginning",)
-
-
-def _starts(text: ValText, size: int) -> list[int]:
-    return [start for start in text.starts if start < size]
 
 
 def _predictor_probes(
@@ -133,7 +129,7 @@ def _predictor_probes(
     in_time: Callable[[float], Callable[[], bool]],
 ) -> Iterator[ProbeResult]:
     model, bos_id = loaded.model, loaded.model.config.bos_id
-    tokens, plans = text.tokens, text.plans(config)
+    tokens, plans = text.tokens, plan_text(config, text)
     vocab_size = loaded.tokenizer.vocab_size
 
     def new() -> Predictor:
@@ -240,13 +236,13 @@ def _decoded_bytes(data: DataFolder, tokens: np.ndarray) -> int:
 
 def _documents(data: DataFolder, whole: ValText) -> ProbeResult:
     """As many documents as the folder says, each behind its BOS."""
-    found, findings = len(whole.starts), []
+    found, findings = len(whole.document_starts), []
     told = data.manifest.get("val", {}).get("documents")
     if told is not None and told != found:
         findings.append(
             Finding(f"data.json tells of {told:,} documents, the shards hold {found:,}", ("E9",))
         )
-    if not whole.starts or whole.starts[0]:
+    if not whole.document_starts or whole.document_starts[0]:
         findings.append(Finding("the validation text does not begin with a BOS", ("E6",)))
     summary = f"{found:,} validation documents, {len(whole.tokens):,} tokens"
     return ProbeResult("documents", not findings, summary, tuple(findings))

@@ -73,6 +73,11 @@ class Finding:
             "check": self.check,
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Finding":
+        first = (data["kind"],) if data.get("kind") else ()
+        return cls(data["said"], (*first, *data.get("alternatives", ())), data.get("check", ""))
+
 
 @dataclass(frozen=True)
 class ProbeResult:
@@ -97,6 +102,18 @@ class ProbeResult:
             "not_covered": list(self.not_covered),
             **self.details,
         }
+
+    @classmethod
+    def from_json(cls, name: str, data: Mapping[str, Any]) -> "ProbeResult":
+        known = ("ok", "summary", "findings", "not_covered")
+        return cls(
+            name,
+            bool(data["ok"]),
+            data.get("summary", ""),
+            tuple(Finding.from_json(finding) for finding in data.get("findings", ())),
+            tuple(data.get("not_covered", ())),
+            {key: value for key, value in data.items() if key not in known},
+        )
 
 
 @dataclass(frozen=True)
@@ -144,6 +161,23 @@ class AuditReport:
             "seconds": round(self.seconds, 3),
         }
         return report | ({"problem": self.problem} if self.problem else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "AuditReport":
+        """Inverse of `to_json`; ValueError where the data is no audit report."""
+        try:
+            probes = {name: ProbeResult.from_json(name, p) for name, p in data["probes"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is no audit report ({error!r})") from error
+        return cls(
+            data.get("scorer", ""),
+            probes,
+            tuple(data.get("notes", ())),
+            data.get("problem", ""),
+            data.get("command", ""),
+            data.get("calls", 0),
+            data.get("seconds", 0.0),
+        )
 
     def text(self) -> str:
         """The report as plain text, 100 columns where the sentences allow it."""

@@ -65,9 +65,8 @@ def _run_recipe(
     import torch
     import tyro
 
-    from fairway import pipeline
     from fairway.demo import judge_run
-    from fairway.pipeline import set_up
+    from fairway.pipeline.story import run as run_recipe
     from fairway.pipeline.story import train_only
     from fairway.recipes.diff import override
     from fairway.recipes.recipe import Recipe
@@ -76,6 +75,7 @@ def _run_recipe(
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
     from fairway.runtime.run_log import RunLog
+    from fairway.runtime.setup import set_up
 
     chosen, argv = take_settings(chosen, argv)
     if "--env" in argv:  # read first: what it sets are the defaults that other options override
@@ -134,7 +134,7 @@ def _run_recipe(
         if not ranks.is_main:
             data = data_of(options)
         runtime = set_up(log, device, ranks, options.compiled)
-        work = train_only if command == "train" else pipeline.run
+        work = train_only if command == "train" else run_recipe
         result = work(options.recipe, data, options.out, runtime, options.resume)
     if not ranks.is_main:
         return {}
@@ -179,11 +179,11 @@ def pack(argv: list[str]) -> Answer:
     """a trained run, or a model once more, to one file under a cap: RUN|MODEL DATA"""
     import tyro
 
-    from fairway.pipeline import set_up
     from fairway.pipeline.packing import describe_artifact, pack_again
     from fairway.runtime.device import choose_device
     from fairway.runtime.files import atomic_write
     from fairway.runtime.run_log import RunLog
+    from fairway.runtime.setup import set_up
     from fairway.tokens.shards import DataFolder
 
     def options(

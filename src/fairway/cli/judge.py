@@ -16,15 +16,16 @@ def score(argv: list[str]) -> Answer:
     import tyro
 
     from fairway.artifact.loaded_model import load_model
-    from fairway.evaluate.config import EvaluateConfig, make_predictor
-    from fairway.pipeline import Runtime, ValText
+    from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
     from fairway.pipeline.scoring import evaluate
     from fairway.proof.prove import evaluation_of, validation_text
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
     from fairway.runtime.files import atomic_write
     from fairway.runtime.run_log import RunLog
+    from fairway.runtime.setup import Runtime
     from fairway.tokens.shards import DataFolder
+    from fairway.tokens.val_text import ValText
 
     usage = "usage: fairway score MODEL DATA [--evaluate.OPTION VALUE] [--set evaluate.PATH=JSON]"
     asked = bool({"-h", "--help"} & set(argv))
@@ -73,7 +74,7 @@ def score(argv: list[str]) -> Answer:
         predictor = make_predictor(loaded.model.to(device), config, seed=options.seed, ranks=ranks)
         found = evaluate(
             predictor,
-            text.plans(config),
+            plan_text(config, text),
             text,
             runtime,
             "score",

@@ -32,6 +32,7 @@ from fairway.evaluate.predictor import (
 from fairway.evaluate.windows import check_window_shape
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
+from fairway.tokens.val_text import ValText
 
 CHUNK_TOKENS = 32_768  # where nothing else decides: enough to batch, little enough to hold
 
@@ -140,6 +141,11 @@ def plan_evaluation(
         return plans
     # N-grams learn from token to token, across documents too: one row, in file order.
     return [replace(plan, rows=(0,) * len(plan.rows)) for plan in plans]
+
+
+def plan_text(config: EvaluateConfig, text: ValText) -> list[ChunkPlan]:
+    """`plan_evaluation` of a text."""
+    return plan_evaluation(config, len(text.tokens), text.document_starts)
 
 
 def make_predictor(

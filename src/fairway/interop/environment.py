@@ -3,7 +3,7 @@
 Every published script is configured by variables alone, so a checkpoint means nothing without the
 ones it was trained under. What is left unset takes the script's own default; what the script does
 not know is an error here, though there it goes unnoticed (#1048). Defaults are in `defaults.py`,
-the tensors of such a model in `published_weights.py`, the settings of a run of ours in `settings.py`.
+the tensors of such a model in `published_weights.py`, settings of a run in `settings.py`.
 """
 
 from collections.abc import Mapping

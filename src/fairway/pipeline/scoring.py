@@ -1,7 +1,7 @@
 """The validation text, and a stage of the run that prices it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairway.evaluate.config import EvaluateConfig, plan_evaluation
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.curves import Curve
 from fairway.evaluate.planner import Estimate, Range, largest_that_fits
 from fairway.evaluate.predictor import Chunk, ChunkPlan, Predictor
@@ -18,27 +18,7 @@ from fairway.evaluate.timed import evaluate as walk
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
 from fairway.runtime.setup import Runtime
-from fairway.tokens.shards import DataFolder
-
-
-@dataclass(frozen=True)
-class ValText:
-    """The validation text as tokens (n,), the bytes of each target (n - 1,), document starts."""
-
-    tokens: Tensor
-    target_bytes: Tensor
-    starts: list[int]
-
-    @classmethod
-    def of(cls, data: DataFolder, num_tokens: int | None = None) -> "ValText":
-        """All of it, or its first `num_tokens` tokens."""
-        tokens = data.val[:num_tokens].astype(np.int64)
-        starts = np.flatnonzero(tokens == data.tokenizer.bos_id).tolist()
-        counts = torch.from_numpy(data.byte_counts("val"))[: max(0, len(tokens) - 1)]
-        return cls(torch.from_numpy(tokens), counts, starts)
-
-    def plans(self, config: EvaluateConfig) -> list[ChunkPlan]:
-        return plan_evaluation(config, len(self.tokens), self.starts)
+from fairway.tokens.val_text import ValText
 
 
 def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime) -> Estimate:
@@ -59,7 +39,7 @@ def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime)
         choices,
         recipe.budget.eval_seconds,
         len(text.tokens),
-        text.starts,
+        text.document_starts,
         ranks=runtime.ranks,
         say=lambda line: runtime.log.say(f"evaluation, {line}"),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairway.artifact.loaded_model import LoadedModel, load_model
-from fairway.evaluate.config import EvaluateConfig, make_predictor
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.curves import curve_data
 from fairway.evaluate.diagnostic import adapt_then_score
 from fairway.evaluate.planner import Estimate
@@ -60,7 +60,7 @@ def run(
     windows = without_learning(planned.config)
     windows = replace(windows, stride=windows.context or 1)
     unrounded = Frozen(model, windows.rows, runtime.ranks)
-    in_float = evaluate(unrounded, text.plans(windows), text, runtime, "score float")
+    in_float = evaluate(unrounded, plan_text(windows, text), text, runtime, "score float")
     artifact = out / ARTIFACT
     if runtime.ranks.is_main:
         with runtime.log.stage("pack") as stage:
@@ -107,8 +107,10 @@ def score_served(
 ) -> dict[str, Any]:
     """What `result.json` says of the model in the file: `stages`, and the score that counts."""
     frozen, config = Frozen(loaded.model, planned.config.rows, runtime.ranks), planned.config
-    quantized = evaluate(frozen, text.plans(windows), text, runtime, "score quantized")
-    plans = text.plans(config)  # the same for both, so that they can be compared chunk by chunk
+    quantized = evaluate(frozen, plan_text(windows, text), text, runtime, "score quantized")
+    plans = plan_text(
+        config, text
+    )  # the same for both, so that they can be compared chunk by chunk
     sliding = evaluate(frozen, plans, text, runtime, "score sliding")
     began = time.perf_counter()
     predictor = make_predictor(loaded.model, config, seed=recipe.seed, ranks=runtime.ranks)

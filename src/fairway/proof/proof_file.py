@@ -1,6 +1,6 @@
 """What a proof file holds: a bitstream, and all a decoder needs beside the model.
 
-The layout of the bytes is in `file_format.py`; making one is in `prove.py`, decoding in `verify.py`.
+The layout of the bytes is in `file_format.py`; making one in `prove.py`, decoding in `verify.py`.
 """
 
 from dataclasses import dataclass
