@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from fairway.artifact.container import pack, read_artifact, unpack, write_artifact
-from fairway.quant.grid import QuantizedTensor, quantize_rows
+from fairway.quant.grid import quantize_rows
 from fairway.quant.lowrank import LowRankConfig, fit_low_rank
+from fairway.quant.quantized import QuantizedTensor
 
 Tensors = dict[str, QuantizedTensor | Tensor]
 

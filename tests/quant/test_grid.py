@@ -1,19 +1,21 @@
 """Rounding rows to integer grids."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.quant.grid import (
-    QuantizedTensor,
-    dequantize_rows,
+    gaussian_bits,
     quantize_rows,
     quantize_rows_percentile,
     quantize_rows_searched,
     round_to_grid,
     top_code,
 )
+from fairway.quant.quantized import dequantize_rows
 
 
 def matrix(rows: int = 24, columns: int = 48, seed: int = 0) -> torch.Tensor:
@@ -87,11 +89,14 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         quantize_rows(weight, 6, 12.85)
 
 
-def test_bits_and_shapes_that_cannot_be_are_refused() -> None:
+def test_a_width_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="2 to 8 bits"):
         quantize_rows(matrix(), 9, 12.85)
-    codes, scale = quantize_rows(matrix(), 6, 12.85)
-    with pytest.raises(ValueError, match="cannot fill shape"):
-        QuantizedTensor(codes=codes, scale=scale, bits=6, shape=(24, 47))
-    with pytest.raises(ValueError, match=r"expected \(R, C\) with \(R,\)"):
-        QuantizedTensor(codes=codes, scale=scale[1:], bits=6, shape=(24, 48))
+
+
+def test_one_bit_is_saved_per_doubling_of_the_step() -> None:
+    width = torch.tensor([16.0, 8.0])
+    wide, narrow = gaussian_bits(width, 8).tolist()
+    assert wide - narrow == pytest.approx(1, abs=0.01)
+    assert wide == pytest.approx(math.log2(16 * math.sqrt(2 * math.pi * math.e)), abs=0.01)
+    assert gaussian_bits(torch.tensor([0.0]), 6).item() == pytest.approx(0, abs=1e-6)

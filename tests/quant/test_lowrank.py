@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairway.quant.grid import QuantizedTensor, quantize_rows
+from fairway.quant.grid import quantize_rows
 from fairway.quant.lowrank import LowRankConfig, correct, fit_low_rank, hessian_root
+from fairway.quant.quantized import QuantizedTensor
 
 
 def rounded(seed: int, rows: int = 64, columns: int = 160) -> tuple[Tensor, QuantizedTensor]:

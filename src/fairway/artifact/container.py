@@ -24,9 +24,7 @@ from torch import Tensor
 
 from fairway.coding.codecs import codec, shuffle, smallest, unshuffle
 from fairway.coding.weights import decode_matrices, encode_matrices
-from fairway.quant.grid import QuantizedTensor
-from fairway.quant.lowrank import LowRank
-from fairway.quant.rules import dequantize
+from fairway.quant.quantized import LowRank, QuantizedTensor, dequantize
 from fairway.runtime.files import atomic_write
 
 MAGIC = b"FWY1"
