@@ -188,7 +188,7 @@ def test_the_gradient_is_clipped_as_the_library_does() -> None:
     plain.loss(*next(batches())).backward()
     assert plain.unused.grad is None
     torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
-    for name, momentum in optimizers.muon.state_dict().items():
+    for name, momentum in optimizers.matrix_optimizer.state_dict().items():
         torch.testing.assert_close(momentum, plain.get_parameter(name).grad)
 
 

@@ -12,9 +12,9 @@ import importlib.metadata
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 GROUP = "fairway.plugins"
 
@@ -25,6 +25,8 @@ class Pluggable:
     A field that may hold one lists those we ship and then the base, `Sgd | Learner | None`: the
     list is the table of names, the base opens it.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # each of them is a dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,11 @@ class TrainConfig:
             )
         if self.grad_clip is not None and self.grad_clip <= 0:
             raise ValueError(f"grad_clip={self.grad_clip} stops all learning; None is no clipping")
+        if self.momentum_warmup is not None and not self.optimizer.muon.momentum:
+            raise ValueError(
+                f"momentum_warmup rises to the momentum of {self.optimizer.muon}, which has none; "
+                f"set momentum_warmup=None"
+            )
         if self.loops_at is not None:
             When(progress=self.loops_at)
         build_clock(self)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from fairway.runtime.distributed import Ranks
+from fairway.train.matrix_optimizer import MatrixOptimizerConfig
 
 Triple = tuple[float, float, float]
 Polynomial = Literal["jordan", "polar_express"]
@@ -42,7 +43,7 @@ EPS = 1e-7  # below it a norm is that of a matrix without gradient, which must s
 
 
 @dataclass(frozen=True, kw_only=True)
-class MuonConfig:
+class MuonConfig(MatrixOptimizerConfig):
     lr: float = 0.022
     momentum: float = 0.99
     weight_decay: float = 0.095  # decoupled: each step shrinks the weights by lr * weight_decay
@@ -60,6 +61,11 @@ class MuonConfig:
             raise ValueError(
                 f"MuonConfig.polynomial={self.polynomial!r}; choose one of {sorted(COEFFICIENTS)}"
             )
+
+    def build(
+        self, matrices: Mapping[str, nn.Parameter], *, dtype: torch.dtype, ranks: Ranks | None
+    ) -> "Muon":
+        return Muon(matrices, self, dtype=dtype, ranks=ranks)
 
 
 @torch.no_grad()
@@ -117,27 +123,34 @@ class Muon:
                     f"into another group of OptimizerConfig.rules"
                 )
         self.config, self.dtype, self.ranks = config, dtype, ranks or Ranks()
-        self.lr, self.momentum = config.lr, config.momentum
-        self.weight_decay = config.weight_decay
-        self.matrices = dict(matrices)
+        self.parameters = dict(matrices)
         self.buffers = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
         batches: dict[tuple, list[str]] = defaultdict(list)
         for name, matrix in matrices.items():
             batches[(*sorted(matrix.shape), matrix.device)].append(name)
         self.batches = list(batches.values())
+        self.set()
+
+    def set(
+        self, *, lr_scale: float = 1.0, momentum: float | None = None, decay_scale: float = 1.0
+    ) -> None:
+        """Scale learning rate and decay from those of the config; None: its momentum."""
+        self.lr = lr_scale * self.config.lr
+        self.weight_decay = decay_scale * self.config.weight_decay
+        self.momentum = self.config.momentum if momentum is None else momentum
 
     @torch.no_grad()
     def step(self) -> None:
-        if not self.matrices:
+        if not self.parameters:
             return
         gradients = {
             name: torch.zeros_like(matrix) if matrix.grad is None else matrix.grad
-            for name, matrix in self.matrices.items()
+            for name, matrix in self.parameters.items()
         }
         buffers = list(self.buffers.values())
         torch._foreach_mul_(buffers, self.momentum)
         torch._foreach_add_(buffers, list(gradients.values()))
-        weights: list[Tensor] = list(self.matrices.values())
+        weights: list[Tensor] = list(self.parameters.values())
         torch._foreach_mul_(weights, 1.0 - self.lr * self.weight_decay)
         for names in self.batches:
             self._step_batch(names, gradients)
@@ -147,8 +160,8 @@ class Muon:
         # fewer matrices than ranks; the shares past the end are empty work, never a missing call.
         share = -(-len(names) // self.ranks.world_size)
         first = self.ranks.rank * share
-        wide = min(self.matrices[names[0]].shape), max(self.matrices[names[0]].shape)
-        mine = torch.zeros(share, *wide, dtype=self.dtype, device=self.matrices[names[0]].device)
+        wide = min(self.parameters[names[0]].shape), max(self.parameters[names[0]].shape)
+        mine = torch.zeros(share, *wide, dtype=self.dtype, device=self.parameters[names[0]].device)
         for place, name in zip(mine, names[first : first + share], strict=False):
             update = torch.add(gradients[name], self.buffers[name], alpha=self.momentum)
             if self.config.row_normalize:
@@ -158,7 +171,7 @@ class Muon:
         mine = orthogonalize(mine, COEFFICIENTS[self.config.polynomial], self.dtype)
         updates = self.ranks.all_gather(mine).flatten(0, 1)
         for update, name in zip(updates, names, strict=False):
-            matrix = self.matrices[name]
+            matrix = self.parameters[name]
             rows, columns = matrix.shape
             scale = math.sqrt(max(1.0, rows / columns))
             matrix.add_(update.mT if rows > columns else update, alpha=-self.lr * scale)
