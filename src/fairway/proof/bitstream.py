@@ -3,7 +3,7 @@
 Encoder and decoder are one walk. It asks a source for each token: the encoder's source knows it and
 writes it down, the decoder's reads it off the bits. Neither the walk nor the predictor can tell
 which of the two it serves, so both see the same shapes in the same order and get the same floats.
-Files, headers and hashes are in `file_format.py` and `verify.py`.
+Files, headers and hashes are in `proof_file.py` and `verify.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence

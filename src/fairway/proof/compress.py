@@ -2,31 +2,32 @@
 
 The file is one document. It is cut into segments that are coded side by side, few where the size
 counts and many where time does, and the model may learn from it on the way exactly as it does when
-it is evaluated. The layout of the bytes is in `file_format.py`, the coding in `bitstream.py`.
+it is evaluated. The layout of the bytes is in `artifact/sections.py`, the coding in `bitstream.py`.
 """
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.artifact.loaded_model import LoadedModel
+from fairway.artifact.sections import Refused, Section, pack_frame, unpack_frame
 from fairway.evaluate.config import CHUNK_TOKENS, EvaluateConfig, make_predictor
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.predictor import ChunkPlan, Predictor
 from fairway.proof.bitstream import Progress, WalkConfig, decode_stream, encode_stream
-from fairway.proof.file_format import Refused, pack, unpack
 from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, settled
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.verify import check_model, explained
 from fairway.runtime.files import atomic_write
 
-MAGIC = b"FWYTXT01"
+MAGIC = b"FWC2"
 TOLD = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
 
 
@@ -105,11 +106,11 @@ def compress(
             given=known,
             progress=progress,
         )
-    sections = {
-        "checkpoints": np.array(coded.checkpoints, dtype="<u4").tobytes(),
-        "symbols": coded.data,
-    }
-    return pack(MAGIC, asdict(told), sections)
+    sections = [
+        Section("checkpoints", "stored", np.array(coded.checkpoints, dtype="<u4").tobytes()),
+        Section("symbols", "stored", coded.data),
+    ]
+    return pack_frame(MAGIC, config_to_json(told), sections)
 
 
 def decompress(loaded: LoadedModel, data: bytes, progress: Progress | None = None) -> bytes:
@@ -118,13 +119,13 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress | None = Non
     Raises `Refused` for a damaged or foreign file or another model, and `NotReproducible` when this
     machine computes other probabilities than the one that compressed; never returns wrong bytes.
     """
-    header, sections = unpack(MAGIC, data, "a file that fairway compressed")
+    frame = unpack_frame(MAGIC, data, "a file that fairway compressed")
     try:
-        told = _Told(**header)
-        checkpoints = np.frombuffer(sections["checkpoints"], "<u4").tolist()
-        symbols = sections["symbols"]
-    except (TypeError, KeyError) as error:
-        raise Refused("its header is of another version of fairway; use that version") from error
+        told = config_from_json(_Told, frame.header)
+        checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4").tolist()
+        symbols = frame.read("symbols", len(data))
+    except ValueError as error:
+        raise Refused(f"its header is no compressed file's: {error}") from error
     check_model(told.model, loaded, "file")
     unknown = torch.full((told.num_tokens,), -1)
     _, known = _with_bos(unknown, told, loaded.tokenizer.bos_id)

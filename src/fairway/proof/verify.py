@@ -12,10 +12,10 @@ from pathlib import Path
 from torch import Tensor
 
 from fairway.artifact.loaded_model import LoadedModel
+from fairway.artifact.sections import Refused
 from fairway.evaluate.config import make_predictor
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import Progress, decode_stream
-from fairway.proof.file_format import Refused
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, differences, settled
 from fairway.text import text_sha256
