@@ -20,12 +20,13 @@ from fairway.evaluate.config import CHUNK_TOKENS, EvaluateConfig, make_predictor
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.predictor import ChunkPlan, Predictor
-from fairway.proof.bitstream import Progress, WalkConfig, decode_stream, encode_stream
+from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream
 from fairway.proof.prove import evaluation_of
-from fairway.proof.reproducible import NotReproducible, circumstances, settled
+from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.verify import check_model, explained
 from fairway.runtime.files import atomic_write
+from fairway.runtime.progress import Progress, silent
 
 MAGIC = b"FWC2"
 TOLD = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
@@ -71,7 +72,7 @@ def compress(
     loaded: LoadedModel,
     data: bytes,
     config: CompressConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> bytes:
     """The compressed form of any bytes, for `decompress` with the same model.
 
@@ -97,7 +98,7 @@ def compress(
         made={key: circumstances()[key] for key in TOLD},
     )
     tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), told, tokenizer.bos_id)
-    with settled(told.threads):
+    with reproducible(told.threads):
         coded = encode_stream(
             lambda: _predictor(loaded, told),
             _plans(loaded, told),
@@ -113,7 +114,7 @@ def compress(
     return pack_frame(MAGIC, config_to_json(told), sections)
 
 
-def decompress(loaded: LoadedModel, data: bytes, progress: Progress | None = None) -> bytes:
+def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) -> bytes:
     """Inverse of `compress`.
 
     Raises `Refused` for a damaged or foreign file or another model, and `NotReproducible` when this
@@ -130,7 +131,7 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress | None = Non
     unknown = torch.full((told.num_tokens,), -1)
     _, known = _with_bos(unknown, told, loaded.tokenizer.bos_id)
     try:
-        with settled(told.threads):
+        with reproducible(told.threads):
             tokens = decode_stream(
                 lambda: _predictor(loaded, told),
                 _plans(loaded, told),
@@ -156,7 +157,7 @@ def compress_file(
     source: Path,
     target: Path,
     config: CompressConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> int:
     """`compress` from file to file; returns how many bytes were written."""
     packed = compress(loaded, _read(source), config, progress)
@@ -165,7 +166,7 @@ def compress_file(
 
 
 def decompress_file(
-    loaded: LoadedModel, source: Path, target: Path, progress: Progress | None = None
+    loaded: LoadedModel, source: Path, target: Path, progress: Progress = silent
 ) -> int:
     """`decompress` from file to file, all or nothing; returns how many bytes were written."""
     try:
