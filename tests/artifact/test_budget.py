@@ -7,8 +7,6 @@ from fairway.artifact.budget import (
     OverBudget,
     fit_to_cap,
     predict_bytes,
-    predict_tensor_bytes,
-    spare_bytes,
 )
 from fairway.artifact.container import pack
 from fairway.quant.rules import Gptq, KeepHalf, QuantConfig, RoundRows, quantize
@@ -43,9 +41,7 @@ def test_predicted_bytes_are_within_three_percent(clip_sigmas: float, bits: int)
 
 def test_the_clip_factor_counts_as_a_wider_clip() -> None:
     assert predict_bytes(weights(), plan(), 1.0) > predict_bytes(weights(), plan(), 2.0)
-    sizes = predict_tensor_bytes(weights(), plan())
-    assert sizes.keys() == weights().keys()
-    assert sizes["scale"] == 1024
+    assert predict_bytes({"scale": weights()["scale"]}, plan()) == 1024
 
 
 def test_the_artifact_lands_just_under_the_cap() -> None:
@@ -83,12 +79,3 @@ def test_what_fits_at_the_finest_grid_is_left_there() -> None:
 def test_what_cannot_fit_says_by_how_much() -> None:
     with pytest.raises(OverBudget, match=r"even at 2\.0 times.*1,500 bytes, 500 over the 1,000"):
         fit_to_cap(lambda f: bytes(int(3000 / f)), 1000)
-
-
-def test_spare_bytes_are_what_is_left() -> None:
-    assert spare_bytes(500, {"mlp": 9_000}, cap_bytes=10_000) == 500
-
-
-def test_the_error_names_the_group_to_shrink() -> None:
-    with pytest.raises(OverBudget, match=r"1,000 over .* 'mlp' with 9,000 bytes.*lower its bits"):
-        spare_bytes(500, {"mlp": 9_000, "embed": 1_500}, cap_bytes=10_000)

@@ -6,10 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairway.quant.gptq import gptq, gptq_many
+from fairway.quant.gptq import gptq_many
 from fairway.quant.grid import quantize_rows
 from fairway.quant.hessian import factor_hessian
 from fairway.quant.quantized import dequantize_rows
+
+
+def gptq(weight: Tensor, hessian: Tensor, bits: int, clip_sigmas: float) -> tuple[Tensor, Tensor]:
+    """One matrix alone."""
+    return gptq_many([weight], [hessian], bits, clip_sigmas)[0]
 
 
 def layer(rows: int = 48, columns: int = 160, seed: int = 0) -> tuple[Tensor, Tensor]:

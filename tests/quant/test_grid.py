@@ -13,9 +13,8 @@ from fairway.quant.grid import (
     quantize_rows_percentile,
     quantize_rows_searched,
     round_to_grid,
-    top_code,
 )
-from fairway.quant.quantized import dequantize_rows
+from fairway.quant.quantized import dequantize_rows, top_code
 
 
 def matrix(rows: int = 24, columns: int = 48, seed: int = 0) -> torch.Tensor:

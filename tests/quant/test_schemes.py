@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fairway.artifact.budget import predict_tensor_bytes
+from fairway.artifact.budget import predict_bytes
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
 from fairway.artifact.container import pack, unpack
 from fairway.quant.gptq import Gptq
@@ -121,11 +121,10 @@ def test_its_artifact_is_read_without_it(package: str) -> None:
 
 
 def test_its_bytes_are_predicted(package: str) -> None:
-    sizes = predict_tensor_bytes(weights(), config(package))
-    done = quantize(weights(), hessians(), config(package))
-    actual = len(pack({}, b"", done)) - len(pack({}, b"", done | {"embed": done["s"]}))
-    assert sizes["embed"] == pytest.approx(actual, rel=0.05)
-    assert sizes["up.1"] == 2 * 24 * 20
+    embed, rules = {"embed": weights()["embed"]}, config(package)
+    actual = len(pack({}, b"", quantize(embed, {}, rules))) - len(pack({}, b"", {}))
+    assert predict_bytes(embed, rules) == pytest.approx(actual, rel=0.05)
+    assert predict_bytes({"up.1": weights()["up.1"]}, rules) == 2 * 24 * 20
 
 
 def test_training_sees_it(package: str) -> None:

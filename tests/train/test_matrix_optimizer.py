@@ -106,7 +106,7 @@ def test_it_trains_under_the_schedule(lion: TrainConfig) -> None:
     losses, optimizers = train(Tiny(), lion, 8)
     assert losses[-1] < 0.8 * losses[0]
     rates = optimizers.matrix_optimizer.lrs  # type: ignore[attr-defined]
-    assert rates == pytest.approx([0.02] * 5 + [0.015, 0.01, 0.005])
+    assert rates[-8:] == pytest.approx([0.02] * 5 + [0.015, 0.01, 0.005])
     assert set(optimizers.parameters) == {name for name, _ in Tiny().named_parameters()}
 
 

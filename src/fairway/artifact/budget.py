@@ -1,4 +1,4 @@
-"""Landing under a byte cap: what is spare, what the rules will cost, and the clip that fits.
+"""Landing under a byte cap: what the rules will cost, and the clip that fits.
 
 Caps are decimal: 16 megabytes are 16,000,000 bytes. How the bytes come about is in `container.py`,
 what each scheme predicts of its own in `quant/schemes.py`.
@@ -11,48 +11,23 @@ from torch import Tensor
 
 from fairway.quant.rules import QuantConfig, scheme_for
 
-CAP_BYTES = 16_000_000  # of the challenge; decimal megabytes, code included
-
 
 class OverBudget(ValueError):
     """The artifact does not fit."""
 
 
-def spare_bytes(code_bytes: int, groups: Mapping[str, int], cap_bytes: int = CAP_BYTES) -> int:
-    """Bytes left under the cap; raises `OverBudget` with the cheapest mend when none are.
-
-    code_bytes  of the shipped program
-    groups      bytes of each part of the artifact, which together are the file
-    """
-    total = code_bytes + sum(groups.values())
-    if total <= cap_bytes:
-        return cap_bytes - total
-    name, size = max({"code": code_bytes, **groups}.items(), key=lambda item: item[1])
-    raise OverBudget(
-        f"artifact and code are {total:,} bytes, {total - cap_bytes:,} over the cap of "
-        f"{cap_bytes:,}. The largest group is {name!r} with {size:,} bytes: lower its bits or "
-        f"raise its clip_sigmas in the recipe's quant rules, then run `fairway pack` again."
-    )
-
-
-def predict_tensor_bytes(
-    state_dict: Mapping[str, Tensor], config: QuantConfig, clip_factor: float = 1.0
-) -> dict[str, int]:
-    """Bytes that each tensor will take in the artifact, without rounding or coding any.
-
-    As each scheme predicts. Embeddings whose rows repeat each other come out smaller than this.
-    """
-    return {
-        name: scheme_for(name, tensor, config).predict_bytes(tensor, clip_factor)
-        for name, tensor in state_dict.items()
-    }
-
-
 def predict_bytes(
     state_dict: Mapping[str, Tensor], config: QuantConfig, clip_factor: float = 1.0
 ) -> int:
-    """Bytes of all tensors in the artifact; tokenizer, config and extras come on top."""
-    return sum(predict_tensor_bytes(state_dict, config, clip_factor).values())
+    """Bytes of all tensors in the artifact, without rounding or coding any.
+
+    As each scheme predicts; embeddings whose rows repeat each other come out smaller. Tokenizer,
+    config and extras come on top.
+    """
+    return sum(
+        scheme_for(name, tensor, config).predict_bytes(tensor, clip_factor)
+        for name, tensor in state_dict.items()
+    )
 
 
 def fit_to_cap(

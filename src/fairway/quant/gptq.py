@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairway.quant.grid import sigma_scale, top_code, usable_step
+from fairway.quant.grid import sigma_scale, usable_step
 from fairway.quant.hessian import Hessian, HessianFactor, factor_hessian
-from fairway.quant.quantized import QuantizedTensor
+from fairway.quant.quantized import QuantizedTensor, top_code
 from fairway.quant.schemes import RoundRows, quantized
 
 BLOCK = 128  # columns whose errors are mended among themselves before the rest hears of them
@@ -46,21 +46,16 @@ class Gptq(RoundRows):
         ]
 
 
-def gptq(weight: Tensor, hessian: Hessian, bits: int, clip_sigmas: float) -> tuple[Tensor, Tensor]:
-    """Codes (R, C) int8 and scale (R,) float16 of weight (R, C), given the Hessian (C, C).
-
-    The Hessian is X^T X of the layer's inputs, in any unit.
-    """
-    return gptq_many([weight], [hessian], bits, clip_sigmas)[0]
-
-
 def gptq_many(
     weights: Sequence[Tensor],
     hessians: Sequence[Hessian],
     bits: int,
     clip_sigmas: float,
 ) -> list[tuple[Tensor, Tensor]]:
-    """`gptq` of many matrices of one shape in one sweep; the result for each, in order."""
+    """Codes (R, C) int8 and scale (R,) float16 of each weight (R, C), all of one shape.
+
+    hessians  (C, C) of each: X^T X of the layer's inputs, in any unit
+    """
     factors = [h if isinstance(h, HessianFactor) else factor_hessian(h) for h in hessians]
     batch = HessianFactor(*(torch.stack(field) for field in zip(*factors, strict=True)))
     codes, scale = _round_columns(torch.stack(list(weights)), batch, bits, clip_sigmas)

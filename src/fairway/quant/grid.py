@@ -11,21 +11,10 @@ import math
 import torch
 from torch import Tensor
 
-from fairway.quant.quantized import dequantize_rows
+from fairway.quant.quantized import dequantize_rows, top_code
 
 BASELINE_PERCENTILE = 0.9999984  # of the int8 baseline (launch)
 SEARCHED_PERCENTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)  # of GPTQ-lite (#414)
-
-
-def top_code(bits: int) -> int:
-    """Codes of a `bits`-wide grid span -top..+top.
-
-    >>> [top_code(bits) for bits in (2, 6, 8)]
-    [1, 31, 127]
-    """
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits={bits}; codes are int8, so a grid has 2 to 8 bits")
-    return 2 ** (bits - 1) - 1
 
 
 def sigma_scale(weight: Tensor, bits: int, clip_sigmas: float) -> Tensor:
@@ -33,16 +22,10 @@ def sigma_scale(weight: Tensor, bits: int, clip_sigmas: float) -> Tensor:
 
     The deviation is that of the row, unbiased: (..., R, C) float.
     """
-    check_clip(clip_sigmas)
     top = top_code(bits)
     weight = weight.float()
     deviation = weight.std(dim=-1, correction=min(1, weight.size(-1) - 1))
     return _to_half((clip_sigmas * deviation / top).clamp_min(1e-10))
-
-
-def check_clip(clip_sigmas: float) -> None:
-    if clip_sigmas <= 0:
-        raise ValueError(f"clip_sigmas={clip_sigmas}; it must be above 0, 12.85 is usual at 6 bits")
 
 
 def round_to_grid(weight: Tensor, scale: Tensor, bits: int) -> Tensor:

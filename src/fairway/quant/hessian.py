@@ -29,30 +29,27 @@ Hessian = Tensor | HessianFactor  # (C, C) float, or its factor
 
 
 def factor_hessian(hessian: Tensor, damping: float = DAMPING) -> HessianFactor:
-    """The factor of a Hessian (C, C), or of a batch of them (N, C, C) with N first in each field.
+    """The factor of a Hessian (C, C).
 
-    Raises ValueError when a Hessian is not finite, or too far from positive definite.
+    Raises ValueError when it is not finite, or too far from positive definite.
     """
     hessian = hessian.float().clone()
-    diagonal = hessian.diagonal(dim1=-2, dim2=-1)  # a view: writing to it writes to the Hessian
+    diagonal = hessian.diagonal()  # a view: writing to it writes to the Hessian
     if not bool(torch.isfinite(diagonal).all()):
         raise ValueError("a Hessian holds NaN or infinity; the model's activations overflow")
     dead = diagonal == 0
     diagonal.masked_fill_(dead, 1.0)
-    diagonal.add_(damping * diagonal.mean(dim=-1, keepdim=True))
-    order = diagonal.argsort(dim=-1, descending=True)
-    width = hessian.size(-1)
-    hessian = hessian.gather(-2, order[..., :, None].expand(*order.shape, width))
-    hessian = hessian.gather(-1, order[..., None, :].expand(*order.shape[:-1], width, width))
-    lower, failed = torch.linalg.cholesky_ex(hessian)
+    diagonal.add_(damping * diagonal.mean())
+    order = diagonal.argsort(descending=True)
+    lower, failed = torch.linalg.cholesky_ex(hessian[order][:, order])
     inverse = torch.cholesky_inverse(lower)
     upper, failed_again = torch.linalg.cholesky_ex(inverse, upper=True)
-    if bool((failed + failed_again).any()):
+    if bool(failed + failed_again):
         raise ValueError(
-            f"a Hessian of width {width} is not positive definite at damping {damping}; collect "
-            f"it from more calibration batches, or raise the damping"
+            f"a Hessian of width {len(order)} is not positive definite at damping {damping}; "
+            f"collect it from more calibration batches, or raise the damping"
         )
-    return HessianFactor(order, ~dead.gather(-1, order), upper)
+    return HessianFactor(order, ~dead[order], upper)
 
 
 def factor_hessians(hessians: Mapping[str, Tensor]) -> dict[str, Hessian]:

@@ -8,6 +8,17 @@ import torch
 from torch import Tensor
 
 
+def top_code(bits: int) -> int:
+    """Codes of a `bits`-wide grid span -top..+top.
+
+    >>> [top_code(bits) for bits in (2, 6, 8)]
+    [1, 31, 127]
+    """
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits={bits}; codes are int8, so a grid has 2 to 8 bits")
+    return 2 ** (bits - 1) - 1
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LowRank:
     """A (R, K) and B (K, C) as signed codes; a code c stands for (c + 1/2) * scale.
@@ -43,12 +54,6 @@ class LowRank:
         steps = self.b_scale.float().repeat_interleave(self.group, dim=1)
         return a @ ((self.b_codes.float() + 0.5) * steps[:, : self.b_codes.size(1)])
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the codes and scales, bits packed tightly."""
-        bits = self.a_bits * self.a_codes.numel() + self.b_bits * self.b_codes.numel()
-        return -(-bits // 8) + 2 * (self.a_scale.numel() + self.b_scale.numel())
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuantizedTensor:
@@ -79,6 +84,9 @@ class QuantizedTensor:
             )
         if math.prod(self.shape) != self.codes.numel() or self.codes.numel() == 0:
             raise ValueError(f"{self.codes.numel()} codes cannot fill shape {self.shape}")
+        low, high = (end.item() for end in self.codes.aminmax())
+        if max(-low, high) > top_code(self.bits):
+            raise ValueError(f"codes from {low} to {high} do not fit {self.bits} bits")
 
     def dequantize(self) -> Tensor:
         """The weight that the codes stand for, float32, in its own shape."""

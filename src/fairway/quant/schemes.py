@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from fairway.quant.grid import (
-    check_clip,
     coded_bytes,
     quantize_rows,
     quantize_rows_percentile,
     quantize_rows_searched,
-    top_code,
 )
 from fairway.quant.hessian import Hessian
-from fairway.quant.quantized import QuantizedTensor, dequantize_rows
+from fairway.quant.quantized import QuantizedTensor, dequantize_rows, top_code
 from fairway.runtime.plugins import Pluggable
 
 
@@ -63,6 +61,9 @@ class RowScheme(Scheme):
     rounds = True
     bits: int
 
+    def __post_init__(self) -> None:
+        top_code(self.bits)  # refuses a width that it does not know
+
     @abstractmethod
     def round_rows(self, rows: Tensor, clip_factor: float) -> tuple[Tensor, Tensor]:
         """Codes (R, C) int8 and scale (R,) float16 of rows (R, C) float32."""
@@ -91,8 +92,9 @@ class RoundRows(RowScheme):
     clip_sigmas: float = 12.85
 
     def __post_init__(self) -> None:
-        top_code(self.bits)
-        check_clip(self.clip_sigmas)
+        super().__post_init__()
+        if self.clip_sigmas <= 0:
+            raise ValueError(f"{self}: clip_sigmas must be above 0, 12.85 is usual at 6 bits")
 
     def round_rows(self, rows: Tensor, clip_factor: float) -> tuple[Tensor, Tensor]:
         return quantize_rows(rows, self.bits, self.clip_sigmas * clip_factor)
@@ -104,9 +106,6 @@ class PercentileRows(RowScheme):
 
     bits: int = 8
     min_scale: float = 0.0  # the published scripts use 1 / top_code(bits)
-
-    def __post_init__(self) -> None:
-        top_code(self.bits)
 
     def round_rows(self, rows: Tensor, clip_factor: float) -> tuple[Tensor, Tensor]:
         return quantize_rows_percentile(rows, self.bits, min_scale=self.min_scale)

@@ -16,29 +16,19 @@ from fairway.runtime.plugins import Pluggable
 
 
 class MatrixOptimizer(Protocol):
-    """Steps a set of matrices in place.
+    """Steps matrices in place. Gradients, and what becomes of the weights, are alike on all ranks.
 
-    Gradients are already the same on all ranks when `step` is called, and the weights must be so
-    after it.
+    set         rates of the next steps as shares of the config's, and its momentum replaced
+    state_dict  all that the next step depends on, apart from what `set` gives
     """
 
     @property
-    def parameters(self) -> Mapping[str, nn.Parameter]:
-        """The matrices, by name."""
-        ...
-
+    def parameters(self) -> Mapping[str, nn.Parameter]: ...
     def set(
         self, *, lr_scale: float = 1.0, momentum: float | None = None, decay_scale: float = 1.0
-    ) -> None:
-        """Rates of the next steps: shares of the config's; `momentum` in place of the config's."""
-        ...
-
+    ) -> None: ...
     def step(self) -> None: ...
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All that the next step depends on, apart from what `set` gives."""
-        ...
-
+    def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 

@@ -123,24 +123,15 @@ class Optimizers:
         self.adamw_parameters = {
             name: parameter for group in adamw_groups.values() for name, parameter in group.items()
         }
-        peaks: dict[Group, AdamWGroup] = {group: getattr(config, group) for group in adamw_groups}
-        self._peaks = [peak for group, peak in peaks.items() if adamw_groups[group]]
+        groups = [
+            {"params": list(parameters.values()), "peak": getattr(config, group)}
+            for group, parameters in adamw_groups.items()
+            if parameters
+        ]
         self.adamw = None
-        if self.adamw_parameters:
-            self.adamw = torch.optim.AdamW(
-                [
-                    {
-                        "params": list(parameters.values()),
-                        "lr": peaks[group].lr,
-                        "weight_decay": peaks[group].weight_decay,
-                    }
-                    for group, parameters in adamw_groups.items()
-                    if parameters
-                ],
-                betas=config.betas,
-                eps=config.eps,
-                fused=True,
-            )
+        if groups:
+            self.adamw = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True)
+        self.set()
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -153,9 +144,9 @@ class Optimizers:
         """Scale every learning rate and decay from its peak; `momentum` is that of the matrices."""
         self.matrix_optimizer.set(lr_scale=lr_scale, momentum=momentum, decay_scale=decay_scale)
         if self.adamw is not None:
-            for group, peak in zip(self.adamw.param_groups, self._peaks, strict=True):
-                group["lr"] = lr_scale * peak.lr
-                group["weight_decay"] = decay_scale * peak.weight_decay
+            for group in self.adamw.param_groups:
+                group["lr"] = lr_scale * group["peak"].lr
+                group["weight_decay"] = decay_scale * group["peak"].weight_decay
 
     def step(self) -> None:
         self.matrix_optimizer.step()
