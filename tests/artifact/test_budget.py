@@ -22,9 +22,9 @@ def weights(seed: int = 0) -> dict[str, torch.Tensor]:
     return tensors | {"scale": torch.randn(512, generator=generator)}
 
 
-def plan(clip_sigmas: float = 12.85, bits: int = 6) -> QuantConfig:
-    rules = (("embed", RoundRows(8, 20.0)), ("*", Gptq(bits, clip_sigmas)))
-    return QuantConfig(rules=(("scale", KeepHalf()), *rules), min_elements=1000)
+def rules(clip_sigmas: float = 12.85, bits: int = 6) -> QuantConfig:
+    pairs = (("embed", RoundRows(8, 20.0)), ("*", Gptq(bits, clip_sigmas)))
+    return QuantConfig(rules=(("scale", KeepHalf()), *pairs), min_elements=1000)
 
 
 def hessians() -> dict[str, torch.Tensor]:
@@ -34,14 +34,14 @@ def hessians() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("clip_sigmas", [4.0, 12.85, 30.0])
 @pytest.mark.parametrize("bits", [4, 6])
 def test_predicted_bytes_are_within_three_percent(clip_sigmas: float, bits: int) -> None:
-    config = plan(clip_sigmas, bits)
+    config = rules(clip_sigmas, bits)
     actual = len(pack({}, b"", quantize(weights(), hessians(), config))) - 400  # header, checksums
     assert predict_bytes(weights(), config) == pytest.approx(actual, rel=0.03)
 
 
 def test_the_clip_factor_counts_as_a_wider_clip() -> None:
-    assert predict_bytes(weights(), plan(), 1.0) > predict_bytes(weights(), plan(), 2.0)
-    assert predict_bytes({"scale": weights()["scale"]}, plan()) == 1024
+    assert predict_bytes(weights(), rules(), 1.0) > predict_bytes(weights(), rules(), 2.0)
+    assert predict_bytes({"scale": weights()["scale"]}, rules()) == 1024
 
 
 def test_the_artifact_lands_just_under_the_cap() -> None:
@@ -49,7 +49,7 @@ def test_the_artifact_lands_just_under_the_cap() -> None:
 
     def make(factor: float) -> bytes:
         calls.append(factor)
-        return pack({}, b"", quantize(weights(), hessians(), plan(), factor))
+        return pack({}, b"", quantize(weights(), hessians(), rules(), factor))
 
     factor, data = fit_to_cap(make, cap, tolerance=0.002)
     assert 0.998 * cap <= len(data) <= cap

@@ -200,19 +200,19 @@ def test_the_caller_decides_the_precision_of_the_forward_pass(dtype: torch.dtype
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_a_model_that_casts_by_itself_is_told_and_left_as_it_was() -> None:
-    told = []
+def test_a_model_that_casts_by_itself_is_given_the_precision_and_left_as_it_was() -> None:
+    seen = []
 
     class Casting(Tiny):
         compute_dtype = torch.float32
 
         def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-            told.append((self.compute_dtype, torch.is_autocast_enabled("cpu")))
+            seen.append((self.compute_dtype, torch.is_autocast_enabled("cpu")))
             return super().loss(tokens, targets)
 
     model = Casting()
     train(model, config(2), compute_dtype=torch.bfloat16)
-    assert told == [(torch.bfloat16, False)] * 2
+    assert seen == [(torch.bfloat16, False)] * 2
     assert model.compute_dtype == torch.float32
 
 

@@ -5,7 +5,7 @@ would be folded into the compiled graph and never noticed again (that is how lat
 in #315); a parametrization changes the module's type, which `torch.compile` guards on.
 """
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ def detach(model: nn.Module) -> None:
     for module in list(model.modules()):
         if not parametrize.is_parametrized(module):
             continue
-        by_name = cast(dict[str, Any], module.parametrizations)
+        by_name = cast(dict[str, parametrize.ParametrizationList], module.parametrizations)
         for leaf in [n for n, p in by_name.items() if any(isinstance(f, FakeRound) for f in p)]:
             parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
 
