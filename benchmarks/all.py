@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from measuring.rows import Row, Value, machine_name
 from measuring.small_run import make_run
 from rich.console import Console
@@ -46,7 +47,8 @@ def add_rows(table: Table, benchmark: str, rows: list[Row], problem: str) -> Non
 
 
 def main() -> int:
-    os.environ.setdefault("OMP_NUM_THREADS", "2")  # of every benchmark, so that tables compare
+    # So small a model gains little from a second thread, and on a busy machine loses much by it.
+    torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
     console, failed = Console(), 0
     table = Table("benchmark", "measured", "found", title=machine_name(), title_justify="left")
     files = [file for file in sorted(HERE.glob("*.py")) if file.name not in OTHERS]

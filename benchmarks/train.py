@@ -79,9 +79,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--seconds", type=float, default=180.0)
     parser.add_argument("--val-tokens", type=int, default=100_000)
-    parser.add_argument("--brief", action="store_true", help="8 s, 4,096 tokens of validation text")
+    parser.add_argument(
+        "--brief", action="store_true", help="12 s, 4,096 tokens of validation text"
+    )
     args = parser.parse_args()
-    seconds, num_tokens = (8.0, 4096) if args.brief else (args.seconds, args.val_tokens)
+    seconds, num_tokens = (12.0, 4096) if args.brief else (args.seconds, args.val_tokens)
     here, chosen = set_up(RunLog(None), choose_device(None)), recipe("pocket")
     with given_or_small_data(args.data) as folder:
         data = DataFolder(folder)
