@@ -24,10 +24,11 @@ from fairway.proof.prove import served_config
 from fairway.tokens.shards import DataFolder
 
 
-def ways(own: EvaluateConfig) -> dict[str, EvaluateConfig]:
+def ways(own: EvaluateConfig, num_tokens: int) -> dict[str, EvaluateConfig]:
     """How the text is priced: the run's own way, and two plainer ones."""
     frozen = replace(own, ttt=None, mixture=None)
-    sgd = Sgd(chunk_tokens=1024, epochs=3, lr=0.01, batch_sequences=4)
+    chunk_tokens = min(1024, num_tokens // 2)  # so that something is learned from, however brief
+    sgd = Sgd(chunk_tokens=chunk_tokens, epochs=3, lr=0.01, batch_sequences=4)
     return {"frozen": frozen, "SGD": replace(frozen, ttt=sgd), "the run's own": own}
 
 
@@ -37,7 +38,7 @@ def decoding_speed(run: Path, data: DataFolder, tokens: int, segments: int, thre
     for in_step, num_tokens in ((1, tokens), (segments, 4 * tokens)):
         text = data.tokenizer.decode(data.val[:num_tokens].tolist())
         settings = CompressConfig(segments=in_step, threads=threads)
-        for name, config in ways(served_config(served)).items():
+        for name, config in ways(served_config(served), num_tokens).items():
             model = replace(served, evaluate=config_to_json(config))
             packed = compress(model, text, settings)
             begin = time.perf_counter()
