@@ -2,8 +2,8 @@
 
     python benchmarks/house.py [--baseline REV] [--where]
 
-Prints a table and, as the last line, one JSON object with every number and the places behind it.
-`--baseline` counts another revision beside the working tree; `--where` lists the places.
+Prints a table and, as the last line, one JSON object with every number. `--baseline` counts another
+revision beside the working tree; `--where` lists the places behind the numbers.
 """
 
 import argparse
@@ -212,13 +212,13 @@ def main() -> None:
     before = {measure.name: measure.value for measure in old}
     console = Console()
     console.print(table(now, before, args.baseline or ""))
-    for measure in now if args.where else []:
-        if measure.places:
-            console.print(f"\n{measure.name}", style="bold")
-            console.print("\n".join(f"  {place}" for place in measure.places), markup=False)
-    found = {measure.name: measure.value for measure in now}
     places = {measure.name: measure.places for measure in now if measure.places}
-    print(json.dumps({"now": found, "baseline": before or None, "places": places}))
+    for name, found in places.items() if args.where else ():
+        console.print(f"\n{name}", style="bold")
+        console.print("\n".join(f"  {place}" for place in found), markup=False)
+    shown = {"places": places} if args.where else {}
+    found = {measure.name: measure.value for measure in now}
+    print(json.dumps({"now": found, "baseline": before or None, **shown}))
 
 
 if __name__ == "__main__":
