@@ -25,20 +25,19 @@ from measuring.small_run import given_or_small_run
 from peers import published
 from torch import Tensor
 
-from fairway.artifact.served import load
+from fairway.artifact.loaded_model import load_model
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.gates import Mixture
 from fairway.evaluate.learners.sgd import Precision, Sgd, SgdPredictor
 from fairway.evaluate.predictor import Chunk, Frozen, cut_chunk, plan_chunks
-from fairway.evaluate.run import Evaluation
-from fairway.evaluate.run import evaluate as walk
-from fairway.evaluate.ttt import EvaluateConfig, make_predictor
-from fairway.interop.checkpoint import load_checkpoint
+from fairway.evaluate.timed import Evaluation
+from fairway.evaluate.timed import evaluate as walk
+from fairway.interop.published_weights import load_checkpoint
 from fairway.model.adapters import AdapterConfig
 from fairway.model.gpt import GPT
-from fairway.pipeline import ValText
-from fairway.proof.prove import served_config
-from fairway.report.drawing import (
+from fairway.proof.prove import evaluation_of
+from fairway.report.style import (
     BLUE,
     GREEN,
     GREY,
@@ -52,6 +51,7 @@ from fairway.report.drawing import (
 )
 from fairway.runtime.device import choose_compute_dtype, machine
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
 
 POINTS = 200  # of a curve
 
@@ -130,7 +130,7 @@ def same_as_published(vectors: Path) -> Row:
 def scoring_speed(model: GPT, text: ValText, context: int, stride: int, repeats: int) -> list[Row]:
     """Exact and cached sliding windows against the published way, at one context and stride."""
     config = EvaluateConfig(context=context, stride=stride, rows=32)
-    plans = text.plans(config)
+    plans = plan_text(config, text)
     cached = replace(config, cached=16)
     fast = replace(cached, precision="bfloat16")
 
@@ -252,7 +252,7 @@ def learning_gain(
     dtype, reason = choose_compute_dtype(torch.device("cpu"))
     print(f"learning on weights in {str(dtype).removeprefix('torch.')}: {reason}")
     fast: Precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
-    for name, config in family(chosen, len(text.starts), fast).items():
+    for name, config in family(chosen, len(text.document_starts), fast).items():
         if only is not None and name not in ("frozen", *only):
             continue
         by_position = torch.zeros(len(text.tokens) - 1, dtype=torch.float64)
@@ -262,7 +262,7 @@ def learning_gain(
                 priced = nats[offset : offset + window.num_targets]
                 into[window.score_from - 1 : window.stop - 1] = priced
 
-        found = walk(make_predictor(model, config), text.plans(config), text.tokens,
+        found = walk(make_predictor(model, config), plan_text(config, text), text.tokens,
                      text.target_bytes, observe=book)  # fmt: skip
         bits = found.score.bits_per_byte
         frozen_score = bits if name == "frozen" else frozen_score
@@ -305,9 +305,7 @@ def draw(curves: dict[str, list[float]], num_tokens: int, out: Path) -> None:
 
 
 def first_tokens(text: ValText, size: int) -> ValText:
-    return ValText(
-        text.tokens[:size], text.target_bytes[: size - 1], [s for s in text.starts if s < size]
-    )
+    return text.first(size - 1)
 
 
 def speeds(model: GPT, text: ValText, extent: Extent) -> list[Row]:
@@ -325,9 +323,9 @@ def speeds(model: GPT, text: ValText, extent: Extent) -> list[Row]:
 
 
 def measure(run: Path, folder: Path, extent: Extent, vectors: Path | None) -> Findings:
-    served = load(run / "model.fwy")
-    model = served.model
-    chosen = served_config(served).resolved(model.config.train_context)
+    loaded = load_model(run / "model.fwy")
+    model = loaded.model
+    chosen = evaluation_of(loaded).resolved(model.config.train_context)
     text = ValText.of(DataFolder(folder), extent.tokens)
     found = Findings(tokens=len(text.tokens))
     if vectors is None:

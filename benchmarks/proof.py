@@ -16,11 +16,11 @@ from measuring.rows import show
 from measuring.small_run import given_or_small_run
 
 from fairway.artifact.config_json import config_to_json
-from fairway.artifact.served import load
+from fairway.artifact.loaded_model import load_model
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.ttt import EvaluateConfig
 from fairway.proof.compress import CompressConfig, compress, decompress
-from fairway.proof.prove import served_config
+from fairway.proof.prove import evaluation_of
 from fairway.tokens.shards import DataFolder
 
 
@@ -34,12 +34,12 @@ def ways(own: EvaluateConfig, num_tokens: int) -> dict[str, EvaluateConfig]:
 
 def decoding_speed(run: Path, data: DataFolder, tokens: int, segments: int, threads: int) -> None:
     """One stream of `tokens`, then four times as many in `segments` that are coded in step."""
-    served = load(run / "model.fwy")
+    loaded = load_model(run / "model.fwy")
     for in_step, num_tokens in ((1, tokens), (segments, 4 * tokens)):
         text = data.tokenizer.decode(data.val[:num_tokens].tolist())
         settings = CompressConfig(segments=in_step, threads=threads)
-        for name, config in ways(served_config(served), num_tokens).items():
-            model = replace(served, evaluate=config_to_json(config))
+        for name, config in ways(evaluation_of(loaded), num_tokens).items():
+            model = replace(loaded, evaluate=config_to_json(config))
             packed = compress(model, text, settings)
             begin = time.perf_counter()
             if decompress(model, packed) != text:

@@ -20,17 +20,19 @@ from measuring.small_run import given_or_small_data
 from peers.nanogpt import NanoGPT
 from peers.nanogpt import train as train_nanogpt
 
+from fairway.evaluate.config import plan_text
 from fairway.evaluate.predictor import Frozen
 from fairway.model.gpt import GPT
-from fairway.pipeline import Here, ValText, set_up
 from fairway.pipeline.scoring import evaluate, without_learning
 from fairway.pipeline.training import train_and_average
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe
 from fairway.runtime.device import choose_device, seed_everything
 from fairway.runtime.run_log import RunLog
+from fairway.runtime.setup import Runtime, set_up
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
 from fairway.train.clock import WallClock
 
 CONTEXT = 256
@@ -48,7 +50,7 @@ def bits_per_byte(model: NanoGPT, text: ValText) -> float:
 
 
 def train_theirs(
-    chosen: Recipe, data: DataFolder, text: ValText, seconds: float, here: Here
+    chosen: Recipe, data: DataFolder, text: ValText, seconds: float, here: Runtime
 ) -> None:
     seed_everything(0)
     model = NanoGPT(chosen.model.vocab_size, 192, 4, 6, CONTEXT)
@@ -57,7 +59,9 @@ def train_theirs(
     show("nanoGPT", steps=steps, float=bits_per_byte(model, text))
 
 
-def train_ours(chosen: Recipe, data: DataFolder, text: ValText, seconds: float, here: Here) -> None:
+def train_ours(
+    chosen: Recipe, data: DataFolder, text: ValText, seconds: float, here: Runtime
+) -> None:
     seed_everything(0)
     reserve = min(5.0, seconds / 4)
     train = replace(chosen.train, seconds=seconds, reserve_seconds=reserve)
@@ -69,7 +73,7 @@ def train_ours(chosen: Recipe, data: DataFolder, text: ValText, seconds: float, 
     scores = {}
     for name, stride in (("float", CONTEXT), ("sliding", 64)):
         config = replace(sliding, stride=stride)
-        found = evaluate(Frozen(ours, config.rows), text.plans(config), text, here, name)
+        found = evaluate(Frozen(ours, config.rows), plan_text(config, text), text, here, name)
         scores[name] = found.score.bits_per_byte
     show("pocket", steps=trained.facts["steps"], **scores)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairway.artifact.served import Served
+from fairway.artifact.loaded_model import LoadedModel
 from fairway.generate import GenerateConfig, draw, generate
 from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT, ModelConfig
@@ -11,7 +11,7 @@ from fairway.tokens.tokenizer import ByteTokenizer
 
 
 @pytest.fixture(scope="module")
-def served() -> Served:
+def loaded() -> LoadedModel:
     torch.manual_seed(3)
     model = GPT(
         ModelConfig(
@@ -23,41 +23,41 @@ def served() -> Served:
         )
     )
     torch.nn.init.normal_(model.embed.weight, std=0.5)
-    return Served(model=model.eval(), tokenizer=ByteTokenizer())
+    return LoadedModel(model=model.eval(), tokenizer=ByteTokenizer())
 
 
-def written(served: Served, prompt: bytes = b"once", **settings) -> bytes:
-    return b"".join(generate(served, prompt, GenerateConfig(**settings)))
+def written(loaded: LoadedModel, prompt: bytes = b"once", **settings) -> bytes:
+    return b"".join(generate(loaded, prompt, GenerateConfig(**settings)))
 
 
-def test_the_seed_decides(served: Served) -> None:
-    first = written(served, num_tokens=40, temperature=1.0, seed=1)
-    assert first == written(served, num_tokens=40, temperature=1.0, seed=1)
-    assert first != written(served, num_tokens=40, temperature=1.0, seed=2)
+def test_the_seed_decides(loaded: LoadedModel) -> None:
+    first = written(loaded, num_tokens=40, temperature=1.0, seed=1)
+    assert first == written(loaded, num_tokens=40, temperature=1.0, seed=1)
+    assert first != written(loaded, num_tokens=40, temperature=1.0, seed=2)
 
 
-def test_temperature_zero_takes_the_likeliest_as_one_pass_sees_it(served: Served) -> None:
-    text = written(served, num_tokens=8, temperature=0.0)
+def test_temperature_zero_takes_the_likeliest_as_one_pass_sees_it(loaded: LoadedModel) -> None:
+    text = written(loaded, num_tokens=8, temperature=0.0)
     ids = torch.tensor([1, *(byte + 4 for byte in b"once" + text)])
     with torch.inference_mode():
-        likeliest = served.model(ids[None]).argmax(-1)[0]
+        likeliest = loaded.model(ids[None]).argmax(-1)[0]
     assert ids[5:].tolist() == likeliest[4 : 4 + len(text)].tolist()
 
 
-def test_text_may_outgrow_the_context(served: Served) -> None:
-    assert len(written(served, num_tokens=100, top_k=3)) > 16
-    assert written(served, b"x" * 100, num_tokens=5) != b""
+def test_text_may_outgrow_the_context(loaded: LoadedModel) -> None:
+    assert len(written(loaded, num_tokens=100, top_k=3)) > 16
+    assert written(loaded, b"x" * 100, num_tokens=5) != b""
 
 
-def test_it_comes_in_pieces_and_ends_with_the_document(served: Served) -> None:
-    pieces = list(generate(served, b"", GenerateConfig(num_tokens=7, top_k=2)))
+def test_it_comes_in_pieces_and_ends_with_the_document(loaded: LoadedModel) -> None:
+    pieces = list(generate(loaded, b"", GenerateConfig(num_tokens=7, top_k=2)))
     assert len(pieces) <= 7
     with torch.no_grad():
-        before = served.model.embed.weight[1].clone()
-        served.model.embed.weight[1] = 100 * served.model.embed.weight[1]
-    ends = [written(served, num_tokens=50, seed=seed) for seed in range(5)]
+        before = loaded.model.embed.weight[1].clone()
+        loaded.model.embed.weight[1] = 100 * loaded.model.embed.weight[1]
+    ends = [written(loaded, num_tokens=50, seed=seed) for seed in range(5)]
     with torch.no_grad():
-        served.model.embed.weight[1] = before
+        loaded.model.embed.weight[1] = before
     assert min(map(len, ends)) < 50
 
 

@@ -12,8 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "fairway"
 STAGES = [  # each may import from itself and from those before it
     "runtime", "text", "tokens", "model", "train", "average", "quant", "coding", "artifact",
-    "evaluate", "recipes", "pipeline", "prepare", "fetch", "generate", "proof", "audit", "interop",
-    "submission", "report", "tune", "demo", "cli", "__main__",
+    "evaluate", "recipes", "prepare", "fetch", "generate", "proof", "audit", "interop", "result",
+    "submission", "report", "tune", "pipeline", "demo", "cli", "__main__",
 ]  # fmt: skip
 
 

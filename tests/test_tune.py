@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairway.artifact.served import Served
+from fairway.artifact.loaded_model import LoadedModel
 from fairway.cli.answer import take_settings
 from fairway.cli.use import Evaluated
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.gates import Mixture
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.adapters import AdapterConfig
 from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT, ModelConfig
@@ -36,20 +36,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
 
 
 @pytest.fixture(scope="module")
-def served(data: DataFolder) -> Served:
+def loaded(data: DataFolder) -> LoadedModel:
     torch.manual_seed(0)
     attention = AttentionConfig(num_heads=2, num_kv_heads=2, rope_dims=4)
     config = ModelConfig(
         vocab_size=300, model_dim=16, num_layers=2, attention=attention, train_context=32
     )
-    return Served(model=GPT(config).eval(), tokenizer=data.tokenizer)
+    return LoadedModel(model=GPT(config).eval(), tokenizer=data.tokenizer)
 
 
 def test_validation_text_is_never_opened_and_the_answer_is_never_worse(
-    served: Served, data: DataFolder
+    loaded: LoadedModel, data: DataFolder
 ) -> None:
     said: list[str] = []
-    found = tune(served, data, SGD, TuneConfig(trials=4, tokens=200), said.append)
+    found = tune(loaded, data, SGD, TuneConfig(trials=4, tokens=200), said.append)
     with pytest.raises(ValueError, match="val"):
         data.val  # noqa: B018  (it cannot even be)
     assert found.best <= found.baseline
@@ -58,20 +58,20 @@ def test_validation_text_is_never_opened_and_the_answer_is_never_worse(
 
 
 def test_the_winning_flags_are_settings_that_the_command_line_takes(
-    served: Served, data: DataFolder
+    loaded: LoadedModel, data: DataFolder
 ) -> None:
     timid = Sgd(chunk_tokens=64, epochs=1, lr=1e-3)
     both = replace(SGD, ttt=timid, mixture=Mixture(fade=1999.0, memory=0.9, open=0.95))
-    found = tune(served, data, both, TuneConfig(trials=8, tokens=200))
+    found = tune(loaded, data, both, TuneConfig(trials=8, tokens=200))
     assert found.override
     again, rest = take_settings(Evaluated(both), shlex.split(found.flags))
     assert not rest
     assert again.evaluate.resolved(32) == found.config
 
 
-def test_the_same_seed_finds_the_same(served: Served, data: DataFolder) -> None:
+def test_the_same_seed_finds_the_same(loaded: LoadedModel, data: DataFolder) -> None:
     config = TuneConfig(trials=3, tokens=150, seconds=600)
-    first, second = (tune(served, data, SGD, config) for _ in range(2))
+    first, second = (tune(loaded, data, SGD, config) for _ in range(2))
     assert (first.best, first.override) == (second.best, second.override)
 
 
@@ -81,21 +81,21 @@ def test_the_same_seed_finds_the_same(served: Served, data: DataFolder) -> None:
     ids=["adapters", "phased"],
 )
 def test_every_way_to_learn_has_a_search(
-    ttt: DocumentAdapters | Phased, served: Served, data: DataFolder
+    ttt: DocumentAdapters | Phased, loaded: LoadedModel, data: DataFolder
 ) -> None:
     present = EvaluateConfig(context=32, stride=16, documents=True, rows=4, ttt=ttt)
-    found = tune(served, data, present, TuneConfig(trials=2, tokens=150))
+    found = tune(loaded, data, present, TuneConfig(trials=2, tokens=150))
     assert found.best <= found.baseline
 
 
-def test_the_search_ends_in_time(served: Served, data: DataFolder) -> None:
-    found = tune(served, data, SGD, TuneConfig(seconds=1.0, tokens=400))
+def test_the_search_ends_in_time(loaded: LoadedModel, data: DataFolder) -> None:
+    found = tune(loaded, data, SGD, TuneConfig(seconds=1.0, tokens=400))
     assert found.seconds < 6.0  # a trial ends with the chunk it is in; the first one is whole
 
 
-def test_settings_that_miss_the_clock_are_not_tried(served: Served, data: DataFolder) -> None:
+def test_settings_that_miss_the_clock_are_not_tried(loaded: LoadedModel, data: DataFolder) -> None:
     config = TuneConfig(trials=3, tokens=150, eval_seconds=1e-6, eval_tokens=10_000)
-    found = tune(served, data, SGD, config)
+    found = tune(loaded, data, SGD, config)
     assert found.trials == 1  # the present settings alone
     assert not found.override
 
@@ -108,16 +108,18 @@ def test_held_out_text_is_whole_documents_from_the_end(data: DataFolder) -> None
     assert torch.equal(tokens, torch.from_numpy(data.train[:].astype("int64"))[-len(tokens) :])
 
 
-def test_what_cannot_be_tuned_is_an_error(served: Served, data: DataFolder) -> None:
+def test_what_cannot_be_tuned_is_an_error(loaded: LoadedModel, data: DataFolder) -> None:
     with pytest.raises(ValueError, match="nothing in this evaluation learns"):
-        tune(served, data, replace(SGD, ttt=None), TuneConfig())
+        tune(loaded, data, replace(SGD, ttt=None), TuneConfig())
     with pytest.raises(ValueError, match="must be positive"):
         TuneConfig(seconds=0.0)
     with pytest.raises(ValueError, match="give both"):
         TuneConfig(eval_seconds=3.0)
 
 
-def test_a_result_says_what_it_is_worth(served: Served, data: DataFolder, tmp_path: Path) -> None:
-    found = tune(served, data, SGD, TuneConfig(trials=1, tokens=150))
+def test_a_result_says_what_it_is_worth(
+    loaded: LoadedModel, data: DataFolder, tmp_path: Path
+) -> None:
+    found = tune(loaded, data, SGD, TuneConfig(trials=1, tokens=150))
     found.write(tmp_path / "tuned.json")
     assert "training may have read" in (tmp_path / "tuned.json").read_text()

@@ -4,20 +4,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from fairway import pipeline
 from fairway.artifact.config_json import config_to_json
-from fairway.artifact.served import load
+from fairway.artifact.loaded_model import load_model
 from fairway.audit.artifact import audit_artifact
 from fairway.pipeline.story import ARTIFACT, write_result
 from fairway.prepare import prepare_documents
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import RECIPES
-from fairway.report.baselines import baselines
+from fairway.report.compressors import baselines
 from fairway.report.page import write_report
 from fairway.runtime.files import atomic_write
+from fairway.runtime.setup import Runtime
 from fairway.text import builtin_documents, split_documents
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
 
 PRIMING_TOKENS, PRICED_TOKENS = 8_000_000, 4_000_000  # of the baselines, which are slow
 
@@ -27,7 +28,7 @@ def judge_run(
     recipe: Recipe,
     data: DataFolder,
     out: Path,
-    here: pipeline.Here,
+    runtime: Runtime,
     *,
     proof_tokens: int,
     audit_seconds: float = 0.0,
@@ -38,10 +39,10 @@ def judge_run(
     late loses nothing.
     """
     write_result(out, result)
-    result["proof"] = _prove(recipe, data, out, here, proof_tokens)
+    result["proof"] = _prove(recipe, data, out, runtime, proof_tokens)
     write_result(out, result)
     if audit_seconds:
-        with here.log.stage("audit"):
+        with runtime.log.stage("audit"):
             report = audit_artifact(
                 out / ARTIFACT,
                 data,
@@ -49,12 +50,12 @@ def judge_run(
                 cap_bytes=recipe.budget.cap_bytes,
                 eval_seconds=recipe.budget.eval_seconds,
                 seed=recipe.seed,
-                progress=lambda line: here.log.write("audit", text=line),
+                progress=lambda line: runtime.log.write("audit", text=line),
             )
         result["audit"] = report.to_json()
         write_result(out, result)
-    text = pipeline.ValText.of(data, recipe.tokens.val_tokens)
-    with here.log.stage("baselines", total=6) as stage:
+    text = ValText.of(data, recipe.tokens.val_tokens)
+    with runtime.log.stage("baselines", total=6) as stage:
         tail = data.train[max(0, len(data.train) - PRIMING_TOKENS) :]
         result["baselines"] = baselines(
             data.tokenizer.decode(tail),
@@ -68,13 +69,13 @@ def judge_run(
 
 
 def _prove(
-    recipe: Recipe, data: DataFolder, out: Path, here: pipeline.Here, proof_tokens: int
+    recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime, proof_tokens: int
 ) -> dict[str, Any]:
-    text = pipeline.ValText.of(data, recipe.tokens.val_tokens)
+    text = ValText.of(data, recipe.tokens.val_tokens)
     num_targets = min(proof_tokens, len(text.tokens) - 1)
-    with here.log.stage("prove", total=2 * num_targets) as stage:
+    with runtime.log.stage("prove", total=2 * num_targets) as stage:
         certificate = prove(
-            load(out / ARTIFACT),
+            load_model(out / ARTIFACT),
             text.tokens,
             text.target_bytes,
             out=out / "proof.fwp",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairway.artifact.served import Served
+from fairway.artifact.loaded_model import LoadedModel
 from fairway.model.gpt import GPT
 
 
@@ -43,17 +43,17 @@ class GenerateConfig:
 
 
 def generate(
-    served: Served, prompt: bytes, config: GenerateConfig | None = None
+    loaded: LoadedModel, prompt: bytes, config: GenerateConfig | None = None
 ) -> Iterator[bytes]:
     """The bytes of one token after another, until the document ends or `num_tokens` have come.
 
     A token may be part of a character: join before decoding as UTF-8. The prompt is not repeated.
     """
     config = config or GenerateConfig()
-    tokenizer, bos_id = served.tokenizer, served.model.config.bos_id
+    tokenizer, bos_id = loaded.tokenizer, loaded.model.config.bos_id
     ids = torch.tensor([bos_id, *tokenizer.encode(prompt).tolist()])
     source = torch.Generator().manual_seed(config.seed)
-    reading = _Reading(served.model, config.context or served.model.config.train_context, ids)
+    reading = _Reading(loaded.model, config.context or loaded.model.config.train_context, ids)
     for _ in range(config.num_tokens):
         token = draw(reading.logits, config.temperature, config.top_k, source)
         if token == bos_id:

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from fairway.artifact.config_json import config_to_json
-from fairway.artifact.served import Served
+from fairway.artifact.loaded_model import LoadedModel
 from fairway.evaluate.bpb import Score
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import estimate, measure_rates
 from fairway.evaluate.predictor import Chunk, read_chunks, score_stream
-from fairway.evaluate.ttt import EvaluateConfig, make_predictor, plan_evaluation
 from fairway.runtime.files import atomic_write
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder
@@ -102,7 +102,7 @@ class _OutOfTime(Exception):
 
 
 def tune(
-    served: Served,
+    loaded: LoadedModel,
     data: DataFolder,
     present: EvaluateConfig,
     config: TuneConfig,
@@ -113,7 +113,7 @@ def tune(
     Raises ValueError where nothing in `present` learns, or the training text is too short.
     """
     begin = time.perf_counter()
-    present = present.resolved(served.model.config.train_context)
+    present = present.resolved(loaded.model.config.train_context)
     if present.ttt is None and present.mixture is None:
         raise ValueError(
             "nothing in this evaluation learns, so there is nothing to tune; switch something on, "
@@ -140,7 +140,7 @@ def tune(
                 raise optuna.TrialPruned
 
         plans = plan_evaluation(chosen, len(tokens), starts)
-        predictor = make_predictor(served.model, chosen, seed=config.seed)
+        predictor = make_predictor(loaded.model, chosen, seed=config.seed)
         score = score_stream(predictor, read_chunks(plans, tokens, target_bytes), observe)
         trials += 1
         return score.bits_per_byte
@@ -152,7 +152,7 @@ def tune(
     def objective(trial: optuna.Trial) -> float:
         nonlocal best, best_config
         chosen = suggested(trial, present)
-        if not _fits(served, chosen, config, starts):
+        if not _fits(loaded, chosen, config, starts):
             raise optuna.TrialPruned
         bits = bits_of(chosen, trial)
         if bits < best:
@@ -247,14 +247,16 @@ def _adapters(trial: optuna.Trial, ttt: DocumentAdapters) -> DocumentAdapters:
     )
 
 
-def _fits(served: Served, chosen: EvaluateConfig, config: TuneConfig, starts: list[int]) -> bool:
+def _fits(
+    loaded: LoadedModel, chosen: EvaluateConfig, config: TuneConfig, starts: list[int]
+) -> bool:
     """Whether a whole evaluation with these settings keeps its clock, as measured."""
     if config.eval_seconds is None or config.eval_tokens is None:
         return True
     # As many documents for their length as the held-out text has.
     every = max(2, config.tokens // max(1, len(starts)))
     plans = plan_evaluation(chosen, config.eval_tokens, range(0, config.eval_tokens, every))
-    rates = measure_rates(served.model, chosen, plans, repeats=1)
+    rates = measure_rates(loaded.model, chosen, plans, repeats=1)
     return estimate(chosen, rates, plans).total_seconds <= 0.9 * config.eval_seconds
 
 

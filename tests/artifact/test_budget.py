@@ -14,7 +14,7 @@ from fairway.artifact.budget import (
     spare_bytes,
 )
 from fairway.artifact.container import pack
-from fairway.quant.plan import Gptq, KeepHalf, QuantConfig, RoundRows, quantize
+from fairway.quant.rules import Gptq, KeepHalf, QuantConfig, RoundRows, quantize
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -13,11 +13,12 @@ from fairway.artifact.container import pack, unpack
 from fairway.audit import artifact
 from fairway.audit.artifact import audit_artifact
 from fairway.audit.byte_total import count_bytes, read_pieces
-from fairway.pipeline import Here, run
+from fairway.pipeline.story import run
 from fairway.prepare import prepare_documents
 from fairway.recipes.registry import recipe, smoke
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.run_log import RunLog
+from fairway.runtime.setup import Runtime
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder, open_shard, write_shard
 from fairway.tokens.tokenizer import load_tokenizer
@@ -36,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data` and `run`."""
     folder = tmp_path_factory.mktemp("made")
     prepare_documents(folder / "data", VERSES[:-3], VERSES[-3:], vocab_size=300, source="a song")
-    here = Here(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
+    here = Runtime(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
     (folder / "run").mkdir()
     result = run(smoke(recipe("pocket")), DataFolder(folder / "data"), folder / "run", here)
     (folder / "run" / "result.json").write_text(json.dumps(result))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fairway.audit.byte_total import count_bytes, probe_bytes, read_pieces
-from fairway.audit.report import ProbeResult
+from fairway.audit.findings import ProbeResult
 from fairway.audit.scorer import Answer
 
 MARK = "\u2581"

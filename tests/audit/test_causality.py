@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fairway.audit import Limits, run_audit
-from fairway.audit.baseline import Noise
 from fairway.audit.causality import Watch, planned_edits
+from fairway.audit.repeats import Noise
 from fairway.audit.stream import Edit, pseudo_text
 
 N = 200

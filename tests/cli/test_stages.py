@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from fairway.cli import main
-from fairway.interop.checkpoint import published_shapes
 from fairway.interop.environment import model_config, parse_environment
+from fairway.interop.published_weights import published_shapes
 from fairway.prepare import prepare_documents
 
 VERSES = [f"{i} green bottles hanging on the wall, {i * 7} more. ".encode() * 6 for i in range(40)]

@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fairway.evaluate.config import EvaluateConfig, Mixture, make_predictor, plan_evaluation
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.predictor import Chunk, ChunkPlan, Predictor, cut_chunk, read_chunks
-from fairway.evaluate.ttt import EvaluateConfig, Mixture, make_predictor, plan_evaluation
 from fairway.model.adapters import AdapterConfig
 from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT, ModelConfig, SkipConfig

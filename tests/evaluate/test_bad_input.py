@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from fairway.artifact.config_json import config_from_json, config_to_json
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import estimate, measure_rates
-from fairway.evaluate.run import evaluate
-from fairway.evaluate.ttt import EvaluateConfig, make_predictor, plan_evaluation
+from fairway.evaluate.timed import evaluate
 from fairway.runtime.distributed import Ranks
 
 from .models import (

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fairway.evaluate.cached import cached_runs, drop_oldest
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.predictor import Frozen, cut_chunk, plan_chunks
-from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.attention import AttentionConfig
 
 from .models import ADAPTERS, CONTEXT, PLAIN, VOCAB, ones, text, tiny_model

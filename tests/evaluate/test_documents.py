@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.documents import (
     DocumentAdapters,
     DocumentPredictor,
@@ -11,7 +12,6 @@ from fairway.evaluate.learners.documents import (
     PhasedPredictor,
 )
 from fairway.evaluate.predictor import Frozen, plan_chunks, plan_documents, read_chunks
-from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.adapters import AdapterConfig
 
 from .models import (

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.learners.mixture import MixturePredictor
 from fairway.evaluate.predictor import Predictor
-from fairway.evaluate.ttt import EvaluateConfig, make_predictor
-from fairway.proof.codec import in_step
+from fairway.proof.bitstream import in_step
 
 from .models import (
     BOS,

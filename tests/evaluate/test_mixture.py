@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairway.evaluate.config import make_predictor
 from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, Mixture, surprise_class
 from fairway.evaluate.learners.mixture import MixturePredictor
 from fairway.evaluate.predictor import Frozen, cut_chunk
-from fairway.evaluate.ttt import make_predictor
 
 from .models import (
     CONFIGS,
@@ -34,9 +34,9 @@ def test_a_chain_lies_between_what_it_joins_and_credits_both_sides(
     steps: list[tuple[int, float]], model: float
 ) -> None:
     gates = Gates([0, 1, 2, 4], Mixture())
-    chosen, opinions = [g for g, _ in steps], [o for _, o in steps]
-    p, shares = gates.chain(chosen, opinions, model)
-    assert min([model, *opinions]) - 1e-12 <= p <= max([model, *opinions]) + 1e-12
+    chosen, experts = [g for g, _ in steps], [o for _, o in steps]
+    p, shares = gates.chain(chosen, experts, model)
+    assert min([model, *experts]) - 1e-12 <= p <= max([model, *experts]) + 1e-12
     assert all(0.0 <= share <= 1.0 for share in shares)
     before = gates.state()
     gates.learn(chosen, shares)
@@ -107,8 +107,8 @@ def test_a_decoders_price_is_the_scorers_to_a_billionth() -> None:
     log_probs = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0)).log_softmax(1)
 
     class Bigram(Frozen):
-        def passes(self, chunk):
-            for one, _ in super().passes(chunk):
+        def batches(self, chunk):
+            for one, _ in super().batches(chunk):
                 yield one, log_probs[one.inputs[:, one.start :]]
 
         def reader(self, plan):
@@ -164,7 +164,7 @@ def test_documents_side_by_side_share_nothing_until_all_have_ended() -> None:
         before = len(predictor.committed)
         predictor.learn(cut_chunk(plan, tokens, ones(tokens)))
         grew = len(predictor.committed) > before
-        assert grew == (not predictor.trails)
+        assert grew == (not predictor.row_states)
     texts = torch.cat([window[-n:] for window, n in predictor.committed])
     assert torch.equal(texts, tokens[1:])  # committed in file order, every target once
 

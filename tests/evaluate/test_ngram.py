@@ -25,13 +25,13 @@ def remember(tokens: list[int], orders: tuple[int, ...] = ORDERS, vocab_size: in
 def test_every_opinion_is_a_distribution_over_the_vocabulary(tokens: list[int]) -> None:
     memory = remember(tokens)
     kinds = memory.orders_of_kinds()
-    for opinion in memory.opinions():
+    for expert in memory.experts():
         added = np.zeros(50)
-        opinion.add_to(added, 0.5)
+        expert.add_to(added, 0.5)
         assert added.min() >= 0
         assert added.sum() == pytest.approx(0.5, abs=1e-12)
-        assert [opinion.probability(v) for v in range(50)] == pytest.approx((added * 2).tolist())
-        assert 0 <= opinion.kind < len(kinds)
+        assert [expert.probability(v) for v in range(50)] == pytest.approx((added * 2).tolist())
+        assert 0 <= expert.kind < len(kinds)
 
 
 def test_what_is_counted_has_occurred_and_nothing_collides() -> None:
@@ -42,19 +42,19 @@ def test_what_is_counted_has_occurred_and_nothing_collides() -> None:
     follow = Counter(zip(tokens, tokens[1:], tokens[2:], strict=False))
     for a, b, c in list(follow)[:500]:
         memory.stand_after([a, b])
-        counts = memory.opinions()[0]
+        counts = memory.experts()[0]
         assert counts.probability(c) > 0
         assert counts.probability((c + 1) % 70_000) == 0
     memory.stand_after([tokens[1], tokens[0]])
-    assert memory.opinions() == []
+    assert memory.experts() == []
 
 
 def test_the_newest_successor_speaks_last_and_for_itself() -> None:
     memory = remember([7, 8, 7, 9, 7])
-    opinions = [o for o in memory.opinions() if o.pointed >= 0]
-    assert [o.pointed for o in opinions][-1] == 9
-    assert opinions[-1].probability(9) == 1.0
-    assert opinions[-1].probability(8) == 0.0
+    experts = [o for o in memory.experts() if o.pointed >= 0]
+    assert [o.pointed for o in experts][-1] == 9
+    assert experts[-1].probability(9) == 1.0
+    assert experts[-1].probability(8) == 0.0
 
 
 def test_short_contexts_count_only_what_longer_ones_did_not_expect() -> None:
@@ -65,16 +65,16 @@ def test_short_contexts_count_only_what_longer_ones_did_not_expect() -> None:
     assert isinstance(order0.counts, dict)
     assert order0.counts[6] <= 2
     memory.stand_after([5])
-    assert memory.opinions()[-1].probability(6) == 1.0
+    assert memory.experts()[-1].probability(6) == 1.0
 
 
 def test_recent_successors_fade_and_never_overflow() -> None:
     memory = remember([3] * 5 + [4] * 5 + [2], orders=(0,))
-    recent = memory.opinions()[1]
+    recent = memory.experts()[1]
     assert recent.probability(4) > recent.probability(3) > 0
     for _ in range(30_000):  # a thousand lifetimes: e**1000 is no float
         memory.push(2)
-    recent = memory.opinions()[1]
+    recent = memory.experts()[1]
     assert recent.probability(2) == pytest.approx(1.0)
     assert sum(recent.probability(v) for v in range(50)) == pytest.approx(1.0)
 
@@ -87,13 +87,13 @@ def test_a_branch_knows_what_its_parent_knew_and_tells_it_nothing() -> None:
     for token in (7, 5, 6, 9, 5, 6):
         branch.push(token)
         apart.push(token)
-    assert branch.opinions() == apart.opinions()
+    assert branch.experts() == apart.experts()
     parent.stand_after(tokens)
-    assert parent.opinions() == _standing(remember(tokens), tokens).opinions()
+    assert parent.experts() == _standing(remember(tokens), tokens).experts()
     twig = branch.branch()
     twig.stand_after([5, 6])
-    assert [o.counts for o in twig.opinions()] == [
-        o.counts for o in _standing(branch, [5, 6]).opinions()
+    assert [o.counts for o in twig.experts()] == [
+        o.counts for o in _standing(branch, [5, 6]).experts()
     ]
 
 

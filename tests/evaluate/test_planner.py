@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import (
     Range,
@@ -11,7 +12,6 @@ from fairway.evaluate.planner import (
     largest_that_fits,
     measure_rates,
 )
-from fairway.evaluate.ttt import EvaluateConfig
 
 from .models import CONFIGS, CONTEXT, SGD, plans_of, text, tiny_model
 

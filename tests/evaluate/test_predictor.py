@@ -160,7 +160,7 @@ def test_ranks_share_the_windows_and_idle_ones_have_none() -> None:
         members: list[int] = []
         for rank in range(world_size):
             predictor = Frozen(tiny_model(), rows=2, ranks=Ranks(rank, world_size))
-            members += [i for one, _ in predictor.passes(chunk) for i in one.members]
+            members += [i for one, _ in predictor.batches(chunk) for i in one.members]
         assert sorted(members) == list(range(len(chunk.texts)))
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairway.evaluate.run import CheckpointConfig, evaluate
-from fairway.evaluate.ttt import make_predictor
+from fairway.evaluate.config import make_predictor
+from fairway.evaluate.timed import CheckpointConfig, evaluate
 from fairway.runtime.distributed import Ranks
 
 from .models import CONFIGS, ones, plans_of, text, tiny_model

@@ -24,7 +24,7 @@ from fairway.evaluate.predictor import (
     score_stream,
 )
 from fairway.evaluate.windows import Window
-from fairway.interop.checkpoint import load_checkpoint
+from fairway.interop.published_weights import load_checkpoint
 from fairway.model.gpt import GPT
 
 from .models import CONTEXT, SGD, ones, prices_in_order, text, tiny_model

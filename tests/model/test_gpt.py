@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fairway.model.attention import GateConfig
+from fairway.model.depth import Loop
 from fairway.model.gpt import GPT, MlpConfig, ParallelConfig, SkipConfig, num_params
-from fairway.model.plan import Loop
 
 from .variants import LOOP, PLAIN, VARIANTS, build, tokens
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 
 from fairway.model.attention import AttentionConfig, GateConfig
+from fairway.model.depth import Loop
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig, ValueEmbeddingConfig
 from fairway.model.gpt import GPT, MlpConfig, ModelConfig, ParallelConfig, SkipConfig
-from fairway.model.plan import Loop
 
 BOS = 1
 ATTENTION = AttentionConfig(num_heads=4, num_kv_heads=2)

@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairway.pipeline import Here, run
+from fairway.pipeline.story import run
 from fairway.prepare import prepare_documents
 from fairway.recipes.recipe import Recipe
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.run_log import RunLog
+from fairway.runtime.setup import Runtime
 from fairway.tokens.shards import DataFolder
 
 DOCUMENTS = [
@@ -25,14 +26,14 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
 
 
 @pytest.fixture
-def here() -> Here:
-    return Here(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
+def runtime() -> Runtime:
+    return Runtime(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
 
 
 @pytest.fixture
-def go(song: DataFolder, here: Here) -> Callable[..., dict]:
+def go(song: DataFolder, runtime: Runtime) -> Callable[..., dict]:
     def run_it(chosen: Recipe, out: Path, resume: bool = False) -> dict:
         out.mkdir(exist_ok=True)
-        return run(chosen, song, out, here, resume)
+        return run(chosen, song, out, runtime, resume)
 
     return run_it

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from fairway.artifact.budget import OverBudget
-from fairway.artifact.served import load
+from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.diagnostic import WARNING
-from fairway.pipeline import ValText
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Budget
 from fairway.recipes.registry import RECIPES, recipe, smoke
 from fairway.report.table import diagnostic_lines
 from fairway.tokens.shards import DataFolder
-from fairway.train.watch import TrainingDiverged
+from fairway.tokens.val_text import ValText
+from fairway.train.divergence import TrainingDiverged
 
 Go = Callable[..., dict]
 
@@ -31,7 +31,7 @@ def test_every_recipe_trains_packs_scores_and_proves(
     assert result["chunks"]["tokens"][-1] == len(song.val) - 1
     text = ValText.of(song)
     certificate = prove(
-        load(tmp_path / "model.fwy"),
+        load_model(tmp_path / "model.fwy"),
         text.tokens,
         text.target_bytes,
         out=tmp_path / "proof.fwp",

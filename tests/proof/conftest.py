@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fairway.artifact.config_json import config_to_json
-from fairway.artifact.served import Served
-from fairway.evaluate.ttt import EvaluateConfig
+from fairway.artifact.loaded_model import LoadedModel
+from fairway.evaluate.config import EvaluateConfig
 from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT, ModelConfig, SkipConfig
 from fairway.tokens.byte_count import byte_table
@@ -47,10 +47,10 @@ def text(lengths: list[int], seed: int = 0) -> tuple[Tensor, list[int]]:
     return torch.tensor(tokens), starts
 
 
-def served(evaluate: EvaluateConfig, **changes) -> Served:
+def loaded(evaluate: EvaluateConfig, **changes) -> LoadedModel:
     """A tiny model over bytes, as if it came from a file."""
     model = tiny_model(vocab_size=260, **changes)
-    return Served(
+    return LoadedModel(
         model=model,
         tokenizer=ByteTokenizer(),
         evaluate=config_to_json(evaluate),

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairway.quant.plan import KeepHalf, QuantConfig, RoundRows, SearchRows, quantize
 from fairway.quant.qat import attach, detach, plain_name
+from fairway.quant.rules import KeepHalf, QuantConfig, RoundRows, SearchRows, quantize
 
 CONFIG = QuantConfig(
     rules=(("layers.*.weight", RoundRows(bits=3, clip_sigmas=3.0)), ("*", KeepHalf())),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fairway.model.plan import Loop
+from fairway.model.depth import Loop
 from fairway.recipes.diff import Difference, config_classes, diff, override
 from fairway.recipes.registry import RECIPES, recipe
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from fairway.average import build_average
+from fairway.evaluate.config import make_predictor, plan_evaluation
 from fairway.evaluate.predictor import read_chunks, score_stream
-from fairway.evaluate.ttt import make_predictor, plan_evaluation
 from fairway.model.gpt import GPT, num_params
 from fairway.quant.gptq import collect_hessians
-from fairway.quant.plan import QuantizedTensor, dequantize, quantize
+from fairway.quant.rules import QuantizedTensor, dequantize, quantize
 from fairway.recipes.diff import config_classes, from_json, to_json
 from fairway.recipes.registry import RECIPES, recipe, smoke
 from fairway.train.clock import StepClock

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.report.drawing import VARIABLES, spread
 from fairway.report.plots import PICTURES, inline_svgs, running_mean, save_pictures
 from fairway.report.run_folder import RunFolder, TrainingCurve, read_run
+from fairway.report.style import VARIABLES, spread
 
 from .run_results import full_result, write_run
 

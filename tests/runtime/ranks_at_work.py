@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fairway.runtime.distributed import Ranks, supervised
 from fairway.train.clock import StepClock, WallClock
+from fairway.train.divergence import TrainingDiverged
 from fairway.train.loop import (
     Batch,
     BatchConfig,
@@ -23,7 +24,6 @@ from fairway.train.loop import (
 )
 from fairway.train.muon import MuonConfig
 from fairway.train.param_groups import OptimizerConfig, build_optimizers
-from fairway.train.watch import TrainingDiverged
 
 VOCAB, WIDTH, STEPS = 17, 8, 12
 

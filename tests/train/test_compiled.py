@@ -7,8 +7,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from fairway.model.attention import AttentionConfig
+from fairway.model.depth import Loop
 from fairway.model.gpt import GPT, ModelConfig
-from fairway.model.plan import Loop
 from fairway.train.compiled import compile_loss
 
 ROWS, CONTEXT = 2, 8

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairway.train.checkpoint import checkpoint_state, load_checkpoint, restore, save_checkpoint
 from fairway.train.clock import StepClock, WallClock
+from fairway.train.divergence import TrainingDiverged
 from fairway.train.loop import (
     Batch,
     BatchConfig,
@@ -26,7 +26,7 @@ from fairway.train.loop import (
 from fairway.train.muon import MuonConfig
 from fairway.train.param_groups import OptimizerConfig, build_optimizers
 from fairway.train.schedule import Curriculum, MomentumWarmup, Warmdown, When
-from fairway.train.watch import TrainingDiverged
+from fairway.train.train_state import checkpoint_state, load_checkpoint, restore, save_checkpoint
 
 V, D, T = 13, 8, 6
 

@@ -18,7 +18,7 @@ from fairway.quant.grid import (
     top_code,
     usable_step,
 )
-from fairway.quant.plan import (
+from fairway.quant.rules import (
     Gptq,
     KeepFloat,
     KeepHalf,

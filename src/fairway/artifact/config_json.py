@@ -2,13 +2,23 @@
 
 The annotations say everything; only where a field may hold one of several classes does the JSON
 name the one it holds, under "type". No class is looked up by a name found in a file: what may be
-built is what the annotation lists.
+built is what the annotation lists. Where it lists a `Pluggable` base too, a class from outside may
+stand there, as "package.module:Name"; it is read only if the user has loaded it (`plugins.py`).
 """
 
 import dataclasses
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fairway.runtime.plugins import (
+    Pluggable,
+    Plugin,
+    describe_plugin,
+    is_plugin,
+    plugin_class,
+    plugin_name,
+)
 
 T = TypeVar("T")
 TAG = "type"
@@ -31,6 +41,31 @@ def config_from_json(cls: type[T], data: Mapping[str, Any]) -> T:
     return _dataclass_in(cls, data, cls.__name__)
 
 
+def plugins_of(config: Any) -> list[Plugin]:
+    """The plug-ins among a config and all it holds, each once, for whoever writes it down."""
+    found = {cls: describe_plugin(cls) for cls in _classes_in(config) if is_plugin(cls)}
+    return sorted(found.values(), key=lambda plugin: plugin.name)
+
+
+def _classes_in(value: Any) -> Iterator[type]:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield type(value)
+        value = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        for item in value:
+            yield from _classes_in(item)
+
+
+def _base(annotation: Any) -> type | None:
+    """The base that opens a union to plug-ins, if it lists one."""
+    for option in _options(annotation):
+        if isinstance(option, type) and Pluggable in option.__bases__:
+            return option
+    return None
+
+
 def _is_dataclass(annotation: Any) -> bool:
     return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
 
@@ -43,7 +78,8 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 
 def _needs_tag(annotation: Any) -> bool:
-    return sum(_is_dataclass(option) for option in _options(annotation)) > 1
+    classes = sum(_is_dataclass(option) for option in _options(annotation))
+    return classes > 1 or _base(annotation) is not None
 
 
 def _dataclass_out(cls: type, value: Any, where: str) -> dict[str, Any]:
@@ -56,6 +92,9 @@ def _dataclass_out(cls: type, value: Any, where: str) -> dict[str, Any]:
 
 
 def _out(annotation: Any, value: Any, where: str) -> Any:
+    base = _base(annotation)
+    if base is not None and isinstance(value, base) and is_plugin(type(value)):
+        return {TAG: plugin_name(type(value))} | _dataclass_out(type(value), value, where)
     for option in _options(annotation):
         if _is_dataclass(option) and type(value) is option:
             tag = {TAG: option.__name__} if _needs_tag(annotation) else {}
@@ -103,7 +142,9 @@ def _in(annotation: Any, data: Any, where: str) -> Any:
     options = _options(annotation)
     if _needs_tag(annotation) and isinstance(data, Mapping):
         classes = {option.__name__: option for option in options if _is_dataclass(option)}
-        name = data.get(TAG)
+        name, base = data.get(TAG), _base(annotation)
+        if base is not None and isinstance(name, str) and ":" in name:
+            classes[name] = _named(name, base, where)
         if name not in classes:
             raise ValueError(
                 f"{where}: {TAG!r} is {name!r}; here it must be one of {', '.join(sorted(classes))}"
@@ -127,6 +168,13 @@ def _in(annotation: Any, data: Any, where: str) -> Any:
             # JSON written by hand says 1 where it means 1.0.
             return float(data) if option is float else data  # type: ignore[arg-type]
     raise _wrong_type(annotation, data, where)
+
+
+def _named(name: str, base: type, where: str) -> type:
+    try:
+        return plugin_class(name, base)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _element_kinds(annotation: Any, items: Sequence[Any], where: str) -> tuple[Any, ...]:

@@ -4,8 +4,8 @@ A scorer is a function tokens (n,) int64 -> nats (n - 1,), or (nats, bytes). Sta
 `plan.run_audit`; the rules and what probes them are listed in docs/rules.md.
 """
 
-from fairway.audit.plan import PROBES, Limits, run_audit
-from fairway.audit.report import KINDS, AuditReport, Finding, ProbeResult
+from fairway.audit.findings import KINDS, AuditReport, Finding, ProbeResult
+from fairway.audit.run import PROBES, Limits, run_audit
 
 __all__ = [
     "HELP",

@@ -1,8 +1,8 @@
 """An artifact with its full evaluation, from the inside: its prices, its text and its file.
 
-The five questions that any scorer is asked (`plan.py`) are asked of the predictor here, at far more
+The five questions that any scorer is asked (`run.py`) are asked of the predictor here, at far more
 places than calls from outside would reach, and six more that only the inside can answer. How the
-predictor is probed is in `inside.py`.
+predictor is probed is in `white_box.py`.
 """
 
 import hashlib
@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from fairway.artifact.container import pack, unpack
-from fairway.artifact.served import Served, load
+from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.audit.byte_total import probe_bytes
-from fairway.audit.inside import (
+from fairway.audit.findings import AuditReport, Finding, ProbeResult
+from fairway.audit.scorer import Answer
+from fairway.audit.white_box import (
     Watched,
     changed_after,
     fingerprint,
@@ -30,17 +32,15 @@ from fairway.audit.inside import (
     probe_distributions,
     walk,
 )
-from fairway.audit.report import AuditReport, Finding, ProbeResult
-from fairway.audit.scorer import Answer
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import estimate, measure_rates
 from fairway.evaluate.predictor import Predictor
-from fairway.evaluate.ttt import EvaluateConfig, make_predictor, plan_evaluation
-from fairway.pipeline import ValText
-from fairway.proof.prove import served_config, validation_text
+from fairway.proof.prove import evaluation_of, validation_text
 from fairway.runtime.distributed import environment_alone
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.tokenizer import SentencePieceTokenizer
+from fairway.tokens.val_text import ValText
 
 WALKS = 6  # of the audited text, beside the probes of single chunks
 SHORT_DOCUMENT = 32  # tokens: so short a document may honestly stand in both splits
@@ -67,11 +67,11 @@ def audit_artifact(
     ValueError where model and data cannot be read or do not belong together.
     """
     begin = time.perf_counter()
-    served = load(model)
-    validation_text(served, data)  # refuses another tokenizer's folder
-    config = served_config(served).resolved(served.model.config.train_context)
+    loaded = load_model(model)
+    validation_text(loaded, data)  # refuses another tokenizer's folder
+    config = evaluation_of(loaded).resolved(loaded.model.config.train_context)
     whole = ValText.of(data)
-    text, gap = _excerpt(served, config, whole, seconds)
+    text, gap = _excerpt(loaded, config, whole, seconds)
     progress(f"walking {len(text.tokens):,} of {len(whole.tokens):,} tokens, {WALKS} times")
 
     def in_time(share: float) -> Callable[[], bool]:
@@ -84,7 +84,7 @@ def audit_artifact(
             probes[result.name] = result
             progress(f"{result.name}: {'ok' if result.ok else 'FAIL'}, {result.summary}")
 
-    note(*_predictor_probes(served, config, text, gap, seed, in_time))
+    note(*_predictor_probes(loaded, config, text, gap, seed, in_time))
     note(_fresh_process(model, data, text, probes.pop("determinism"), seed))
     note(_bytes(data, text))
     note(_documents(data, whole))
@@ -94,7 +94,7 @@ def audit_artifact(
     return AuditReport(
         str(model),
         probes,
-        notes=_notes(served, config, text, whole),
+        notes=_notes(loaded, config, text, whole),
         command=f"fairway audit {model} {data.path}",
         calls=WALKS,
         seconds=time.perf_counter() - begin,
@@ -102,39 +102,35 @@ def audit_artifact(
 
 
 def _excerpt(
-    served: Served, config: EvaluateConfig, whole: ValText, seconds: float
+    loaded: LoadedModel, config: EvaluateConfig, whole: ValText, seconds: float
 ) -> tuple[ValText, tuple[str, ...]]:
     """The beginning of the text, as long as time allows; with a lesson in it where it does."""
     unit = config.ttt.chunk_tokens if isinstance(config.ttt, Sgd) else 2048
     sizes = [min(len(whole.tokens), int(unit * share) + 1) for share in SHARES]
-    plans = plan_evaluation(config, sizes[0], _starts(whole, sizes[0]))
-    rates = measure_rates(served.model, config, plans, repeats=1)
+    plans = plan_text(config, whole.first(sizes[0] - 1))
+    rates = measure_rates(loaded.model, config, plans, repeats=1)
     size = sizes[-1]
     for size in sizes:
-        plans = plan_evaluation(config, size, _starts(whole, size))
+        plans = plan_text(config, whole.first(size - 1))
         if estimate(config, rates, plans).total_seconds * WALKS <= 0.5 * seconds:
             break
-    text = ValText(whole.tokens[:size], whole.target_bytes[: size - 1], _starts(whole, size))
+    text = whole.first(size - 1)
     if size == len(whole.tokens):
         return text, ()
     return text, (f"tokens {size:,}-{len(whole.tokens) - 1:,}: what is walked is the beginning",)
 
 
-def _starts(text: ValText, size: int) -> list[int]:
-    return [start for start in text.starts if start < size]
-
-
 def _predictor_probes(
-    served: Served,
+    loaded: LoadedModel,
     config: EvaluateConfig,
     text: ValText,
     gap: tuple[str, ...],
     seed: int,
     in_time: Callable[[float], Callable[[], bool]],
 ) -> Iterator[ProbeResult]:
-    model, bos_id = served.model, served.model.config.bos_id
-    tokens, plans = text.tokens, text.plans(config)
-    vocab_size = served.tokenizer.vocab_size
+    model, bos_id = loaded.model, loaded.model.config.bos_id
+    tokens, plans = text.tokens, plan_text(config, text)
+    vocab_size = loaded.tokenizer.vocab_size
 
     def new() -> Predictor:
         return make_predictor(model, config, seed=seed)
@@ -240,13 +236,13 @@ def _decoded_bytes(data: DataFolder, tokens: np.ndarray) -> int:
 
 def _documents(data: DataFolder, whole: ValText) -> ProbeResult:
     """As many documents as the folder says, each behind its BOS."""
-    found, findings = len(whole.starts), []
+    found, findings = len(whole.document_starts), []
     told = data.manifest.get("val", {}).get("documents")
     if told is not None and told != found:
         findings.append(
             Finding(f"data.json tells of {told:,} documents, the shards hold {found:,}", ("E9",))
         )
-    if not whole.starts or whole.starts[0]:
+    if not whole.document_starts or whole.document_starts[0]:
         findings.append(Finding("the validation text does not begin with a BOS", ("E6",)))
     summary = f"{found:,} validation documents, {len(whole.tokens):,} tokens"
     return ProbeResult("documents", not findings, summary, tuple(findings))
@@ -332,7 +328,7 @@ def _rebuild(model: Path) -> ProbeResult:
     findings = []
     if pack(parts.config, parts.tokenizer, parts.tensors, parts.extras) != data:
         findings.append(Finding("packing the parts of the file again gives another file", ("C-e",)))
-    one, other = load(model).model, load(model).model
+    one, other = load_model(model).model, load_model(model).model
     context = min(64, one.config.train_context)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(one.config.vocab_size, (2, context), generator=generator)
@@ -348,10 +344,10 @@ def _rebuild(model: Path) -> ProbeResult:
 
 
 def _notes(
-    served: Served, config: EvaluateConfig, text: ValText, whole: ValText
+    loaded: LoadedModel, config: EvaluateConfig, text: ValText, whole: ValText
 ) -> tuple[str, ...]:
     notes = []
-    if not served.tokenizer.lossless:
+    if not loaded.tokenizer.lossless:
         notes.append("the tokenizer normalises: the bytes counted are those of the decoded text")
     if isinstance(config.ttt, Sgd) and len(text.tokens) < len(whole.tokens):
         notes.append("learning rates follow the length of the text that is walked, here a part")

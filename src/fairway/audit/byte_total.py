@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fairway.audit.report import Finding, ProbeResult
+from fairway.audit.findings import Finding, ProbeResult
 from fairway.audit.scorer import Answer
 
 MARK = "\u2581"  # stands for a space in front of a word

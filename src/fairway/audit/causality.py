@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fairway.audit.baseline import Noise, differences
-from fairway.audit.report import Finding, ProbeResult
+from fairway.audit.findings import Finding, ProbeResult
+from fairway.audit.repeats import Noise, differences
 from fairway.audit.scorer import Session
 from fairway.audit.stream import MANNERS, MOVING_DOCUMENTS, Edit, moves_documents
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fairway.audit.baseline import SAFETY
 from fairway.audit.causality import Watch
 from fairway.audit.causality import classify as causality_kinds
-from fairway.audit.report import Finding, ProbeResult
+from fairway.audit.findings import Finding, ProbeResult
+from fairway.audit.repeats import SAFETY
 from fairway.audit.scorer import Session
 from fairway.audit.stream import BOS, Edit, context_matches
 

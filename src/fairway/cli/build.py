@@ -65,21 +65,21 @@ def _run_recipe(
     import torch
     import tyro
 
-    from fairway import pipeline
     from fairway.demo import judge_run
-    from fairway.pipeline import set_up
+    from fairway.pipeline.story import run as run_recipe
     from fairway.pipeline.story import train_only
     from fairway.recipes.diff import override
     from fairway.recipes.recipe import Recipe
-    from fairway.report.baselines import require
+    from fairway.report.compressors import require
     from fairway.report.table import print_result
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
     from fairway.runtime.run_log import RunLog
+    from fairway.runtime.setup import set_up
 
     chosen, argv = take_settings(chosen, argv)
     if "--env" in argv:  # read first: what it sets are the defaults that other options override
-        from fairway.interop.training import training_settings
+        from fairway.interop.settings import training_settings
 
         env, argv = _env_file(argv)
         chosen = override(chosen, training_settings(chosen, env))
@@ -133,9 +133,9 @@ def _run_recipe(
         ranks.barrier()
         if not ranks.is_main:
             data = data_of(options)
-        here = set_up(log, device, ranks, options.compiled)
-        work = train_only if command == "train" else pipeline.run
-        result = work(options.recipe, data, options.out, here, options.resume)
+        runtime = set_up(log, device, ranks, options.compiled)
+        work = train_only if command == "train" else run_recipe
+        result = work(options.recipe, data, options.out, runtime, options.resume)
     if not ranks.is_main:
         return {}
     if command == "train":
@@ -146,7 +146,7 @@ def _run_recipe(
             options.recipe,
             data,
             options.out,
-            replace(here, ranks=Ranks(), log=log),
+            replace(runtime, ranks=Ranks(), log=log),
             proof_tokens=options.proof_tokens,
             audit_seconds=options.audit_seconds,
         )
@@ -179,11 +179,11 @@ def pack(argv: list[str]) -> Answer:
     """a trained run, or a model once more, to one file under a cap: RUN|MODEL DATA"""
     import tyro
 
-    from fairway.pipeline import set_up
     from fairway.pipeline.packing import describe_artifact, pack_again
     from fairway.runtime.device import choose_device
     from fairway.runtime.files import atomic_write
     from fairway.runtime.run_log import RunLog
+    from fairway.runtime.setup import set_up
     from fairway.tokens.shards import DataFolder
 
     def options(
@@ -209,8 +209,8 @@ def pack(argv: list[str]) -> Answer:
             raise ValueError(f"name the file to write: --out FILE ({source} stays as it is)")
         target = out or source / "model.fwy"
         with RunLog(None) as log:
-            here = set_up(log, choose_device(None))
-            packed = pack_again(source, DataFolder(data), here, recipe, cap_bytes)
+            runtime = set_up(log, choose_device(None))
+            packed = pack_again(source, DataFolder(data), runtime, recipe, cap_bytes)
         atomic_write(target, packed)
         print(f"{len(packed):,} bytes in {target}", file=sys.stderr)
         return {"model": str(target), **describe_artifact(target, cap_bytes or len(packed))}

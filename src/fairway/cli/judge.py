@@ -15,16 +15,17 @@ def score(argv: list[str]) -> Answer:
 
     import tyro
 
-    from fairway.artifact.served import load
-    from fairway.evaluate.ttt import EvaluateConfig, make_predictor
-    from fairway.pipeline import Here, ValText
+    from fairway.artifact.loaded_model import load_model
+    from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
     from fairway.pipeline.scoring import evaluate
-    from fairway.proof.prove import served_config, validation_text
+    from fairway.proof.prove import evaluation_of, validation_text
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
     from fairway.runtime.files import atomic_write
     from fairway.runtime.run_log import RunLog
+    from fairway.runtime.setup import Runtime
     from fairway.tokens.shards import DataFolder
+    from fairway.tokens.val_text import ValText
 
     usage = "usage: fairway score MODEL DATA [--evaluate.OPTION VALUE] [--set evaluate.PATH=JSON]"
     asked = bool({"-h", "--help"} & set(argv))
@@ -33,7 +34,7 @@ def score(argv: list[str]) -> Answer:
             print(f"{usage}; fairway score MODEL DATA --help lists the options")
             sys.exit(0)
         raise ValueError(usage)
-    served = load(Path(argv[0]))
+    loaded = load_model(Path(argv[0]))
 
     @dataclasses.dataclass(frozen=True)
     class Options:
@@ -54,7 +55,7 @@ def score(argv: list[str]) -> Answer:
         out: Path | None = None
         seed: int = 0
 
-    default, rest = take_settings(Options(evaluate=served_config(served)), argv[2:])
+    default, rest = take_settings(Options(evaluate=evaluation_of(loaded)), argv[2:])
     options = tyro.cli(
         tyro.conf.AvoidSubcommands[Options],
         args=rest,
@@ -64,18 +65,18 @@ def score(argv: list[str]) -> Answer:
     ranks = Ranks.from_env()
     device = choose_device(None, local_rank=ranks.local_rank)
     data = DataFolder(Path(argv[1]))
-    validation_text(served, data)  # refuses a folder of another tokenizer
+    validation_text(loaded, data)  # refuses a folder of another tokenizer
     text = ValText.of(data, options.tokens)
     with RunLog(None, quiet=not ranks.is_main) as log, ranks.running(device):
-        here = Here(device, served.model.compute_dtype, ranks, log)
-        config = options.evaluate.resolved(served.model.config.train_context)
+        runtime = Runtime(device, loaded.model.compute_dtype, ranks, log)
+        config = options.evaluate.resolved(loaded.model.config.train_context)
         began = time.perf_counter()
-        predictor = make_predictor(served.model.to(device), config, seed=options.seed, ranks=ranks)
+        predictor = make_predictor(loaded.model.to(device), config, seed=options.seed, ranks=ranks)
         found = evaluate(
             predictor,
-            text.plans(config),
+            plan_text(config, text),
             text,
-            here,
+            runtime,
             "score",
             budget_seconds=options.budget_seconds,
             spent_seconds=time.perf_counter() - began,
@@ -101,7 +102,7 @@ def prove(argv: list[str]) -> Answer:
     """encode validation text with the scored predictor, decode it again, certify: MODEL DATA"""
     import tyro
 
-    from fairway.artifact.served import load
+    from fairway.artifact.loaded_model import load_model
     from fairway.proof.prove import prove as prove_text
     from fairway.proof.prove import validation_text
     from fairway.runtime.files import atomic_write
@@ -124,11 +125,11 @@ def prove(argv: list[str]) -> Answer:
             documents: or so many documents; neither: everything
             out: the proof to write; its certificate lies beside it, as .json
         """
-        served = load(model)
-        val_tokens, target_bytes = validation_text(served, DataFolder(data))
+        loaded = load_model(model)
+        val_tokens, target_bytes = validation_text(loaded, DataFolder(data))
         with shown("prove") as progress:
             certificate = prove_text(
-                served,
+                loaded,
                 val_tokens,
                 target_bytes,
                 out=out,
@@ -150,8 +151,8 @@ def verify(argv: list[str]) -> Answer:
     """decode a proof with nothing but it and the model: PROOF MODEL"""
     import tyro
 
-    from fairway.artifact.served import load
-    from fairway.proof.retrace import CannotRetrace
+    from fairway.artifact.loaded_model import load_model
+    from fairway.proof.reproducible import NotReproducible
     from fairway.proof.verify import verify as decode
     from fairway.runtime.files import atomic_write
 
@@ -168,11 +169,11 @@ def verify(argv: list[str]) -> Answer:
             model: the model it was made with
             text: write the decoded text here
         """
-        served = load(model)
+        loaded = load_model(model)
         try:
             with shown("verify") as progress:
-                decoded = decode(file, served, progress)
-        except CannotRetrace as error:
+                decoded = decode(file, loaded, progress)
+        except NotReproducible as error:
             print(f"no: {error}", file=sys.stderr)
             raise No({"equal": False, "problem": str(error)}) from error
         if text is not None:

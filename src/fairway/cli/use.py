@@ -19,8 +19,8 @@ def tune(argv: list[str]) -> Answer:
     """search test-time-training settings on training documents: MODEL DATA"""
     import tyro
 
-    from fairway.artifact.served import load
-    from fairway.proof.prove import served_config
+    from fairway.artifact.loaded_model import load_model
+    from fairway.proof.prove import evaluation_of
     from fairway.tokens.shards import DataFolder
     from fairway.tune import TuneConfig
     from fairway.tune import tune as search
@@ -31,8 +31,8 @@ def tune(argv: list[str]) -> Answer:
             print(f"{usage}; fairway tune MODEL DATA --help lists the options")
             sys.exit(0)
         raise ValueError(usage)
-    served, data = load(Path(argv[0])), DataFolder(Path(argv[1]))
-    present, rest = take_settings(Evaluated(served_config(served)), argv[2:])
+    loaded, data = load_model(Path(argv[0])), DataFolder(Path(argv[1]))
+    present, rest = take_settings(Evaluated(evaluation_of(loaded)), argv[2:])
 
     def options(config: tyro.conf.OmitArgPrefixes[TuneConfig], out: Path | None = None) -> Answer:
         """Validation text is never opened. What learns is the model's own choice, or set with
@@ -42,7 +42,7 @@ def tune(argv: list[str]) -> Answer:
             config: of the search
             out: write the answer here too; its flags are for `fairway run` and `fairway score`
         """
-        found = search(served, data, present.evaluate, config, lambda s: print(s, file=sys.stderr))
+        found = search(loaded, data, present.evaluate, config, lambda s: print(s, file=sys.stderr))
         if out is not None:
             found.write(out)
         print(f"{found.baseline:.5f} -> {found.best:.5f}, {found.trials} trials", file=sys.stderr)
@@ -56,7 +56,7 @@ def compress(argv: list[str]) -> Answer:
     """any file, made small by a model: MODEL FILE OUT"""
     import tyro
 
-    from fairway.artifact.served import load
+    from fairway.artifact.loaded_model import load_model
     from fairway.proof.compress import CompressConfig, compress_file
 
     def options(
@@ -79,9 +79,9 @@ def compress(argv: list[str]) -> Answer:
             threads: the decoder will use as many
         """
         config = CompressConfig(segments=segments, adapt=adapt, threads=threads)
-        served = load(model)
+        loaded = load_model(model)
         with shown("compress") as progress:
-            size = compress_file(served, file, out, config, progress)
+            size = compress_file(loaded, file, out, config, progress)
         before = file.stat().st_size
         bits = 8 * size / max(before, 1)
         print(f"{before:,} to {size:,} bytes, {bits:.3f} bits per byte", file=sys.stderr)
@@ -94,9 +94,9 @@ def decompress(argv: list[str]) -> Answer:
     """the file that `compress` was given: MODEL IN OUT"""
     import tyro
 
-    from fairway.artifact.served import load
+    from fairway.artifact.loaded_model import load_model
     from fairway.proof.compress import decompress_file
-    from fairway.proof.retrace import CannotRetrace
+    from fairway.proof.reproducible import NotReproducible
 
     def options(
         model: tyro.conf.Positional[Path],
@@ -111,11 +111,11 @@ def decompress(argv: list[str]) -> Answer:
             file: what `fairway compress` wrote
             out: the file to write
         """
-        served = load(model)
+        loaded = load_model(model)
         try:
             with shown("decompress") as progress:
-                size = decompress_file(served, file, out, progress)
-        except CannotRetrace as error:
+                size = decompress_file(loaded, file, out, progress)
+        except NotReproducible as error:
             print(f"no: {error}", file=sys.stderr)
             raise No({"equal": False, "problem": str(error)}) from error
         print(f"{size:,} bytes, with the hash they had", file=sys.stderr)
@@ -128,7 +128,7 @@ def generate(argv: list[str]) -> Answer:
     """text in the manner of what the model was trained on: MODEL --prompt TEXT"""
     import tyro
 
-    from fairway.artifact.served import load
+    from fairway.artifact.loaded_model import load_model
     from fairway.generate import GenerateConfig
     from fairway.generate import generate as write
 
@@ -156,7 +156,7 @@ def generate(argv: list[str]) -> Answer:
         )
         parts = [prompt.encode()]
         sys.stdout.buffer.write(parts[0])
-        for part in write(load(model), parts[0], config):
+        for part in write(load_model(model), parts[0], config):
             parts.append(part)
             sys.stdout.buffer.write(part)
             sys.stdout.buffer.flush()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fairway.evaluate.passes import Pass, group_windows, make_pass
+from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.evaluate.windows import Window
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
@@ -50,9 +50,9 @@ def _goes_on(plan: "ChunkPlan", last: int, i: int, window: Window) -> bool:
     )
 
 
-def cached_passes(
+def cached_batches(
     model: GPT, chunk: "Chunk", runs: Sequence[tuple[int, ...]], rows: int
-) -> Iterator[tuple[Pass, Tensor]]:
+) -> Iterator[tuple[WindowBatch, Tensor]]:
     """Each step of the runs with its logits (B, targets, V) float32; up to `rows` runs in step."""
     windows, device = chunk.plan.windows, model.embed.weight.device
     train_context = model.config.train_context
@@ -70,8 +70,8 @@ def cached_passes(
 
 def _in_step(
     model: GPT, chunk: "Chunk", runs: Sequence[tuple[int, ...]], device: torch.device
-) -> Iterator[tuple[Pass, Tensor]]:
-    opening = make_pass(chunk, tuple(run[0] for run in runs), device)
+) -> Iterator[tuple[WindowBatch, Tensor]]:
+    opening = make_window_batch(chunk, tuple(run[0] for run in runs), device)
     if len(runs[0]) == 1:
         yield opening, model(opening.inputs, start=opening.start)
         return
@@ -81,7 +81,7 @@ def _in_step(
         members = tuple(run[step] for run in runs)
         history, new = opening.history, opening.num_targets[0]
         whole = torch.stack([chunk.texts[i] for i in members]).to(device)
-        one = Pass(members, whole[:, history - 1 :], 1, opening.num_targets)
+        one = WindowBatch(members, whole[:, history - 1 :], 1, opening.num_targets)
         drop_oldest(model, cache, new)
         yield one, model(one.inputs, cache=cache)
 

@@ -2,7 +2,7 @@
 
 A few passes and steps over random tokens are timed (which also lets compilers compile, without a
 single token of the validation text), then multiplied by what the plans hold. What happens when the
-estimate was wrong is in `run.py`.
+estimate was wrong is in `timed.py`.
 """
 
 import math
@@ -13,10 +13,10 @@ from itertools import product
 
 import torch
 
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.predictor import ALONE, Chunk, ChunkPlan
-from fairway.evaluate.ttt import EvaluateConfig, make_predictor, plan_evaluation
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
 

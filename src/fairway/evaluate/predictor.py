@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairway.evaluate.bpb import Score
-from fairway.evaluate.cached import CachedReader, cached_passes, cached_runs
-from fairway.evaluate.passes import Pass, group_windows, make_pass
+from fairway.evaluate.cached import CachedReader, cached_batches, cached_runs
+from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.evaluate.windows import Window, document_windows
 from fairway.model.adapters import Adapters
 from fairway.model.cache import Cache
@@ -238,14 +238,16 @@ def score_stream(
     return total
 
 
-def price(plan: ChunkPlan, passes: Iterable[tuple[Pass, Tensor]], ranks: Ranks = ALONE) -> Tensor:
+def price(
+    plan: ChunkPlan, batches: Iterable[tuple[WindowBatch, Tensor]], ranks: Ranks = ALONE
+) -> Tensor:
     """Nats (num_targets,) float64 of a chunk, from this rank's passes and their logits.
 
     Every rank gets every price, and none before all of them are fixed.
     """
     nats = torch.zeros(plan.num_targets, dtype=torch.float64)
     offsets = plan.offsets
-    for one, logits in passes:
+    for one, logits in batches:
         priced = F.cross_entropy(logits.flatten(0, 1), one.targets.flatten(), reduction="none")
         priced = priced.view(len(one.members), -1).double().cpu()
         for i, row, length in zip(one.members, priced, one.num_targets, strict=True):
@@ -270,17 +272,17 @@ class Frozen:
     def device(self) -> torch.device:
         return self.model.embed.weight.device
 
-    def passes(self, chunk: Chunk) -> Iterator[tuple[Pass, Tensor]]:
+    def batches(self, chunk: Chunk) -> Iterator[tuple[WindowBatch, Tensor]]:
         """This rank's share of the chunk: each pass with its logits (B, targets, V) float32."""
         windows = chunk.plan.windows
         if self.cached is not None:
             runs = cached_runs(chunk.plan, self.cached)
             mine = [runs[i] for i in self._share(len(runs))]
-            yield from cached_passes(self.model, chunk, mine, self.rows)
+            yield from cached_batches(self.model, chunk, mine, self.rows)
             return
         mine = self._share(len(windows))
         for members in group_windows(windows, mine, self.rows, self.model.config.train_context):
-            one = make_pass(chunk, members, self.device)
+            one = make_window_batch(chunk, members, self.device)
             yield one, self.model(one.inputs, start=one.start)
 
     def _share(self, number: int) -> range:
@@ -290,7 +292,7 @@ class Frozen:
 
     @torch.inference_mode()
     def score(self, chunk: Chunk) -> Tensor:
-        return price(chunk.plan, self.passes(chunk), self.ranks)
+        return price(chunk.plan, self.batches(chunk), self.ranks)
 
     def learn(self, chunk: Chunk) -> None:
         """A frozen model learns nothing."""

@@ -1,15 +1,15 @@
 """Published checkpoints and artifacts of the challenge, as models of ours: the way in.
 
-The parts: variables in `environment.py`, tensors in `checkpoint.py`, compressed files in
-`containers.py`, settings of a run in `training.py`.
+The parts: variables in `environment.py`, tensors in `published_weights.py`, compressed files in
+`ptz.py`, settings of a run in `settings.py`.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from fairway.interop.checkpoint import load_checkpoint
-from fairway.interop.containers import read_ptz, read_weights
-from fairway.interop.training import training_settings
+from fairway.interop.ptz import read_ptz, read_weights
+from fairway.interop.published_weights import load_checkpoint
+from fairway.interop.settings import training_settings
 from fairway.model.gpt import GPT
 
 __all__ = ["import_artifact", "load_checkpoint", "read_ptz", "training_settings"]

@@ -3,7 +3,7 @@
 Every published script is configured by variables alone, so a checkpoint means nothing without the
 ones it was trained under. What is left unset takes the script's own default; what the script does
 not know is an error here, though there it goes unnoticed (#1048). Defaults are in `defaults.py`,
-the tensors of such a model in `checkpoint.py`, the settings of a run of ours in `training.py`.
+the tensors of such a model in `published_weights.py`, settings of a run in `settings.py`.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from typing import Any
 
 from fairway.interop.defaults import DEFAULTS, IRRELEVANT, LINEAGES, Lineage, Value
 from fairway.model.attention import AttentionConfig, GateConfig
+from fairway.model.depth import Loop
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig, ValueEmbeddingConfig
 from fairway.model.gpt import MlpConfig, ModelConfig, ParallelConfig, SkipConfig
-from fairway.model.plan import Loop
 
 # Switches whose other positions lead to models or runs of which nothing here has a counterpart.
 _ONLY: dict[str, tuple[Value, str]] = {

@@ -7,7 +7,7 @@ from typing import Any
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.container import pack
 from fairway.interop.challenge import import_artifact
-from fairway.interop.training import published_evaluation
+from fairway.interop.settings import published_evaluation
 from fairway.model.gpt import num_params
 from fairway.runtime.files import atomic_write
 from fairway.tokens.tokenizer import load_tokenizer

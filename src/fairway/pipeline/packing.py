@@ -12,15 +12,15 @@ from torch import Tensor
 from fairway.artifact.budget import OverBudget, fit_to_cap, predict_bytes
 from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.artifact.container import pack, unpack
-from fairway.artifact.served import load
-from fairway.evaluate.ttt import EvaluateConfig
+from fairway.artifact.loaded_model import load_model
+from fairway.evaluate.config import EvaluateConfig
 from fairway.model.gpt import GPT
-from fairway.pipeline.here import Here
 from fairway.pipeline.training import load_trained
 from fairway.quant.gptq import collect_hessians
-from fairway.quant.plan import factor_hessians, quantize
+from fairway.quant.rules import factor_hessians, quantize
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe as named
+from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 
@@ -28,7 +28,7 @@ FINEST, COARSEST = 0.6, 3.0  # factors on every clip_sigmas between which the ca
 SURE = 0.8  # trained weights take up to a fifth less than Gaussian ones, by which is predicted
 
 
-def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, here: Here) -> None:
+def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, runtime: Runtime) -> None:
     """Say about how large the file will be, as far as the shapes of its tensors tell.
 
     Raises OverBudget where not even the coarsest rounding could bring it under the cap: better now
@@ -36,12 +36,12 @@ def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, here: Here) -> N
     """
     generator = torch.Generator().manual_seed(0)  # the run's own numbers stay as they are
     likely = {
-        name: torch.randn(tensor.shape, generator=generator).to(here.device)
+        name: torch.randn(tensor.shape, generator=generator).to(runtime.device)
         for name, tensor in model.shipped_state_dict().items()
     }
     cap, more = recipe.budget.cap_bytes, len(tokenizer)
     expected = predict_bytes(likely, recipe.quant) + more
-    here.log.say(f"artifact, about {expected:,} bytes before it is fitted to {cap:,}")
+    runtime.log.say(f"artifact, about {expected:,} bytes before it is fitted to {cap:,}")
     if SURE * expected <= cap:
         return
     least = predict_bytes(likely, recipe.quant, COARSEST) + more
@@ -54,7 +54,7 @@ def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, here: Here) -> N
 
 
 def calibrate(
-    model: GPT, names: Collection[str], recipe: Recipe, data: DataFolder, here: Here
+    model: GPT, names: Collection[str], recipe: Recipe, data: DataFolder, runtime: Runtime
 ) -> dict[str, Any]:
     """Hessians of training text, inside the training budget, for they are learned from it."""
     if not recipe.quant.needs_hessians:
@@ -64,15 +64,15 @@ def calibrate(
     order = replace(recipe.tokens.order, seed=recipe.tokens.order.seed + 1)
     rows = Batches(data.train, order, rows=batch.rows, context=batch.context)
     count = recipe.quant.calibration_batches
-    with here.log.stage("calibrate", total=count) as stage, torch.inference_mode():
+    with runtime.log.stage("calibrate", total=count) as stage, torch.inference_mode():
 
         def texts() -> Any:
             for i in range(count):
-                yield rows.at(i).tokens.to(here.device)
+                yield rows.at(i).tokens.to(runtime.device)
                 stage.update(i + 1)
 
         hessians = collect_hessians(
-            model, texts(), lambda _, tokens: model.hidden(tokens), here.ranks
+            model, texts(), lambda _, tokens: model.hidden(tokens), runtime.ranks
         )
     return {name: h for name, h in hessians.items() if name in names}
 
@@ -109,7 +109,7 @@ def make_artifact(
 def pack_again(
     source: Path,
     data: DataFolder,
-    here: Here,
+    runtime: Runtime,
     recipe: str | None = None,
     cap_bytes: int | None = None,
 ) -> bytes:
@@ -119,18 +119,18 @@ def pack_again(
     cap_bytes  None: the recipe's
     """
     if source.is_dir():
-        chosen, model = load_trained(source, here.device)
+        chosen, model = load_trained(source, runtime.device)
         evaluation = chosen.evaluate
         if recipe is not None:
             chosen = replace(chosen, quant=named(recipe).quant)
     else:
-        served = load(source, here.device)
-        if served.tokenizer.to_bytes() != data.tokenizer.to_bytes():
+        loaded = load_model(source, runtime.device)
+        if loaded.tokenizer.to_bytes() != data.tokenizer.to_bytes():
             raise ValueError(
                 f"{data.path} was made with another tokenizer than {source}; prepare the text with "
                 f"the model's own"
             )
-        model, evaluation = served.model, config_from_json(EvaluateConfig, served.evaluate)
+        model, evaluation = loaded.model, config_from_json(EvaluateConfig, loaded.evaluate)
         if recipe is None:
             raise ValueError(f"name the recipe by whose rules {source} is rounded: --recipe NAME")
         rules = named(recipe)
@@ -145,9 +145,9 @@ def pack_again(
     if cap_bytes is not None:
         chosen = replace(chosen, budget=replace(chosen.budget, cap_bytes=cap_bytes))
     weights = model.shipped_state_dict()
-    hessians = calibrate(model, weights, chosen, data, here)
+    hessians = calibrate(model, weights, chosen, data, runtime)
     evaluation = evaluation.resolved(model.config.train_context)
-    with here.log.stage("pack") as stage:
+    with runtime.log.stage("pack") as stage:
         tokenizer = data.tokenizer.to_bytes()
         return make_artifact(chosen, evaluation, weights, hessians, tokenizer, stage.update)
 

@@ -1,7 +1,7 @@
 """The validation text, and a stage of the run that prices it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,46 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.curves import Curve
 from fairway.evaluate.planner import Estimate, Range, largest_that_fits
 from fairway.evaluate.predictor import Chunk, ChunkPlan, Predictor
-from fairway.evaluate.run import CheckpointConfig, Evaluation
-from fairway.evaluate.run import evaluate as walk
-from fairway.evaluate.ttt import EvaluateConfig, plan_evaluation
+from fairway.evaluate.timed import CheckpointConfig, Evaluation
+from fairway.evaluate.timed import evaluate as walk
 from fairway.model.gpt import GPT
-from fairway.pipeline.here import Here
 from fairway.recipes.recipe import Recipe
-from fairway.tokens.shards import DataFolder
+from fairway.runtime.setup import Runtime
+from fairway.tokens.val_text import ValText
 
 
-@dataclass(frozen=True)
-class ValText:
-    """The validation text as tokens (n,), the bytes of each target (n - 1,), document starts."""
-
-    tokens: Tensor
-    target_bytes: Tensor
-    starts: list[int]
-
-    @classmethod
-    def of(cls, data: DataFolder, num_tokens: int | None = None) -> "ValText":
-        """All of it, or its first `num_tokens` tokens."""
-        tokens = data.val[:num_tokens].astype(np.int64)
-        starts = np.flatnonzero(tokens == data.tokenizer.bos_id).tolist()
-        counts = torch.from_numpy(data.byte_counts("val"))[: max(0, len(tokens) - 1)]
-        return cls(torch.from_numpy(tokens), counts, starts)
-
-    def plans(self, config: EvaluateConfig) -> list[ChunkPlan]:
-        return plan_evaluation(config, len(self.tokens), self.starts)
-
-
-def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, here: Here) -> Estimate:
+def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime) -> Estimate:
     """The evaluation that this machine can finish in `budget.eval_seconds`, as measured.
 
     A run of so many steps takes the recipe's own settings: it is to give the same file again.
     Raises ValueError where nothing that the recipe allows fits.
     """
-    fast = "bfloat16" if here.compute_dtype == torch.bfloat16 else "float32"
-    config = recipe.evaluate.resolved(recipe.model.train_context, fast, here.compiled)
+    fast = "bfloat16" if runtime.compute_dtype == torch.bfloat16 else "float32"
+    config = recipe.evaluate.resolved(recipe.model.train_context, fast, runtime.compiled)
     epochs = (getattr(config.ttt, "epochs", 1),)
     choices = Range(strides=(config.stride,), epochs=epochs)
     if recipe.evaluate_range is not None and recipe.train.steps is None:
@@ -59,9 +39,9 @@ def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, here: Here) -> Es
         choices,
         recipe.budget.eval_seconds,
         len(text.tokens),
-        text.starts,
-        ranks=here.ranks,
-        say=lambda line: here.log.say(f"evaluation, {line}"),
+        text.document_starts,
+        ranks=runtime.ranks,
+        say=lambda line: runtime.log.say(f"evaluation, {line}"),
     )
 
 
@@ -69,7 +49,7 @@ def evaluate(
     predictor: Predictor,
     plans: Sequence[ChunkPlan],
     text: ValText,
-    here: Here,
+    runtime: Runtime,
     name: str,
     *,
     budget_seconds: float | None = None,
@@ -79,7 +59,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a text under the eyes of the log; what its time did to the score is said."""
     running, bits = 0, 0.0
-    with here.log.stage(name, total=len(text.tokens) - 1) as stage:
+    with runtime.log.stage(name, total=len(text.tokens) - 1) as stage:
 
         def observe(chunk: Chunk, nats: Tensor) -> None:
             nonlocal running
@@ -96,12 +76,12 @@ def evaluate(
             spent_seconds=spent_seconds,
             checkpoint=None if checkpoint is None else CheckpointConfig(path=checkpoint),
             observe=observe,
-            ranks=here.ranks,
+            ranks=runtime.ranks,
         )
         bits = found.score.bits_per_byte
         stage.update(running, bits_per_byte=bits)
     if found.note is not None:
-        here.log.say(f"{name}: {found.note}")
+        runtime.log.say(f"{name}: {found.note}")
     return found
 
 

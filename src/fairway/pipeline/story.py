@@ -10,14 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fairway.artifact.served import Served, load
+from fairway.artifact.loaded_model import LoadedModel, load_model
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.curves import curve_data
 from fairway.evaluate.diagnostic import adapt_then_score
 from fairway.evaluate.planner import Estimate
 from fairway.evaluate.predictor import Frozen
-from fairway.evaluate.ttt import EvaluateConfig, make_predictor
 from fairway.model.gpt import GPT, num_params
-from fairway.pipeline.here import Here
 from fairway.pipeline.packing import calibrate, describe_artifact, expect_to_fit, make_artifact
 from fairway.pipeline.scoring import (
     ValText,
@@ -31,13 +30,14 @@ from fairway.pipeline.training import CHECKPOINT, train_and_average
 from fairway.recipes.recipe import Recipe
 from fairway.runtime.device import machine, seed_everything
 from fairway.runtime.files import atomic_write
+from fairway.runtime.setup import Runtime
 from fairway.tokens.shards import DataFolder
 
 ARTIFACT = "model.fwy"
 
 
 def run(
-    recipe: Recipe, data: DataFolder, out: Path, here: Here, resume: bool = False
+    recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime, resume: bool = False
 ) -> dict[str, Any]:
     """One run, from shards to an artifact that was rebuilt from its file and scored.
 
@@ -46,77 +46,79 @@ def run(
     """
     check_fit(recipe, data)
     seed_everything(recipe.seed)
-    model = GPT(recipe.model).to(here.device)
+    model = GPT(recipe.model).to(runtime.device)
     tokenizer = data.tokenizer.to_bytes()
-    expect_to_fit(model, recipe, tokenizer, here)
+    expect_to_fit(model, recipe, tokenizer, runtime)
     text = ValText.of(data, recipe.tokens.val_tokens)
-    planned = plan_into_clock(model, recipe, text, here)
+    planned = plan_into_clock(model, recipe, text, runtime)
 
     seed_everything(recipe.seed)  # what planning took at random must not reach training
-    trained = train_and_average(model, recipe, data, out, here, resume)
-    hessians = calibrate(model, trained.weights, recipe, data, here)
+    trained = train_and_average(model, recipe, data, out, runtime, resume)
+    hessians = calibrate(model, trained.weights, recipe, data, runtime)
     trained.facts["seconds"] = time.perf_counter() - trained.began
 
     windows = without_learning(planned.config)
     windows = replace(windows, stride=windows.context or 1)
-    unrounded = Frozen(model, windows.rows, here.ranks)
-    in_float = evaluate(unrounded, text.plans(windows), text, here, "score float")
+    unrounded = Frozen(model, windows.rows, runtime.ranks)
+    in_float = evaluate(unrounded, plan_text(windows, text), text, runtime, "score float")
     artifact = out / ARTIFACT
-    if here.ranks.is_main:
-        with here.log.stage("pack") as stage:
+    if runtime.ranks.is_main:
+        with runtime.log.stage("pack") as stage:
             packed = make_artifact(
                 recipe, planned.config, trained.weights, hessians, tokenizer, stage.update
             )
             atomic_write(artifact, packed)
-    here.ranks.barrier()
-    served = load(artifact, here.device)  # nothing in memory may flatter the score
+    runtime.ranks.barrier()
+    loaded = load_model(artifact, runtime.device)  # nothing in memory may flatter the score
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        **machine_facts(here),
+        **machine_facts(runtime),
         "params": num_params(recipe.model),
         "train": trained.facts,
         "artifact": describe_artifact(artifact, recipe.budget.cap_bytes),
         **score_served(
-            served, recipe, text, planned, windows, here, {"float": stage_line(in_float)}
+            loaded, recipe, text, planned, windows, runtime, {"float": stage_line(in_float)}
         ),
     }
 
 
 def train_only(
-    recipe: Recipe, data: DataFolder, out: Path, here: Here, resume: bool = False
+    recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime, resume: bool = False
 ) -> dict[str, Any]:
     """The first stage alone; `fairway pack` goes on from the checkpoint."""
     check_fit(recipe, data)
     seed_everything(recipe.seed)
-    model = GPT(recipe.model).to(here.device)
-    expect_to_fit(model, recipe, data.tokenizer.to_bytes(), here)
-    trained = train_and_average(model, recipe, data, out, here, resume)
+    model = GPT(recipe.model).to(runtime.device)
+    expect_to_fit(model, recipe, data.tokenizer.to_bytes(), runtime)
+    trained = train_and_average(model, recipe, data, out, runtime, resume)
     facts = trained.facts | {"params": num_params(recipe.model)}
     return facts | {"checkpoint": str(out / CHECKPOINT)}
 
 
 def score_served(
-    served: Served,
+    loaded: LoadedModel,
     recipe: Recipe,
     text: ValText,
     planned: Estimate,
     windows: EvaluateConfig,
-    here: Here,
+    runtime: Runtime,
     stages: dict[str, Any],
 ) -> dict[str, Any]:
     """What `result.json` says of the model in the file: `stages`, and the score that counts."""
-    frozen, config = Frozen(served.model, planned.config.rows, here.ranks), planned.config
-    quantized = evaluate(frozen, text.plans(windows), text, here, "score quantized")
-    plans = text.plans(config)  # the same for both, so that they can be compared chunk by chunk
-    sliding = evaluate(frozen, plans, text, here, "score sliding")
+    frozen, config = Frozen(loaded.model, planned.config.rows, runtime.ranks), planned.config
+    quantized = evaluate(frozen, plan_text(windows, text), text, runtime, "score quantized")
+    plans = plan_text(
+        config, text
+    )  # the same for both, so that they can be compared chunk by chunk
+    sliding = evaluate(frozen, plans, text, runtime, "score sliding")
     began = time.perf_counter()
-    predictor = make_predictor(served.model, config, seed=recipe.seed, ranks=here.ranks)
+    predictor = make_predictor(loaded.model, config, seed=recipe.seed, ranks=runtime.ranks)
     learning = evaluate(
         predictor,
         plans,
         text,
-        here,
+        runtime,
         "score and learn",
         budget_seconds=recipe.budget.eval_seconds,
         lesson_seconds=planned.lesson_seconds,
@@ -150,18 +152,18 @@ def score_served(
         "chunks": curve_data(learning.curve, sliding.curve, most=100),
     }
     if recipe.diagnostic is not None:
-        with here.log.stage("adapt then score"):
+        with runtime.log.stage("adapt then score"):
             found = adapt_then_score(
-                served.model, recipe.diagnostic, text.tokens, text.target_bytes, here.ranks
+                loaded.model, recipe.diagnostic, text.tokens, text.target_bytes, runtime.ranks
             )
-        here.log.say(f"adapt_then_score: {found}")
+        runtime.log.say(f"adapt_then_score: {found}")
         result["diagnostics"] = {"adapt_then_score": found.to_json()}
     return result
 
 
-def machine_facts(here: Here) -> dict[str, Any]:
+def machine_facts(runtime: Runtime) -> dict[str, Any]:
     found = machine()
-    told = f"{found['processor']}, {found['cores']} cores, {here.device}"
+    told = f"{found['processor']}, {found['cores']} cores, {runtime.device}"
     return {"device": told, "machine": found}
 
 

@@ -12,21 +12,13 @@ from torch import Tensor
 from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.average import Average, build_average
 from fairway.model.gpt import GPT
-from fairway.pipeline.here import Here
 from fairway.quant.qat import attach, detach
 from fairway.recipes.recipe import Recipe
 from fairway.runtime.attention_backend import choose_attention_backend
 from fairway.runtime.files import atomic_write
+from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batch, Batches
 from fairway.tokens.shards import DataFolder
-from fairway.train.checkpoint import (
-    Checkpoint,
-    checkpoint_state,
-    load_checkpoint,
-    restore,
-    restore_model,
-    save_checkpoint,
-)
 from fairway.train.compiled import compile_loss
 from fairway.train.loop import (
     Milestone,
@@ -37,6 +29,14 @@ from fairway.train.loop import (
     training_steps,
 )
 from fairway.train.param_groups import build_optimizers
+from fairway.train.train_state import (
+    Checkpoint,
+    checkpoint_state,
+    load_checkpoint,
+    restore,
+    restore_model,
+    save_checkpoint,
+)
 
 CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
 TELL_SECONDS = 2.0  # between two losses that are read and written down
@@ -61,19 +61,19 @@ class Dealt:
     to rank p % world_size, as `training_steps` expects.
     """
 
-    def __init__(self, batches: Batches, here: Here) -> None:
-        self.batches, self.here, self.taken = batches, here, 0
+    def __init__(self, batches: Batches, runtime: Runtime) -> None:
+        self.batches, self.runtime, self.taken = batches, runtime, 0
 
     def __iter__(self) -> "Dealt":
         return self
 
     def __next__(self) -> Batch:
-        ranks = self.here.ranks
+        ranks = self.runtime.ranks
         place = ranks.rank + self.taken * ranks.world_size
         self.taken += 1
         batch = self.batches.at(self.batches.position + place)
         # Contiguous, as what was compiled for: other strides would be compiled for once more.
-        return Batch(*(part.to(self.here.device).contiguous() for part in batch))
+        return Batch(*(part.to(self.runtime.device).contiguous() for part in batch))
 
     def step_done(self, micro_batches: int) -> None:
         """All ranks together took so many."""
@@ -82,7 +82,7 @@ class Dealt:
 
 
 def train_and_average(
-    model: GPT, recipe: Recipe, data: DataFolder, out: Path, here: Here, resume: bool = False
+    model: GPT, recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime, resume: bool = False
 ) -> Trained:
     """Train `model` in place; leaves the averaged weights in it, and a checkpoint in `out`.
 
@@ -90,7 +90,7 @@ def train_and_average(
 
     Ctrl-C keeps a checkpoint, says how to go on, and ends the run with ValueError.
     """
-    config, log = recipe.train, here.log
+    config, log = recipe.train, runtime.log
     batches = Batches(
         data.train,
         recipe.tokens.order,
@@ -99,7 +99,7 @@ def train_and_average(
         bos_id=recipe.model.bos_id,
     )
     optimizers = build_optimizers(
-        model, config.optimizer, muon_dtype=here.compute_dtype, ranks=here.ranks
+        model, config.optimizer, muon_dtype=runtime.compute_dtype, ranks=runtime.ranks
     )
     average = build_average(model, recipe.average)
     number = tokens = 0
@@ -111,17 +111,17 @@ def train_and_average(
         number, batches.position = saved.step, saved.numbers["position"]
         tokens, spent_before = saved.numbers["tokens"], saved.numbers["spent_seconds"]
         log.say(f"going on after step {number}, {spent_before:.0f} s into training")
-    elif here.ranks.is_main:
+    elif runtime.ranks.is_main:
         recipe_json = json.dumps(config_to_json(recipe), indent=1)
         atomic_write(out / RECIPE, recipe_json.encode())
-    backend = choose_attention_backend(here.device, here.compute_dtype, None)
-    if here.device.type == "cuda":
+    backend = choose_attention_backend(runtime.device, runtime.compute_dtype, None)
+    if runtime.device.type == "cuda":
         log.say(f"attention by {backend.name}: {backend.reason}")
-    if here.compiled:
+    if runtime.compiled:
         with backend.active():  # what is chosen while compiling stays chosen
-            _compile(model, recipe, here)
+            _compile(model, recipe, runtime)
     began = time.perf_counter() - spent_before
-    clock = build_clock(config, ranks=here.ranks, spent_seconds=spent_before)
+    clock = build_clock(config, ranks=runtime.ranks, spent_seconds=spent_before)
     total = config.seconds or float(config.steps or 0)
     told_at, resumed_at, resumed_tokens = 0.0, time.perf_counter(), tokens
 
@@ -136,7 +136,7 @@ def train_and_average(
             spent_seconds=time.perf_counter() - began,
             finished=finished,
         )
-        if here.ranks.is_main:
+        if runtime.ranks.is_main:
             save_checkpoint(out / CHECKPOINT, state)
 
     def done() -> float:
@@ -151,7 +151,7 @@ def train_and_average(
             "tokens_per_second": round(rate),
         }
 
-    dealt, last = Dealt(batches, here), None
+    dealt, last = Dealt(batches, runtime), None
     with log.stage("train", total=total) as stage, interruptible() as stop, backend.active():
         try:
             for step in training_steps(
@@ -160,9 +160,9 @@ def train_and_average(
                 config,
                 optimizers,
                 clock,
-                ranks=here.ranks,
+                ranks=runtime.ranks,
                 milestones=_late_rounding(recipe),
-                compute_dtype=here.compute_dtype,
+                compute_dtype=runtime.compute_dtype,
                 first_step=number,
                 stop=stop,
             ):
@@ -246,11 +246,11 @@ def _attach(model: Any, recipe: Recipe) -> None:
     attach(model, recipe.quant)
 
 
-def _compile(model: GPT, recipe: Recipe, here: Here) -> None:
+def _compile(model: GPT, recipe: Recipe, runtime: Runtime) -> None:
     """Compile the training step, before the clock starts."""
     batch = recipe.train.batch
     loops = {False, True} if recipe.model.loop else {model.loops_active}
     model.train()
-    with here.log.stage("compile"):
-        loss = compile_loss(model, batch.rows, batch.context, here.compute_dtype, loops)
+    with runtime.log.stage("compile"):
+        loss = compile_loss(model, batch.rows, batch.context, runtime.compute_dtype, loops)
     model.loss = loss  # type: ignore[method-assign]

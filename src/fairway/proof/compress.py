@@ -2,31 +2,33 @@
 
 The file is one document. It is cut into segments that are coded side by side, few where the size
 counts and many where time does, and the model may learn from it on the way exactly as it does when
-it is evaluated. The layout of the bytes is in `frames.py`, the coding in `codec.py`.
+it is evaluated. The layout of the bytes is in `artifact/sections.py`, the coding in `bitstream.py`.
 """
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairway.artifact.served import Served
+from fairway.artifact.config_json import config_from_json, config_to_json
+from fairway.artifact.loaded_model import LoadedModel
+from fairway.artifact.sections import Refused, Section, pack_frame, unpack_frame
+from fairway.evaluate.config import CHUNK_TOKENS, EvaluateConfig, make_predictor
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.predictor import ChunkPlan, Predictor
-from fairway.evaluate.ttt import CHUNK_TOKENS, EvaluateConfig, make_predictor
-from fairway.proof.codec import Progress, WalkConfig, decode_stream, encode_stream
-from fairway.proof.frames import Refused, pack, unpack
-from fairway.proof.prove import served_config
-from fairway.proof.retrace import CannotRetrace, circumstances, settled
+from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream
+from fairway.proof.prove import evaluation_of
+from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.verify import check_model, explained
 from fairway.runtime.files import atomic_write
+from fairway.runtime.progress import Progress, silent
 
-MAGIC = b"FWYTXT01"
+MAGIC = b"FWC2"
 TOLD = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
 
 
@@ -67,26 +69,26 @@ class _Told:
 
 
 def compress(
-    served: Served,
+    loaded: LoadedModel,
     data: bytes,
     config: CompressConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> bytes:
     """The compressed form of any bytes, for `decompress` with the same model.
 
     Raises ValueError when the model's tokenizer cannot give back all bytes.
     """
     config = config or CompressConfig()
-    tokenizer = served.tokenizer
+    tokenizer = loaded.tokenizer
     if not tokenizer.lossless:
         raise ValueError(
-            f"the tokenizer of {served.path or 'this model'} ({tokenizer.kind}) normalises its "
+            f"the tokenizer of {loaded.path or 'this model'} ({tokenizer.kind}) normalises its "
             "text, so the file would not come back as it was; use a model whose tokenizer "
             "`fairway prepare` trained"
         )
     ids = tokenizer.encode(data)
     told = _Told(
-        model=served.sha256,
+        model=loaded.sha256,
         text=hashlib.sha256(data).hexdigest(),
         num_tokens=len(ids),
         segments=max(1, min(len(ids), config.segments or choose_segments(len(ids)))),
@@ -96,52 +98,52 @@ def compress(
         made={key: circumstances()[key] for key in TOLD},
     )
     tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), told, tokenizer.bos_id)
-    with settled(told.threads):
+    with reproducible(told.threads):
         coded = encode_stream(
-            lambda: _predictor(served, told),
-            _plans(served, told),
+            lambda: _predictor(loaded, told),
+            _plans(loaded, told),
             tokens,
-            _walk(served, told),
+            _walk(loaded, told),
             given=known,
             progress=progress,
         )
-    sections = {
-        "checkpoints": np.array(coded.checkpoints, dtype="<u4").tobytes(),
-        "symbols": coded.data,
-    }
-    return pack(MAGIC, asdict(told), sections)
+    sections = [
+        Section("checkpoints", "stored", np.array(coded.checkpoints, dtype="<u4").tobytes()),
+        Section("symbols", "stored", coded.data),
+    ]
+    return pack_frame(MAGIC, config_to_json(told), sections)
 
 
-def decompress(served: Served, data: bytes, progress: Progress | None = None) -> bytes:
+def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) -> bytes:
     """Inverse of `compress`.
 
-    Raises `Refused` for a damaged or foreign file or another model, and `CannotRetrace` when this
+    Raises `Refused` for a damaged or foreign file or another model, and `NotReproducible` when this
     machine computes other probabilities than the one that compressed; never returns wrong bytes.
     """
-    header, sections = unpack(MAGIC, data, "a file that fairway compressed")
+    frame = unpack_frame(MAGIC, data, "a file that fairway compressed")
     try:
-        told = _Told(**header)
-        checkpoints = np.frombuffer(sections["checkpoints"], "<u4").tolist()
-        symbols = sections["symbols"]
-    except (TypeError, KeyError) as error:
-        raise Refused("its header is of another version of fairway; use that version") from error
-    check_model(told.model, served, "file")
+        told = config_from_json(_Told, frame.header)
+        checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4").tolist()
+        symbols = frame.read("symbols", len(data))
+    except ValueError as error:
+        raise Refused(f"its header is no compressed file's: {error}") from error
+    check_model(told.model, loaded, "file")
     unknown = torch.full((told.num_tokens,), -1)
-    _, known = _with_bos(unknown, told, served.tokenizer.bos_id)
+    _, known = _with_bos(unknown, told, loaded.tokenizer.bos_id)
     try:
-        with settled(told.threads):
+        with reproducible(told.threads):
             tokens = decode_stream(
-                lambda: _predictor(served, told),
-                _plans(served, told),
+                lambda: _predictor(loaded, told),
+                _plans(loaded, told),
                 symbols,
-                _walk(served, told),
+                _walk(loaded, told),
                 given=known,
                 checkpoints=checkpoints,
                 progress=progress,
             )
-    except CannotRetrace as error:
+    except NotReproducible as error:
         raise explained(error, told.made) from error
-    text = served.tokenizer.decode(tokens.tolist())
+    text = loaded.tokenizer.decode(tokens.tolist())
     if hashlib.sha256(text).hexdigest() != told.text:
         raise Refused(
             "every token came back but the bytes did not: the tokenizer decodes differently; "
@@ -151,25 +153,25 @@ def decompress(served: Served, data: bytes, progress: Progress | None = None) ->
 
 
 def compress_file(
-    served: Served,
+    loaded: LoadedModel,
     source: Path,
     target: Path,
     config: CompressConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> int:
     """`compress` from file to file; returns how many bytes were written."""
-    packed = compress(served, _read(source), config, progress)
+    packed = compress(loaded, _read(source), config, progress)
     atomic_write(Path(target), packed)
     return len(packed)
 
 
 def decompress_file(
-    served: Served, source: Path, target: Path, progress: Progress | None = None
+    loaded: LoadedModel, source: Path, target: Path, progress: Progress = silent
 ) -> int:
     """`decompress` from file to file, all or nothing; returns how many bytes were written."""
     try:
-        text = decompress(served, _read(source), progress)
-    except (Refused, CannotRetrace) as error:
+        text = decompress(loaded, _read(source), progress)
+    except (Refused, NotReproducible) as error:
         raise type(error)(f"{source}: {error}") from error
     atomic_write(Path(target), text)
     return len(text)
@@ -197,8 +199,8 @@ def _with_bos(ids: Tensor, told: _Told, bos_id: int) -> tuple[Tensor, Tensor]:
     return stream, known
 
 
-def _evaluation(served: Served, told: _Told) -> EvaluateConfig:
-    config = served_config(served).resolved(served.model.config.train_context)
+def _evaluation(loaded: LoadedModel, told: _Told) -> EvaluateConfig:
+    config = evaluation_of(loaded).resolved(loaded.model.config.train_context)
     if not told.adapt:
         return replace(config, ttt=None, mixture=None)
     if isinstance(config.ttt, Sgd):
@@ -213,12 +215,12 @@ def _evaluation(served: Served, told: _Told) -> EvaluateConfig:
     return replace(config, rows=max(config.rows, told.segments))
 
 
-def _predictor(served: Served, told: _Told) -> Predictor:
-    return make_predictor(served.model, _evaluation(served, told))
+def _predictor(loaded: LoadedModel, told: _Told) -> Predictor:
+    return make_predictor(loaded.model, _evaluation(loaded, told))
 
 
-def _plans(served: Served, told: _Told) -> list[ChunkPlan]:
-    config = _evaluation(served, told)
+def _plans(loaded: LoadedModel, told: _Told) -> list[ChunkPlan]:
+    config = _evaluation(loaded, told)
     assert config.context is not None
     match config.ttt:
         case DocumentAdapters() | Phased():
@@ -230,7 +232,7 @@ def _plans(served: Served, told: _Told) -> list[ChunkPlan]:
     return plan_segments(_bounds(told), config.context, config.stride, chunk_tokens)
 
 
-def _walk(served: Served, told: _Told) -> WalkConfig:
+def _walk(loaded: LoadedModel, told: _Told) -> WalkConfig:
     return WalkConfig(
-        rows=told.segments, pad_to=served.model.config.train_context, every=told.every
+        rows=told.segments, pad_to=loaded.model.config.train_context, every=told.every
     )

@@ -16,17 +16,18 @@ import torch
 from torch import Tensor
 
 from fairway.artifact.config_json import config_from_json
-from fairway.artifact.served import Served, load
+from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.evaluate.bpb import Score
+from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.predictor import read_chunks, score_stream
-from fairway.evaluate.ttt import EvaluateConfig, make_predictor
+from fairway.proof.bitstream import Encoded, WalkConfig, encode_stream
 from fairway.proof.certificate import Certificate
-from fairway.proof.codec import Encoded, Progress, WalkConfig, encode_stream
-from fairway.proof.extent import extent_of
+from fairway.proof.prefix import prefix_of
 from fairway.proof.proof_file import ProofFile
-from fairway.proof.retrace import CannotRetrace, circumstances, settled
+from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.verify import Verification, documents_of, verify
 from fairway.runtime.files import atomic_write
+from fairway.runtime.progress import Progress, silent
 from fairway.text import text_sha256
 from fairway.tokens.shards import DataFolder
 
@@ -34,7 +35,7 @@ CHECK_EVERY = 1024  # tokens; a checkpoint costs four bytes
 
 
 def prove(
-    served: Served,
+    loaded: LoadedModel,
     tokens: Tensor,
     target_bytes: Tensor,
     *,
@@ -44,7 +45,7 @@ def prove(
     num_documents: int | None = None,
     seed: int = 0,
     threads: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Certificate:
     """Write a proof of the first tokens (or documents, or all) to `out`, and decode it again.
 
@@ -56,32 +57,32 @@ def prove(
     num_documents  how many documents to prove; at most one of the two
     threads        more than one helps wide models only, and the decoder must use as many
     """
-    model_config = served.model.config
-    config = (evaluate or served_config(served)).resolved(model_config.train_context)
+    model_config = loaded.model.config
+    config = (evaluate or evaluation_of(loaded)).resolved(model_config.train_context)
     bos_id = model_config.bos_id
-    extent = extent_of(config, tokens, bos_id, num_targets=num_targets, num_documents=num_documents)
-    plans, stop = extent.plans(config), extent.num_tokens
+    prefix = prefix_of(config, tokens, bos_id, num_targets=num_targets, num_documents=num_documents)
+    plans, stop = prefix.plans(config), prefix.num_tokens
     tokens, target_bytes = tokens[:stop].long(), target_bytes[: stop - 1]
     walk = WalkConfig(pad_to=model_config.train_context, every=CHECK_EVERY)
-    with settled(threads):
+    with reproducible(threads):
         chunks = read_chunks(plans, tokens, target_bytes)
-        claim = score_stream(make_predictor(served.model, config, seed=seed), chunks)
+        claim = score_stream(make_predictor(loaded.model, config, seed=seed), chunks)
         started = time.perf_counter()
         encoded = encode_stream(
-            lambda: make_predictor(served.model, config, seed=seed),
+            lambda: make_predictor(loaded.model, config, seed=seed),
             plans,
             tokens,
             walk,
-            given=extent.given(bos_id),
+            given=prefix.given(bos_id),
             progress=progress,
         )
         encode_seconds = time.perf_counter() - started
     file = ProofFile(
-        artifact_sha256=served.sha256,
-        text_sha256=text_sha256(documents_of(tokens, served.tokenizer)),
+        artifact_sha256=loaded.sha256,
+        text_sha256=text_sha256(documents_of(tokens, loaded.tokenizer)),
         evaluate=config,
         seed=seed,
-        extent=extent,
+        prefix=prefix,
         walk=walk,
         threads=threads,
         circumstances=circumstances(),
@@ -89,32 +90,32 @@ def prove(
         symbols=encoded.data,
     )
     atomic_write(Path(out), file.to_bytes())
-    if served.path is not None:  # what follows knows nothing but two files
-        served = load(served.path)
+    if loaded.path is not None:  # what follows knows nothing but two files
+        loaded = load_model(loaded.path)
     started = time.perf_counter()
     try:
-        decoded = verify(out, served, progress)
-    except CannotRetrace:
+        decoded = verify(out, loaded, progress)
+    except NotReproducible:
         decoded = None
     seconds = (encode_seconds, time.perf_counter() - started)
     return _certificate(file, Path(out), claim, encoded, tokens, decoded, seconds)
 
 
-def served_config(served: Served) -> EvaluateConfig:
+def evaluation_of(loaded: LoadedModel) -> EvaluateConfig:
     """How the artifact says that it is to be evaluated."""
-    if not served.evaluate:
+    if not loaded.evaluate:
         raise ValueError(
-            f"{served.path or 'the model'} does not say how it is evaluated; name a recipe's "
+            f"{loaded.path or 'the model'} does not say how it is evaluated; name a recipe's "
             "evaluation, or pass evaluate=EvaluateConfig(context=...)"
         )
-    return config_from_json(EvaluateConfig, served.evaluate)
+    return config_from_json(EvaluateConfig, loaded.evaluate)
 
 
-def validation_text(served: Served, data: DataFolder) -> tuple[Tensor, Tensor]:
+def validation_text(loaded: LoadedModel, data: DataFolder) -> tuple[Tensor, Tensor]:
     """A data folder's validation tokens (n,) and the bytes (n - 1,) of all but the first."""
-    if data.tokenizer.to_bytes() != served.tokenizer.to_bytes():
+    if data.tokenizer.to_bytes() != loaded.tokenizer.to_bytes():
         raise ValueError(
-            f"{data.path} was made with another tokenizer than {served.path or 'the model'}; "
+            f"{data.path} was made with another tokenizer than {loaded.path or 'the model'}; "
             "prepare the text with the model's own"
         )
     tokens = torch.from_numpy(data.val[:].astype(np.int64))

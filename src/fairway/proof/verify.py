@@ -11,13 +11,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fairway.artifact.served import Served
+from fairway.artifact.loaded_model import LoadedModel
+from fairway.artifact.sections import Refused
+from fairway.evaluate.config import make_predictor
 from fairway.evaluate.predictor import Predictor
-from fairway.evaluate.ttt import make_predictor
-from fairway.proof.codec import Progress, decode_stream
-from fairway.proof.frames import Refused
+from fairway.proof.bitstream import decode_stream
 from fairway.proof.proof_file import ProofFile
-from fairway.proof.retrace import CannotRetrace, circumstances, differences, settled
+from fairway.proof.reproducible import NotReproducible, circumstances, differences, reproducible
+from fairway.runtime.progress import Progress, silent
 from fairway.text import text_sha256
 from fairway.tokens.tokenizer import Tokenizer
 
@@ -51,43 +52,43 @@ class Verification:
         return len(self.tokens) - 1
 
 
-def verify(path: Path, served: Served, progress: Progress | None = None) -> Verification:
+def verify(path: Path, loaded: LoadedModel, progress: Progress = silent) -> Verification:
     """Decode the proof at `path` with the model it names.
 
     Raises `Refused` when the file is damaged, is no proof, or was made with another model, and
-    `CannotRetrace` when this machine computes other probabilities; both before any text is out.
+    `NotReproducible` when this machine computes other probabilities; both before any text is out.
     """
     path = Path(path)
     if not path.is_file():
         raise Refused(f"no proof at {path}; `fairway prove` writes one")
     try:
         proof = ProofFile.from_bytes(path.read_bytes())
-        return decode_proof(proof, served, progress)
-    except (Refused, CannotRetrace) as error:
+        return decode_proof(proof, loaded, progress)
+    except (Refused, NotReproducible) as error:
         raise type(error)(f"{path}: {error}") from error
 
 
 def decode_proof(
-    proof: ProofFile, served: Served, progress: Progress | None = None
+    proof: ProofFile, loaded: LoadedModel, progress: Progress = silent
 ) -> Verification:
     """The text of a proof; see `verify`."""
-    check_model(proof.artifact_sha256, served, "proof")
-    bos_id = served.model.config.bos_id
+    check_model(proof.artifact_sha256, loaded, "proof")
+    bos_id = loaded.model.config.bos_id
     started = time.perf_counter()
     try:
-        with settled(proof.threads):
+        with reproducible(proof.threads):
             tokens = decode_stream(
-                predictors(served, proof),
-                proof.extent.plans(proof.evaluate),
+                predictors(loaded, proof),
+                proof.prefix.plans(proof.evaluate),
                 proof.symbols,
                 proof.walk,
-                given=proof.extent.given(bos_id),
+                given=proof.prefix.given(bos_id),
                 checkpoints=proof.checkpoints,
                 progress=progress,
             )
-    except CannotRetrace as error:
+    except NotReproducible as error:
         raise explained(error, proof.circumstances) from error
-    documents = documents_of(tokens, served.tokenizer)
+    documents = documents_of(tokens, loaded.tokenizer)
     if text_sha256(documents) != proof.text_sha256:
         raise Refused(
             "the decoded text is not the one the proof was made from, though every token is: the "
@@ -101,21 +102,21 @@ def decode_proof(
     )
 
 
-def predictors(served: Served, proof: ProofFile) -> Callable[[], Predictor]:
+def predictors(loaded: LoadedModel, proof: ProofFile) -> Callable[[], Predictor]:
     """Makes the predictor that a proof was coded with, anew for each walk."""
-    return lambda: make_predictor(served.model, proof.evaluate, seed=proof.seed)
+    return lambda: make_predictor(loaded.model, proof.evaluate, seed=proof.seed)
 
 
-def check_model(sha256: str, served: Served, kind: str) -> None:
+def check_model(sha256: str, loaded: LoadedModel, kind: str) -> None:
     """Raises `Refused` unless `served` is the model with this hash."""
-    if served.sha256 != sha256:
+    if loaded.sha256 != sha256:
         raise Refused(
-            f"the {kind} was made with the model {sha256[:16]}..., and {served.path or 'this one'} "
-            f"is {served.sha256[:16]}...; give the model file it was made with"
+            f"the {kind} was made with the model {sha256[:16]}..., and {loaded.path or 'this one'} "
+            f"is {loaded.sha256[:16]}...; give the model file it was made with"
         )
 
 
-def explained(error: CannotRetrace, there: dict[str, str]) -> CannotRetrace:
+def explained(error: NotReproducible, there: dict[str, str]) -> NotReproducible:
     """The error with what may be its cause: how that machine and this one differ."""
     differing = differences(there, circumstances())
     cause = (
@@ -123,7 +124,7 @@ def explained(error: CannotRetrace, there: dict[str, str]) -> CannotRetrace:
         if differing
         else "by its description this is the same machine, so something it does not list differs"
     )
-    return CannotRetrace(f"{error}. {cause}. Nothing was written")
+    return NotReproducible(f"{error}. {cause}. Nothing was written")
 
 
 def documents_of(tokens: Tensor, tokenizer: Tokenizer) -> tuple[bytes, ...]:

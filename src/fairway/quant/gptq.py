@@ -2,7 +2,7 @@
 
 Frantar et al. 2022 (arXiv 2210.17323) in the form of #1394: row grids by standard deviation,
 columns in order of falling Hessian diagonal. Also the Hessians themselves, collected from any model
-by hooks. Which tensors are rounded this way is decided in `plan.py`.
+by hooks. Which tensors are rounded this way is decided in `rules.py`.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -2,7 +2,7 @@
 
 Three ways to choose where a row's grid ends: a multiple of its standard deviation, a percentile of
 its magnitudes, or the best of several percentiles. How rounding errors are passed on to columns not
-yet rounded is in `gptq.py`, which tensor gets which grid in `plan.py`.
+yet rounded is in `gptq.py`, which tensor gets which grid in `rules.py`.
 """
 
 import math

@@ -16,7 +16,7 @@ from fairway.quant.grid import (
     quantize_rows,
     quantize_rows_percentile,
 )
-from fairway.quant.plan import (
+from fairway.quant.rules import (
     Gptq,
     KeepFloat,
     KeepHalf,

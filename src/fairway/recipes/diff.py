@@ -70,7 +70,7 @@ def set_json(config: Config, path: str, value: Any) -> Config:
 
     For what no single value can say: another way to learn, or none.
 
-    >>> from fairway.evaluate.ttt import EvaluateConfig
+    >>> from fairway.evaluate.config import EvaluateConfig
     >>> set_json(EvaluateConfig(), "ttt", {"type": "Sgd", "epochs": 2}).ttt.epochs
     2
     """

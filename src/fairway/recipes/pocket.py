@@ -6,13 +6,13 @@ The runs behind each choice are in `lab/`.
 from dataclasses import replace
 
 from fairway.average import EmaConfig
+from fairway.evaluate.config import EvaluateConfig, Mixture
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import Range
-from fairway.evaluate.ttt import EvaluateConfig, Mixture
 from fairway.model.attention import AttentionConfig
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig
 from fairway.model.gpt import MlpConfig, ModelConfig, SkipConfig
-from fairway.quant.plan import Gptq, KeepHalf, QuantConfig, RoundRows
+from fairway.quant.rules import Gptq, KeepHalf, QuantConfig, RoundRows
 from fairway.recipes.pr1394 import pr1493
 from fairway.recipes.recipe import Budget, Recipe, TokensConfig
 from fairway.train.loop import BatchConfig

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from fairway.average import EmaConfig
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.model.depth import Loop
 from fairway.model.embedding import EmbeddingConfig
 from fairway.model.gpt import MlpConfig, ParallelConfig, SkipConfig
-from fairway.model.plan import Loop
-from fairway.quant.plan import Gptq, KeepHalf, QuantConfig
+from fairway.quant.rules import Gptq, KeepHalf, QuantConfig
 from fairway.recipes.pr414 import pr414
 from fairway.recipes.recipe import Recipe, TokensConfig
 from fairway.tokens.batches import OrderConfig

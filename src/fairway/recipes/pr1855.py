@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.documents import Phased
-from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.attention import GateConfig
 from fairway.model.gpt import ParallelConfig
 from fairway.quant.lowrank import LowRankConfig
-from fairway.quant.plan import Gptq, KeepHalf, QuantConfig
+from fairway.quant.rules import Gptq, KeepHalf, QuantConfig
 from fairway.recipes.pr1394 import pr1493
 from fairway.recipes.recipe import Recipe, TokensConfig
 from fairway.tokens.batches import OrderConfig

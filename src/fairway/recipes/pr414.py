@@ -5,7 +5,7 @@ from dataclasses import replace
 from fairway.average import EmaConfig
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.embedding import ValueEmbeddingConfig
-from fairway.quant.plan import PercentileRows, QuantConfig, SearchRows
+from fairway.quant.rules import PercentileRows, QuantConfig, SearchRows
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.sota254 import sota254
 from fairway.train.schedule import Warmdown, When

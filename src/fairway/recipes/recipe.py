@@ -8,11 +8,11 @@ by `dataclasses.replace`, so it states its difference and nothing else.
 from dataclasses import dataclass, field
 
 from fairway.average import EmaConfig, SwaConfig
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.evaluate.planner import Range
-from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.gpt import ModelConfig
-from fairway.quant.plan import QuantConfig
+from fairway.quant.rules import QuantConfig
 from fairway.tokens.batches import OrderConfig
 from fairway.train.loop import TrainConfig
 from fairway.train.schedule import When

@@ -5,15 +5,15 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from fairway.average import EmaConfig, SwaConfig
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.attention import AttentionConfig
 from fairway.model.embedding import EmbeddingConfig
 from fairway.model.gpt import ModelConfig
-from fairway.quant.plan import QuantConfig
-from fairway.recipes.baseline import naive_baseline
+from fairway.quant.rules import QuantConfig
+from fairway.recipes.naive_baseline import naive_baseline
 from fairway.recipes.pocket import pocket
 from fairway.recipes.pr414 import pr414, pr691
 from fairway.recipes.pr1394 import pr1394, pr1413, pr1493

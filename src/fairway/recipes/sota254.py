@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from fairway.average import SwaConfig
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.ttt import EvaluateConfig
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig
 from fairway.model.gpt import MlpConfig
-from fairway.quant.plan import PercentileRows, QuantConfig
-from fairway.recipes.baseline import naive_baseline
+from fairway.quant.rules import PercentileRows, QuantConfig
+from fairway.recipes.naive_baseline import naive_baseline
 from fairway.recipes.recipe import Recipe
 from fairway.train.loop import BatchConfig
 from fairway.train.param_groups import AdamWGroup

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from fairway.report.checks import NOT_RUN, count, fixed, proof_check, section
 from fairway.report.table import Grid
-from fairway.report.words import NOT_RUN, count, fixed, proof_check, section
 
 THRESHOLD_NATS = 0.005  # per token
 SIGNIFICANCE = 0.01

@@ -1,7 +1,7 @@
 """One self-contained HTML page about one run or several.
 
 Gathers what the page says; how it looks is in `template.py`, the pictures are in `plots.py`, the
-numbers in `table.py` and the judgement in `words.py` and `compare.py`. All text passes through the
+numbers in `table.py` and the judgement in `checks.py` and `compare.py`. All text passes through the
 template's escaping; only our own pictures do not.
 """
 
@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from fairway import __version__
 from fairway.report import compare as comparing
+from fairway.report.checks import checks, count, diagnostics, fixed, section
 from fairway.report.plots import inline_svgs
 from fairway.report.run_folder import RunFolder, read_run
 from fairway.report.table import (
@@ -26,7 +27,6 @@ from fairway.report.table import (
     stage_grid,
 )
 from fairway.report.template import PAGE
-from fairway.report.words import checks, count, diagnostics, fixed, section
 
 Recipes = Mapping[str, Mapping[str, Any]]
 ABOUT = frozenset({"name", "parent", "claim_bpb"})  # says which recipe it is, not what it does

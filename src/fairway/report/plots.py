@@ -3,7 +3,7 @@
 Every picture labels its marks directly, so none needs a legend, and uses colours that people with
 any colour vision tell apart (Okabe and Ito 2008). A picture of something that was not run is None.
 Which numbers there are is decided in `table.py`; where pictures stand on the page in
-`page.py`, how they look in `drawing.py`.
+`page.py`, how they look in `style.py`.
 """
 
 import statistics
@@ -14,7 +14,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fairway.report.drawing import (
+from fairway.report.checks import Result, section
+from fairway.report.run_folder import RunFolder, TrainingCurve
+from fairway.report.style import (
     BLUE,
     GREEN,
     GREY,
@@ -31,9 +33,7 @@ from fairway.report.drawing import (
     style,
     title,
 )
-from fairway.report.run_folder import RunFolder, TrainingCurve
 from fairway.report.table import BASELINES, STAGES, artifact_parts
-from fairway.report.words import Result, section
 
 WARM_UP_SHARE = 0.03  # of the text, in which a running mean says nothing yet
 

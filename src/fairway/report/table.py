@@ -1,7 +1,7 @@
 """A run's numbers as small tables, for a terminal, for a pipe, for a README and for the page.
 
 A `Grid` is text already: which stages there are and how a number is rounded is decided once, here.
-What the numbers promise is in `words.py`.
+What the numbers promise is in `checks.py`.
 """
 
 import sys
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from fairway.report.words import (
+from fairway.report.checks import (
     NOT_RUN,
     Result,
     checks,

@@ -2,7 +2,7 @@
 
 It knows nothing of averaging, logging, validation or saving: the caller does those between two
 steps, in plain code. What a step multiplies its rates by is in `schedule.py`, when the run is over
-in `clock.py`, which optimizer steps what in `param_groups.py`, saving in `checkpoint.py`.
+in `clock.py`, which optimizer steps what in `param_groups.py`, saving in `train_state.py`.
 """
 
 # torch names its foreach functions as if they were private.
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fairway.runtime.distributed import Ranks
 from fairway.train.clock import Clock, StepClock, WallClock
+from fairway.train.divergence import DivergenceWatch
 from fairway.train.param_groups import OptimizerConfig, Optimizers
 from fairway.train.schedule import (
     Curriculum,
@@ -34,7 +35,6 @@ from fairway.train.schedule import (
     lr_scale,
     momentum,
 )
-from fairway.train.watch import LossWatch
 
 Batch = tuple[Tensor, Tensor]  # tokens (B, T) and the token that follows each, (B, T)
 
@@ -181,7 +181,7 @@ def training_steps(
     ranks = ranks or Ranks()
     device = next(model.parameters()).device
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    watch = LossWatch(parameters, device)
+    watch = DivergenceWatch(parameters, device)
     pending = [*_loop_milestones(model, config), *milestones]
     progress = 0.0
     for number in count(first_step):

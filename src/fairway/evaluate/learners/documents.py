@@ -21,10 +21,10 @@ from fairway.evaluate.predictor import (
     ChunkPlan,
     Frozen,
     ModelReader,
-    Pass,
     Reader,
+    WindowBatch,
     group_windows,
-    make_pass,
+    make_window_batch,
 )
 from fairway.model.adapters import AdapterConfig, Adapters
 from fairway.model.gpt import GPT
@@ -127,9 +127,9 @@ class DocumentPredictor(Frozen):
         self.steps = torch.zeros(rows, dtype=torch.long)
         self.documents = torch.full((rows,), -1)  # whose adapters each row holds
 
-    def passes(self, chunk: Chunk) -> Iterator[tuple[Pass, Tensor]]:
+    def batches(self, chunk: Chunk) -> Iterator[tuple[WindowBatch, Tensor]]:
         for members in self._batches(chunk.plan):
-            one = make_pass(chunk, members, self.device)
+            one = make_window_batch(chunk, members, self.device)
             adapters = self._adapters(chunk.plan, members)
             yield one, self.model(one.inputs, start=one.start, adapters=adapters)
 
@@ -144,7 +144,7 @@ class DocumentPredictor(Frozen):
             learning = tuple(i for i in members if not plan.ends[i])
             self._open(plan, learning)
             for _ in range(self.config.steps if learning else 0):
-                self._step(make_pass(chunk, learning, self.device), plan)
+                self._step(make_window_batch(chunk, learning, self.device), plan)
 
     def reader(self, plan: ChunkPlan) -> Reader:
         return ModelReader(self.model, plan, lambda windows: self._adapters(plan, windows))
@@ -192,7 +192,7 @@ class DocumentPredictor(Frozen):
             fresh = torch.empty(down[row].shape).uniform_(-bound, bound, generator=generator)
             down[row].copy_(fresh)
 
-    def _step(self, one: Pass, plan: ChunkPlan) -> None:
+    def _step(self, one: WindowBatch, plan: ChunkPlan) -> None:
         """AdamW on each row by itself, on the mean loss over the targets it just priced."""
         rows = [plan.rows[i] % self.rows for i in one.members]
         adapters = _RowAdapters(self.bank, rows, [False] * len(rows))
@@ -269,8 +269,8 @@ class PhasedPredictor(Frozen):
         self.finished: set[int] = set()
         self.phases_done = 0
 
-    def passes(self, chunk: Chunk) -> Iterator[tuple[Pass, Tensor]]:
-        return self.local.passes(chunk)
+    def batches(self, chunk: Chunk) -> Iterator[tuple[WindowBatch, Tensor]]:
+        return self.local.batches(chunk)
 
     def reader(self, plan: ChunkPlan) -> Reader:
         return self.local.reader(plan)

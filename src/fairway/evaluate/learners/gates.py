@@ -85,7 +85,7 @@ class Gates:
         return below / (below + above)
 
     def chain(
-        self, gates: Sequence[int], opinions: Sequence[float], p: float
+        self, gates: Sequence[int], experts: Sequence[float], p: float
     ) -> tuple[float, list[float]]:
         """The mixed probability of one token, and for each step the share that came from below.
 
@@ -94,9 +94,9 @@ class Gates:
         p         what the model gives it
         """
         shares = []
-        for gate, opinion in zip(gates, opinions, strict=True):
+        for gate, expert in zip(gates, experts, strict=True):
             kept = self[gate] * p
-            p = kept + (1.0 - self[gate]) * opinion
+            p = kept + (1.0 - self[gate]) * expert
             shares.append(kept / p)
         return p, shares
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, Mixture, surprise_class
-from fairway.evaluate.learners.ngram import Memory, Opinion
+from fairway.evaluate.learners.ngram import Expert, Memory
 from fairway.evaluate.predictor import Chunk, ChunkPlan, Frozen, Reader
 
 TINY = 1e-300  # a model's probability that underflowed is still a probability
@@ -34,7 +34,7 @@ class Evidence(NamedTuple):
     pointed: np.ndarray
 
 
-class Settled(NamedTuple):
+class ModelEvidence(NamedTuple):
     """A chunk's evidence beside what the model thinks: all that pricing and learning need."""
 
     chunk: Chunk
@@ -45,7 +45,7 @@ class Settled(NamedTuple):
 
 
 @dataclass
-class Trail:
+class RowState:
     """What one row has read since the last commit: nobody else sees it yet."""
 
     memory: Memory
@@ -66,18 +66,20 @@ class MixturePredictor:
         self.memory = self._new_memory()
         self.gates = Gates(self.memory.orders_of_kinds(), config)
         self.committed: list[tuple[Tensor, int]] = []
-        self.trails: dict[int, Trail] = {}  # by row
+        self.row_states: dict[int, RowState] = {}  # by row
         self.ended: set[int] = set()
-        self._settled: Settled | None = None  # of the last chunk: a pure function of it, kept
+        self._settled: ModelEvidence | None = None  # of the last chunk: a pure function of it, kept
 
     def _new_memory(self) -> Memory:
         return Memory(self.config.orders, self.config.fade, self.base.model.config.vocab_size)
 
-    def trail(self, row: int) -> Trail:
+    def row_state(self, row: int) -> RowState:
         """A copy of where the row stands, that may be read on with."""
-        trail = self.trails.get(row)
-        memory, gates = (self.memory, self.gates) if trail is None else (trail.memory, trail.gates)
-        return Trail(memory.branch(), gates.copy())
+        row_state = self.row_states.get(row)
+        memory, gates = (
+            (self.memory, self.gates) if row_state is None else (row_state.memory, row_state.gates)
+        )
+        return RowState(memory.branch(), gates.copy())
 
     @torch.inference_mode()
     def score(self, chunk: Chunk) -> Tensor:
@@ -85,7 +87,7 @@ class MixturePredictor:
         nats = torch.empty(chunk.num_targets, dtype=torch.float64)
         offsets = chunk.plan.offsets
         for row, members in rows_of(chunk.plan).items():
-            gates = self.trail(row).gates
+            gates = self.row_state(row).gates
             for i in members:
                 p = _walk(settled, offsets[i], offsets[i + 1], gates)
                 nats[offsets[i] : offsets[i + 1]] = -torch.tensor(p, dtype=torch.float64).log()
@@ -95,48 +97,48 @@ class MixturePredictor:
         plan, settled = chunk.plan, self._settle(chunk)
         offsets = plan.offsets
         for row, members in rows_of(plan).items():
-            if row not in self.trails:
-                self.trails[row] = self.trail(row)
-            trail = self.trails[row]
+            if row not in self.row_states:
+                self.row_states[row] = self.row_state(row)
+            row_state = self.row_states[row]
             for i in members:
-                _walk(settled, offsets[i], offsets[i + 1], trail.gates)
+                _walk(settled, offsets[i], offsets[i + 1], row_state.gates)
                 # No context reaches back further than the longest one.
                 num_targets = plan.windows[i].num_targets
                 text = chunk.texts[i][-(num_targets + self.config.orders[-1]) :]
-                trail.windows.append((text, num_targets))
+                row_state.windows.append((text, num_targets))
                 if plan.ends:
-                    read_window(trail.memory, text, num_targets)
+                    read_window(row_state.memory, text, num_targets)
         self.ended |= {row for row, ends in zip(plan.rows, plan.ends, strict=False) if ends}
         # A chunk may hold no window: those of chunks shorter than a context that follow the first.
-        if self.trails and (not plan.ends or len(self.ended) == len(self.trails)):
+        if self.row_states and (not plan.ends or len(self.ended) == len(self.row_states)):
             self._commit()
         self._settled = None
         self.base.learn(chunk)
 
     def _commit(self) -> None:
-        for row in sorted(self.trails):
-            for text, num_targets in self.trails[row].windows:
+        for row in sorted(self.row_states):
+            for text, num_targets in self.row_states[row].windows:
                 read_window(self.memory, text, num_targets)
                 self.committed.append((text, num_targets))
-        self.gates.merge([trail.gates for trail in self.trails.values()])
-        self.trails, self.ended = {}, set()
+        self.gates.merge([row_state.gates for row_state in self.row_states.values()])
+        self.row_states, self.ended = {}, set()
 
     def reader(self, plan: ChunkPlan) -> Reader:
         return MixtureReader(self, plan)
 
     @torch.inference_mode()
-    def _settle(self, chunk: Chunk) -> Settled:
+    def _settle(self, chunk: Chunk) -> ModelEvidence:
         if self._settled is None or self._settled.chunk is not chunk:
-            evidence = gather_evidence(chunk, lambda row: self.trail(row).memory)
+            evidence = gather_evidence(chunk, lambda row: self.row_state(row).memory)
             self._settled = self._ask_model(chunk, evidence)
         return self._settled
 
-    def _ask_model(self, chunk: Chunk, evidence: Evidence) -> Settled:
+    def _ask_model(self, chunk: Chunk, evidence: Evidence) -> ModelEvidence:
         """The model's price of every target and of every token that an opinion points at."""
         offsets, ends = chunk.plan.offsets, evidence.ends
         targets = torch.zeros(chunk.num_targets, dtype=torch.float64)
         pointed = torch.zeros(len(evidence.kinds), dtype=torch.float64)
-        for one, logits in self.base.passes(chunk):
+        for one, logits in self.base.batches(chunk):
             log_probs = torch.log_softmax(logits.double(), dim=-1)
             for row, i, length in zip(log_probs, one.members, one.num_targets, strict=True):
                 first, last = offsets[i], offsets[i + 1]
@@ -153,18 +155,18 @@ class MixturePredictor:
         pointed[torch.from_numpy(evidence.pointed) < 0] = 0.0
         gates = torch.from_numpy(evidence.kinds) * NUM_SURPRISES + surprise_class(-pointed)
         model = targets.exp().clamp_min(TINY)
-        return Settled(chunk, ends.tolist(), gates.tolist(), evidence.ahead, model.tolist())
+        return ModelEvidence(chunk, ends.tolist(), gates.tolist(), evidence.ahead, model.tolist())
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {f"base/{name}": value for name, value in self.base.state_dict().items()}
         state |= _pack_windows("committed", self.committed) | {"gates": self.gates.state()}
-        for row, trail in self.trails.items():
-            state |= _pack_windows(f"trails/{row}", trail.windows)
-            state[f"trails/{row}/gates"] = trail.gates.state()
+        for row, row_state in self.row_states.items():
+            state |= _pack_windows(f"trails/{row}", row_state.windows)
+            state[f"trails/{row}/gates"] = row_state.gates.state()
         return state | {"ended": torch.tensor(sorted(self.ended), dtype=torch.long)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.memory, self.trails, self._settled = self._new_memory(), {}, None
+        self.memory, self.row_states, self._settled = self._new_memory(), {}, None
         self.committed = _unpack_windows("committed", state)
         for window in self.committed:
             read_window(self.memory, *window)
@@ -172,11 +174,11 @@ class MixturePredictor:
         self.ended = set(state["ended"].tolist())
         rows = [name.split("/")[1] for name in state if name.endswith("/gates")]
         for row in rows:
-            trail = self.trails[int(row)] = self.trail(int(row))
-            trail.windows = _unpack_windows(f"trails/{row}", state)
-            trail.gates.load_state(state[f"trails/{row}/gates"])
-            for window in trail.windows:
-                read_window(trail.memory, *window)
+            row_state = self.row_states[int(row)] = self.row_state(int(row))
+            row_state.windows = _unpack_windows(f"trails/{row}", state)
+            row_state.gates.load_state(state[f"trails/{row}/gates"])
+            for window in row_state.windows:
+                read_window(row_state.memory, *window)
         self.base.load_state_dict(
             {name.removeprefix("base/"): t for name, t in state.items() if name.startswith("base/")}
         )
@@ -233,11 +235,11 @@ def gather_evidence(chunk: Chunk, memory_of: Callable[[int], Memory]) -> Evidenc
         for i in members:
             targets = plan.windows[i].num_targets
             for place, token in follow(memory, chunk.texts[i].tolist(), targets):
-                opinions = memory.opinions()
+                experts = memory.experts()
                 found[offsets[i] + place] = (
-                    [opinion.kind for opinion in opinions],
-                    [opinion.probability(token) for opinion in opinions],
-                    [opinion.pointed for opinion in opinions],
+                    [expert.kind for expert in experts],
+                    [expert.probability(token) for expert in experts],
+                    [expert.pointed for expert in experts],
                 )
                 memory.push(token)
     kinds, ahead, pointed = ([x for one in found for x in one[part]] for part in range(3))
@@ -245,7 +247,7 @@ def gather_evidence(chunk: Chunk, memory_of: Callable[[int], Memory]) -> Evidenc
     return Evidence(ends, np.array(kinds, int), ahead, np.array(pointed, int))
 
 
-def _walk(settled: Settled, first: int, last: int, gates: Gates) -> list[float]:
+def _walk(settled: ModelEvidence, first: int, last: int, gates: Gates) -> list[float]:
     """Probability of each target first .. last - 1; `gates` learns from each after it."""
     priced = []
     begin = settled.ends[first - 1] if first else 0
@@ -262,34 +264,34 @@ def _walk(settled: Settled, first: int, last: int, gates: Gates) -> list[float]:
 class _Row:
     """Where one row of a reader stands: its memory, its gates, and what they say of the next."""
 
-    def __init__(self, trail: Trail) -> None:
-        self.memory, self.gates = trail.memory, trail.gates
+    def __init__(self, row_state: RowState) -> None:
+        self.memory, self.gates = row_state.memory, row_state.gates
         self.targets_left = 0
         self.position = 0  # in the stream, of the next target
-        self.opinions: list[Opinion] = []
+        self.experts: list[Expert] = []
         self.chosen: list[int] = []
         self.model = np.empty(0)  # (V,) the model's probabilities
 
     def look(self, log_probs: Tensor) -> np.ndarray:
         """The mixed distribution (V,), given the model's log_probs (V,)."""
         self.model = np.maximum(log_probs.exp().numpy(), TINY)
-        self.opinions = self.memory.opinions()
-        pointed = torch.tensor([opinion.pointed for opinion in self.opinions], dtype=torch.long)
+        self.experts = self.memory.experts()
+        pointed = torch.tensor([expert.pointed for expert in self.experts], dtype=torch.long)
         nats = -log_probs[pointed.clamp_min(0)].masked_fill(pointed < 0, 0.0)
-        kinds = torch.tensor([opinion.kind for opinion in self.opinions], dtype=torch.long)
+        kinds = torch.tensor([expert.kind for expert in self.experts], dtype=torch.long)
         self.chosen = (kinds * NUM_SURPRISES + surprise_class(nats)).tolist()
         mixed = np.zeros_like(self.model)
         weight = 1.0  # of what is not yet shared out, from the most specific opinion downwards
-        for gate, opinion in zip(reversed(self.chosen), reversed(self.opinions), strict=True):
+        for gate, expert in zip(reversed(self.chosen), reversed(self.experts), strict=True):
             share = self.gates[gate]
-            opinion.add_to(mixed, weight * (1.0 - share))
+            expert.add_to(mixed, weight * (1.0 - share))
             weight *= share
         return mixed + weight * self.model
 
     def push(self, token: int) -> None:
         if not self.targets_left:
             return  # the row idles until the others of its step have ended
-        ahead = [opinion.probability(token) for opinion in self.opinions]
+        ahead = [expert.probability(token) for expert in self.experts]
         _, shares = self.gates.chain(self.chosen, ahead, float(self.model[token]))
         self.gates.learn(self.chosen, shares)
         self.memory.push(token)
@@ -313,7 +315,7 @@ class MixtureReader:
         for i, history in zip(windows, histories.tolist(), strict=True):
             window, number = self.plan.windows[i], self.plan.rows[i]
             if number not in self.rows:
-                self.rows[number] = _Row(self.predictor.trail(number))
+                self.rows[number] = _Row(self.predictor.row_state(number))
             row = self.rows[number]
             if row.targets_left == 1:  # nobody had to be told of a window's last token
                 row.push(history[row.position - window.start])

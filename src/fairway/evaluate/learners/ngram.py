@@ -22,7 +22,7 @@ NUM_AGES, NUM_NUMBERS, NUM_SUCCESSORS = len(AGES) + 1, 8, 5
 NUM_KINDS = NUM_AGES * NUM_NUMBERS * NUM_SUCCESSORS
 
 
-class Opinion(NamedTuple):
+class Expert(NamedTuple):
     """One expert's distribution: `counts` over their `total`, or all of it on one token.
 
     kind  index of the sort of opinion, into `Memory.orders_of_kinds`
@@ -126,7 +126,7 @@ class Memory:
         self.tail = b"".join(token.to_bytes(self.width, "little") for token in recent)
         self._find_keys()
 
-    def opinions(self) -> list[Opinion]:
+    def experts(self) -> list[Expert]:
         """What each context that ends here suggests, the least specific first."""
         found = []
         kinds_of_newest = len(self.orders) * NUM_KINDS
@@ -140,14 +140,14 @@ class Memory:
             kind = (place * NUM_AGES + age_class(self.time - context.time)) * NUM_NUMBERS
             kind = (kind + number_class(context.number)) * NUM_SUCCESSORS
             kind += min(number_class(successors), NUM_SUCCESSORS - 1)
-            found.append(Opinion(kind, counts, context.number))
+            found.append(Expert(kind, counts, context.number))
             if len(key) <= self.width:  # orders 0 and 1
                 recent = self._recent(key)
                 worth = recent.total * math.exp((recent.since - self.time) / self.fade)
                 kind_of_recent = kinds_of_recent + number_class(int(2.0 * worth))
                 kind_of_recent += NUM_NUMBERS if key else 0
-                found.append(Opinion(kind_of_recent, recent.weights, recent.total))
-            found.append(Opinion(kinds_of_newest + kind, context.newest, 1))
+                found.append(Expert(kind_of_recent, recent.weights, recent.total))
+            found.append(Expert(kinds_of_newest + kind, context.newest, 1))
         return found
 
     def push(self, token: int) -> None:

@@ -1,0 +1,311 @@
+"""One evaluation from the first chunk to the last, inside its time, and after an interruption.
+
+When the time left is only just enough to price the rest, learning stops for good; the score stays
+what it was, a legal one, and says from which chunk on nothing was learned, so that a decoder can do
+the same. Whether an evaluation will fit is judged beforehand, in `planner.py`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from zlib import crc32
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from fairway.evaluate.bpb import Score
+from fairway.evaluate.curves import Curve
+from fairway.evaluate.predictor import (
+    ALONE,
+    Chunk,
+    ChunkPlan,
+    Predictor,
+    Reader,
+    cut_chunk,
+    score_stream,
+)
+from fairway.runtime.distributed import Ranks
+from fairway.train.train_state import write_tensors
+
+Now = Callable[[], float]
+MARGIN = 1.05  # the rest may take this much longer than what was measured so far
+
+
+class LearnsUntil:
+    """A predictor that learns from the first `learned_chunks` chunks and from none after them.
+
+    A decoder follows with it the schedule that a clock decided while scoring.
+    """
+
+    def __init__(self, predictor: Predictor, learned_chunks: int) -> None:
+        self.predictor, self.learned_chunks = predictor, learned_chunks
+
+    def score(self, chunk: Chunk) -> Tensor:
+        return self.predictor.score(chunk)
+
+    def learn(self, chunk: Chunk) -> None:
+        if chunk.plan.index < self.learned_chunks:
+            self.predictor.learn(chunk)
+
+    def reader(self, plan: ChunkPlan) -> Reader:
+        return self.predictor.reader(plan)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.predictor.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.predictor.load_state_dict(state)
+
+
+class Clocked(LearnsUntil):
+    """Learns as long as the rest could still be priced in time without learning further.
+
+    total_targets   of the whole evaluation
+    lesson_seconds  how long learning from one chunk may take, as far as known beforehand
+    spent_seconds   already used, by what came before the first chunk or by an interrupted run
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        num_chunks: int,
+        *,
+        total_targets: int,
+        budget_seconds: float | None = None,
+        lesson_seconds: float = 0.0,
+        spent_seconds: float = 0.0,
+        ranks: Ranks = ALONE,
+        now: Now = time.perf_counter,
+    ) -> None:
+        super().__init__(predictor, num_chunks)
+        self.budget_seconds, self.ranks, self.now = budget_seconds, ranks, now
+        self.targets_left = total_targets
+        self.began = now() - spent_seconds
+        self.score_seconds = self.learn_seconds = 0.0  # of the last chunk
+        self.slowest_price, self.slowest_lesson = 0.0, lesson_seconds  # per target, per chunk
+
+    @property
+    def spent_seconds(self) -> float:
+        return self.now() - self.began
+
+    def score(self, chunk: Chunk) -> Tensor:
+        begin = self.now()
+        nats = super().score(chunk)
+        self.score_seconds, self.learn_seconds = self.now() - begin, 0.0
+        self.targets_left -= chunk.num_targets
+        if chunk.num_targets:
+            # The slowest chunk, not the mean: learning that goes on too long cannot be undone.
+            self.slowest_price = max(self.slowest_price, self.score_seconds / chunk.num_targets)
+        return nats
+
+    def learn(self, chunk: Chunk) -> None:
+        if chunk.plan.index >= self.learned_chunks or not self.targets_left:
+            return  # the time for it is over, or nobody would see what it taught
+        if not self._in_time():
+            self.learned_chunks = chunk.plan.index
+            return
+        begin = self.now()
+        super().learn(chunk)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.learn_seconds = self.now() - begin
+        self.slowest_lesson = max(self.slowest_lesson, self.learn_seconds)
+
+    def _in_time(self) -> bool:
+        """Whether one more lesson leaves enough time; decided by rank 0 for all."""
+        if self.budget_seconds is None:
+            return True
+        rest = MARGIN * self.targets_left * self.slowest_price
+        expected = self.spent_seconds + self.slowest_lesson + rest
+        fits = torch.tensor(expected <= self.budget_seconds, dtype=torch.float64)
+        return bool(self.ranks.broadcast(fits))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    learned_chunks  how many chunks, from the first, were learned from where the predictor learns
+    """
+
+    score: Score
+    num_chunks: int
+    learned_chunks: int
+    seconds: float
+    budget_seconds: float | None
+    curve: Curve
+
+    @property
+    def note(self) -> str | None:
+        """What the reader of the score must know about its time, or None."""
+        if self.learned_chunks < self.num_chunks:
+            return (
+                f"time ran short: from chunk {self.learned_chunks + 1} of {self.num_chunks} on "
+                "nothing was learned"
+            )
+        if self.budget_seconds is not None and self.seconds > self.budget_seconds:
+            return (
+                f"took {self.seconds:.0f} s of {self.budget_seconds:.0f} s: even without learning, "
+                "this stride does not fit; choose a larger one"
+            )
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Where an evaluation leaves what it needs to go on after an interruption."""
+
+    path: Path
+    every_seconds: float = 60.0
+
+
+def evaluate(
+    predictor: Predictor,
+    plans: Sequence[ChunkPlan],
+    tokens: Tensor,
+    target_bytes: Tensor,
+    *,
+    budget_seconds: float | None = None,
+    lesson_seconds: float = 0.0,
+    spent_seconds: float = 0.0,
+    learned_chunks: int | None = None,
+    checkpoint: CheckpointConfig | None = None,
+    observe: Callable[[Chunk, Tensor], None] | None = None,
+    ranks: Ranks = ALONE,
+    now: Now = time.perf_counter,
+) -> Evaluation:
+    """Price `tokens` with `predictor`, chunk after chunk.
+
+    tokens          (n,) int64
+    target_bytes    (n - 1,) bytes of tokens[1:]
+    budget_seconds  learning stops where going on would leave too little time for the rest
+    lesson_seconds  how long learning from one chunk may take, as far as `planner.py` knows
+    spent_seconds   gone from the budget already: making the predictor, which may compile
+    learned_chunks  where learning stops in any case: the schedule of an earlier evaluation
+    checkpoint      go on from there if it exists, and leave one now and then
+    """
+    saved = _Saved(checkpoint, plans, tokens, ranks)
+    progress = saved.load(predictor)
+    clocked = Clocked(
+        predictor,
+        min(progress.learned_chunks, len(plans) if learned_chunks is None else learned_chunks),
+        total_targets=sum(plan.num_targets for plan in plans[progress.next_chunk :]),
+        budget_seconds=budget_seconds,
+        lesson_seconds=lesson_seconds,
+        spent_seconds=progress.seconds + spent_seconds,
+        ranks=ranks,
+        now=now,
+    )
+    curve = progress.curve
+
+    def note(chunk: Chunk, nats: Tensor) -> None:
+        curve.add(
+            tokens=chunk.num_targets,
+            num_bytes=chunk.num_bytes,
+            nats=nats.sum().item(),
+            score_seconds=clocked.score_seconds,
+        )
+        if observe is not None:
+            observe(chunk, nats)
+
+    def chunks() -> Iterator[Chunk]:
+        for plan in plans[progress.next_chunk :]:
+            yield cut_chunk(plan, tokens, target_bytes)
+            # Whoever asks for the next chunk is done with this one: priced, booked, learned from.
+            curve.learn_seconds[-1] = clocked.learn_seconds
+            progress.next_chunk = plan.index + 1
+            progress.seconds = clocked.spent_seconds
+            progress.learned_chunks = clocked.learned_chunks
+            saved.save(predictor, progress)
+
+    score_stream(clocked, chunks(), note, booked=progress.score)
+    saved.remove()
+    return Evaluation(
+        score=progress.score,
+        num_chunks=len(plans),
+        learned_chunks=clocked.learned_chunks,
+        seconds=clocked.spent_seconds,
+        budget_seconds=budget_seconds,
+        curve=curve,
+    )
+
+
+@dataclass
+class _Progress:
+    """How far an evaluation has come; with the predictor's state, all it needs to go on."""
+
+    next_chunk: int
+    learned_chunks: int
+    seconds: float
+    score: Score
+    curve: Curve
+
+
+class _Saved:
+    """The checkpoint of one evaluation: tensors by safetensors, the rest as JSON in its header."""
+
+    def __init__(
+        self,
+        config: CheckpointConfig | None,
+        plans: Sequence[ChunkPlan],
+        tokens: Tensor,
+        ranks: Ranks,
+    ) -> None:
+        self.config, self.ranks, self.num_chunks = config, ranks, len(plans)
+        self.saved_at = 0.0
+        shape = repr([(plan.windows[:1], plan.num_targets) for plan in plans])
+        text = crc32(tokens.numpy().tobytes(), crc32(shape.encode()))
+        self.identity = f"{text:08x} on {ranks.world_size} ranks"
+
+    @property
+    def path(self) -> Path | None:
+        if self.config is None or self.ranks.world_size == 1:
+            return None if self.config is None else self.config.path
+        return self.config.path.with_name(f"{self.config.path.name}.rank{self.ranks.rank}")
+
+    def load(self, predictor: Predictor) -> _Progress:
+        if self.path is None or not self.path.exists():
+            return _Progress(0, self.num_chunks, 0.0, Score(), Curve())
+        with safe_open(self.path, framework="pt") as file:
+            header = json.loads(file.metadata()["evaluation"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header["identity"] != self.identity:
+            raise ValueError(
+                f"{self.path} is the checkpoint of another text, plan or number of ranks; delete "
+                "it to start anew, or name another file"
+            )
+        predictor.load_state_dict(state)
+        progress = header["progress"]
+        self.saved_at = progress["seconds"]
+        return _Progress(
+            progress["next_chunk"],
+            progress["learned_chunks"],
+            progress["seconds"],
+            Score(**progress["score"]),
+            Curve(**progress["curve"]),
+        )
+
+    def save(self, predictor: Predictor, progress: _Progress) -> None:
+        path = self.path
+        if path is None or self.config is None:
+            return
+        due = torch.tensor(progress.seconds - self.saved_at >= self.config.every_seconds).double()
+        if not bool(self.ranks.broadcast(due)):
+            return
+        self.saved_at = progress.seconds
+        header = {"identity": self.identity, "progress": asdict(progress)}
+        # Cloned: tensors that share memory cannot be written, and views would drag all of it along.
+        state = {name: t.detach().clone().cpu() for name, t in predictor.state_dict().items()}
+        draft = path.with_name(path.name + ".part")
+        write_tensors(draft, state, {"evaluation": json.dumps(header)})
+        self.ranks.barrier()  # so that no rank's file is of another chunk than its peers'
+        os.replace(draft, path)
+
+    def remove(self) -> None:
+        """The evaluation is complete: nothing is left to go on with."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)

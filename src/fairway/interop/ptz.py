@@ -1,0 +1,206 @@
+"""The compressed artifacts of the published scripts, read back into float32 weights.
+
+An artifact is `torch.save` of a few dictionaries of tensors, its bytes shuffled or not, inside a
+general compressor. Which, is told by the bytes themselves. Nothing in a file may run: only tensors
+and plain containers are let through. What the tensors mean is in `published_weights.py`.
+"""
+
+import io
+import lzma
+import pickle
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import brotli
+import numpy as np
+import torch
+import zstandard
+from torch import Tensor
+
+SHUFFLE_MAGIC = b"BSHF"
+TORCH_MAGIC = b"PK\x03\x04"  # torch.save writes a zip file
+
+
+class Compressor(NamedTuple):
+    name: str
+    magic: bytes
+    decompress: Callable[[bytes], bytes]
+
+
+def _unzstd(data: bytes) -> bytes:
+    stream = zstandard.ZstdDecompressor().decompressobj()
+    plain = stream.decompress(data)
+    if not stream.eof:
+        raise zstandard.ZstdError("the file ends too early")
+    return plain
+
+
+COMPRESSORS = (  # brotli marks its streams with nothing, so it is tried on any file, and last
+    Compressor("zstd", b"\x28\xb5\x2f\xfd", _unzstd),
+    Compressor("lzma", b"\xfd7zXZ\x00", lzma.decompress),
+    Compressor("zlib", b"\x78", zlib.decompress),
+    Compressor("brotli", b"", brotli.decompress),
+)
+FAILURES = (zstandard.ZstdError, lzma.LZMAError, zlib.error, brotli.error)
+
+
+def read_ptz(path: str | Path) -> dict[str, Tensor]:
+    """Weights of a published quantized artifact, float32, under the script's own names.
+
+    path  a file written by one of the scripts: zstd or zlib over `torch.save` (to #414), or brotli
+          or LZMA over byte-shuffled `torch.save` (#1218 on)
+
+    Raises ValueError for what is not such a file, or holds anything but tensors and containers.
+    """
+    path = Path(path)
+    return dequantize_published(_load_plain(decompress(path.read_bytes(), str(path)), str(path)))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a .pt, .safetensors or .ptz file, under the names they have there."""
+    path = Path(path)
+    if path.suffix == ".ptz":
+        return read_ptz(path)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    if path.suffix not in (".pt", ".pth"):
+        raise ValueError(f"{path}: a checkpoint ends in .pt, .safetensors or .ptz")
+    loaded = _load_plain(path.read_bytes(), str(path))
+    loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+        raise ValueError(f"{path} is no state dict: it must hold tensors by name and nothing else")
+    return loaded
+
+
+def decompress(data: bytes, where: str = "the file") -> bytes:
+    """The `torch.save` bytes inside an artifact; ValueError where none come to light."""
+    reasons = []
+    for compressor in COMPRESSORS:
+        if not data.startswith(compressor.magic):
+            continue
+        try:
+            plain = compressor.decompress(data)
+        except FAILURES as error:
+            reasons.append(f"{compressor.name}: {error}")
+            continue
+        if plain.startswith(SHUFFLE_MAGIC):
+            plain = unshuffle(plain)
+        if plain.startswith(TORCH_MAGIC):
+            return plain
+        reasons.append(f"{compressor.name}: holds no torch.save file but {plain[:6].hex()}...")
+    raise ValueError(
+        f"{where} cannot be read as an artifact ({'; '.join(reasons)}). Those that #1855 "
+        f"packs by lrzip are not supported; give its final_model.pt instead"
+    )
+
+
+def unshuffle(data: bytes) -> bytes:
+    """Undo the byte shuffle: magic, stride, then every stride-th byte, from each offset in turn.
+
+    >>> unshuffle(b"BSHF" + bytes([2]) + b"acebd")
+    b'abcde'
+    """
+    stride = data[len(SHUFFLE_MAGIC)] if len(data) > len(SHUFFLE_MAGIC) else 0
+    body = np.frombuffer(data, np.uint8, offset=min(len(data), len(SHUFFLE_MAGIC) + 1))
+    if stride < 1:
+        raise ValueError(f"byte shuffle with stride {stride}; the file is damaged")
+    plain = np.empty_like(body)
+    begin = 0
+    for offset in range(stride):
+        end = begin + len(plain[offset::stride])
+        plain[offset::stride] = body[begin:end]
+        begin = end
+    return plain.tobytes()
+
+
+def dequantize_published(saved: Any) -> dict[str, Tensor]:
+    """Either layout of codes and scales -> float32 tensors by name."""
+    if isinstance(saved, dict) and saved.keys() == {"w", "m"}:
+        return _from_metadata(saved["w"], saved["m"])
+    if isinstance(saved, dict) and str(saved.get("__quant_format__", "")).startswith("int8_clean"):
+        return _from_int8_tables(saved)
+    keys = ", ".join(map(str, saved)) if isinstance(saved, dict) else type(saved).__name__
+    raise ValueError(f"unknown artifact layout: {keys}; known are w with m (#39 on) and int8_clean")
+
+
+def _from_metadata(weights: Mapping[str, Tensor], kinds: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The layout with `NAME.q`, `NAME.scale` and what was done to each name."""
+    done: dict[str, Tensor] = {}
+    used: set[str] = set()
+    problems = []
+    for name, kind in kinds.items():
+        text = str(kind.get("type", kind)) if isinstance(kind, dict) else str(kind)
+        parts = [name]
+        if not text.startswith("passthrough"):
+            parts = [f"{name}.q", f"{name}.scale"]
+            if re.fullmatch(r"(gptq )?\(?int\d\)?", text) is None:
+                problems.append(f"{name} was stored as {text!r}, which is not known here")
+                continue
+        if missing := [part for part in parts if part not in weights]:
+            problems.append(f"{', '.join(missing)} is missing")
+            continue
+        used.update(parts)
+        tensors = [weights[part] for part in parts]
+        done[name] = tensors[0].float() if len(tensors) == 1 else _scaled(name, *tensors)
+    if spare := sorted(weights.keys() - used):
+        problems.append(f"{', '.join(spare)} belongs to nothing")
+    if problems:
+        raise ValueError(f"artifact: {'; '.join(problems)}")
+    return done
+
+
+def _from_int8_tables(saved: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The launch baseline's layout: tables of codes, scales and untouched tensors."""
+    done = {
+        name: _scaled(name, codes, saved["scales"][name])
+        for name, codes in saved["quantized"].items()
+    }
+    return done | {name: tensor.float() for name, tensor in saved["passthrough"].items()}
+
+
+def _scaled(name: str, codes: Tensor, scale: Tensor) -> Tensor:
+    """codes (R, ...) times scale (R,) or ()."""
+    if scale.ndim > 1 or (scale.ndim == 1 and scale.size(0) != codes.size(0)):
+        raise ValueError(f"{name}: scale {tuple(scale.shape)} for codes {tuple(codes.shape)}")
+    shape = (-1, *(1,) * (codes.ndim - 1)) if scale.ndim else ()
+    return codes.float() * scale.float().view(shape)
+
+
+def _load_plain(data: bytes, where: str) -> Any:
+    try:
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{where} holds more than tensors and plain containers, or is damaged: {reason}"
+        ) from error
+    _refuse_all_but_plain(loaded, where)
+    return loaded
+
+
+def _refuse_all_but_plain(value: Any, where: str) -> None:
+    if value is None or type(value) in (str, int, float, bool):
+        return
+    if isinstance(value, Tensor):
+        if value.is_sparse or value.is_quantized:
+            raise ValueError(f"{where}: a sparse or quantized tensor, where a plain one is due")
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where}: key {key!r} is no name")
+            _refuse_all_but_plain(item, f"{where}[{key!r}]")
+        return
+    if type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            _refuse_all_but_plain(item, f"{where}[{i}]")
+        return
+    raise ValueError(
+        f"{where} is a {type(value).__name__}; only tensors, names, numbers and plain containers "
+        f"are let through"
+    )

@@ -1,0 +1,100 @@
+"""Which part of an evaluation a bitstream holds, and what a decoder must be told to plan it.
+
+A decoder knows neither how long the text is nor where documents end, and an evaluation's plan rests
+on both. These few numbers travel in the file and are counted there as side information. The plan of
+a part is the beginning of the plan of the whole: same windows, same chunks, same learning rates.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairway.coding.codecs import shuffle, unshuffle
+from fairway.evaluate.config import EvaluateConfig, plan_evaluation
+from fairway.evaluate.predictor import ChunkPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """The first `num_tokens` of a text.
+
+    num_chunks   of the whole evaluation, for learning rates depend on it
+    first_token  stands at the beginning of the text, where nobody scores it
+    starts       positions of the documents' BOS; empty where the plan does not depend on them
+    """
+
+    num_tokens: int
+    num_chunks: int
+    first_token: int
+    starts: tuple[int, ...] = ()
+
+    def plans(self, config: EvaluateConfig) -> list[ChunkPlan]:
+        plans = plan_evaluation(config, self.num_tokens, self.starts or (0,))
+        return [replace(plan, num_chunks=self.num_chunks) for plan in plans]
+
+    def given(self, bos_id: int) -> Tensor:
+        """(num_tokens,) int64: what is known before the first bit, -1 elsewhere."""
+        tokens = torch.full((self.num_tokens,), -1)
+        tokens[list(self.starts)] = bos_id
+        tokens[0] = self.first_token
+        return tokens
+
+
+def prefix_of(
+    config: EvaluateConfig,
+    tokens: Tensor,
+    bos_id: int,
+    *,
+    num_targets: int | None = None,
+    num_documents: int | None = None,
+) -> Prefix:
+    """The part that is the first `num_targets` targets, or the first documents.
+
+    tokens  (n,) int64, the whole text that is evaluated
+    """
+    all_starts = (tokens == bos_id).nonzero()[:, 0].tolist()
+    if len(tokens) < 2:
+        raise ValueError("there is nothing to prove: the text holds no token after its first")
+    if num_targets is not None and num_documents is not None:
+        raise ValueError("say how many tokens to prove, or how many documents, not both")
+    stop = len(tokens)
+    if num_targets is not None:
+        if num_targets < 1:
+            raise ValueError(f"{num_targets} tokens to prove: needs at least 1")
+        stop = min(stop, num_targets + 1)
+    if num_documents is not None:
+        if not 1 <= num_documents <= len(all_starts):
+            raise ValueError(
+                f"{num_documents} documents to prove, and the text has {len(all_starts)}: choose a "
+                f"number from 1 to {len(all_starts)}"
+            )
+        if num_documents < len(all_starts):
+            stop = all_starts[num_documents] + 1  # the next BOS says that the last one ended
+    starts = [start for start in all_starts if start < stop - 1]
+    if config.documents and (not starts or starts[0] != 0):
+        raise ValueError(
+            f"the text begins with token {int(tokens[0])} instead of the BOS {bos_id}, so its "
+            "documents cannot be kept apart; set EvaluateConfig.documents=False"
+        )
+    whole = plan_evaluation(config, len(tokens), all_starts if config.documents else (0,))
+    return Prefix(
+        num_tokens=stop,
+        num_chunks=len(whole),
+        first_token=int(tokens[0]),
+        starts=tuple(starts) if config.documents else (),
+    )
+
+
+def pack_starts(starts: tuple[int, ...]) -> bytes:
+    """Documents' positions as their distances, in a form that compresses; (n,) rising from 0."""
+    return shuffle(np.diff(np.array(starts, dtype="<u4")).tobytes(), 4) if starts else b""
+
+
+def unpack_starts(data: bytes) -> tuple[int, ...]:
+    """Inverse of `pack_starts`; the first document starts at 0."""
+    if not data:
+        return ()
+    lengths = np.frombuffer(unshuffle(data), "<u4")
+    return (0, *np.cumsum(lengths, dtype=np.int64).tolist())

@@ -1,0 +1,110 @@
+"""Computing the same floats as another run did: what is fixed, what is checked, what is recorded.
+
+The same program on the same processor rounds differently with another number of threads or a looser
+matrix product; another processor may round differently whatever one does. One flipped slice of the
+coder's interval and everything after it is noise. So what can be fixed is (`reproducible`), sums
+over the tokens turn noise into a refusal (`Checkpoints`), and what cannot be fixed is recorded for
+the refusal to name (`circumstances`).
+"""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import fairway
+from fairway.runtime.device import machine
+
+
+class NotReproducible(ValueError):
+    """This machine computes other probabilities than the one that encoded."""
+
+
+class Checkpoints:
+    """A running crc32 over tokens in coding order, noted whenever `every` more have come.
+
+    expected  what the encoder noted; None while encoding
+    """
+
+    def __init__(self, every: int, expected: Sequence[int] | None = None) -> None:
+        self.every, self.expected = every, expected
+        self.num_tokens, self.crc = 0, 0
+        self.noted: list[int] = []
+        self.due = every
+
+    def add(self, tokens: Tensor) -> None:
+        """The next tokens, (n,) int64; all rows of one step come together."""
+        self.crc = zlib.crc32(tokens.numpy().astype("<u4").tobytes(), self.crc)
+        self.num_tokens += len(tokens)
+        if self.num_tokens >= self.due:
+            self.due = self.num_tokens + self.every
+            self._note()
+
+    def finish(self) -> tuple[int, ...]:
+        """One more at the end; returns all of them."""
+        self._note()
+        if self.expected is not None and len(self.expected) != len(self.noted):
+            raise NotReproducible(
+                f"{len(self.noted)} checkpoints passed, but the file holds {len(self.expected)}: "
+                "its plan is not the one it was coded with"
+            )
+        return tuple(self.noted)
+
+    def _note(self) -> None:
+        number = len(self.noted)
+        self.noted.append(self.crc)
+        if self.expected is None:
+            return
+        if number >= len(self.expected) or self.expected[number] != self.crc:
+            raise NotReproducible(
+                f"checkpoint {number + 1} of {len(self.expected)}, after {self.num_tokens:,} "
+                "tokens, does not match: this machine computes other probabilities than the one "
+                "that encoded"
+            )
+
+
+@contextmanager
+def reproducible(threads: int) -> Iterator[None]:
+    """Float32 at its full precision on exactly `threads` threads; afterwards all is as before."""
+    if threads < 1:
+        raise ValueError(f"threads={threads}; coding needs at least 1")
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+
+
+def circumstances() -> dict[str, str]:
+    """What decides how floats round here and is not ours to set."""
+    found = machine()
+    return {
+        "processor": found["processor"],
+        # The instructions PyTorch chose decide more than the processor's name.
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "gpus": ", ".join(found["gpus"]),
+        "system": found["system"],
+        "python": found["python"],
+        "torch": found["torch"],
+        "numpy": np.__version__,
+        "fairway": fairway.__version__,
+    }
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs between two circumstances, in words; empty when nothing does.
+
+    >>> differences({"torch": "2.9", "numpy": "2.0"}, {"torch": "2.10", "numpy": "2.0"})
+    'torch 2.9 there and 2.10 here'
+    """
+    keys = [key for key in there if there[key] != here.get(key, there[key])]
+    return "; ".join(
+        f"{key} {there[key] or 'none'} there and {here[key] or 'none'} here" for key in keys
+    )

@@ -1,0 +1,198 @@
+"""What a run found, as typed data: all that `result.json` holds.
+
+Whoever reads a result reads it here: report, records and command line know fields, not keys. A
+stage that was not run is None.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from fairway.artifact.config_json import config_from_json, config_to_json
+from fairway.audit.findings import AuditReport
+from fairway.runtime.files import atomic_write
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineResult:
+    """The machine a run was made on."""
+
+    processor: str = ""
+    cores: int = 0
+    threads: int = 0
+    system: str = ""
+    python: str = ""
+    torch: str = ""
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """seconds, budget_seconds  calibration included; no budget where steps were counted"""
+
+    seconds: float
+    budget_seconds: float | None = None
+    steps: int
+    tokens: int
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """The model scored at one stage: as trained, quantized, by sliding windows, learning."""
+
+    bits_per_byte: float
+    nats_per_token: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactResult:
+    """groups  bytes by section of the file; together they are the file"""
+
+    bytes_total: int
+    bytes_model: int
+    bytes_code: int
+    bytes_tokenizer: int
+    cap_bytes: int | None = None
+    sha256: str
+    groups: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreResult:
+    """The score that counts."""
+
+    bits_per_byte: float
+    nats: float
+    tokens: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateResult:
+    """note  what a reader must know about its time; None where there is nothing to know"""
+
+    seconds: float
+    budget_seconds: float | None = None
+    planned_seconds: float | None = None
+    stride: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofResult:
+    """What the certificate says, in short."""
+
+    tokens: int
+    coded_bytes: int
+    coded_bits_per_byte: float
+    claimed_bits_per_byte: float
+    decoded_equal: bool
+    holds: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressorResult:
+    """Bits per byte of a general compressor: alone, and after reading the training text.
+
+    It read `prime_bytes` of `train_bytes` first and compressed `priced_bytes` of `val_bytes`.
+    """
+
+    alone: float
+    primed: float
+    prime_bytes: int | None = None
+    train_bytes: int | None = None
+    priced_bytes: int | None = None
+    val_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnosticResult:
+    """A number that is no score, what it must be called, and the honest score beside it."""
+
+    warning: str
+    illegal_bits_per_byte: float
+    honest_bits_per_byte: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Figures:
+    """All of a `RunResult` that its annotations alone turn into JSON and back."""
+
+    recipe: str
+    seed: int
+    device: str
+    machine: MachineResult | None = None
+    params: int
+    train: TrainResult
+    artifact: ArtifactResult | None = None
+    stages: dict[str, StageResult] = field(default_factory=dict)
+    score: ScoreResult | None = None
+    evaluate: EvaluateResult | None = None
+    curves: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    chunks: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    diagnostics: dict[str, DiagnosticResult] = field(default_factory=dict)
+    proof: ProofResult | None = None
+    baselines: dict[str, CompressorResult] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult(_Figures):
+    """One run.
+
+    stages  "float", "quantized", "sliding", "ttt", as far as they were scored
+    curves  "frozen" and "learning": (bytes so far, bits per byte so far)
+    chunks  columns of equal length, one entry for each group of chunks (`evaluate/curves.py`)
+    """
+
+    audit: AuditReport | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing that was checked says no."""
+        proved = self.proof is None or self.proof.holds
+        return proved and (self.audit is None or self.audit.verdict != "illegal")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data without the stages that were not run."""
+        data = config_to_json(_Figures(**_held(self)))
+        if self.audit is not None:
+            data["audit"] = self.audit.to_json()
+        return {key: value for key, value in data.items() if value not in (None, {})}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RunResult":
+        """Inverse of `to_json`; ValueError names what is missing or unknown."""
+        figures = config_from_json(_Figures, {k: v for k, v in data.items() if k != "audit"})
+        audit = AuditReport.from_json(data["audit"]) if data.get("audit") else None
+        return cls(**_held(figures), audit=audit)
+
+
+def _held(figures: _Figures) -> dict[str, Any]:
+    return {f.name: getattr(figures, f.name) for f in fields(_Figures)}
+
+
+def write_result(folder: Path, result: RunResult) -> None:
+    atomic_write(folder / RESULT, json.dumps(result.to_json(), indent=1).encode())
+
+
+def read_result(folder: Path) -> RunResult:
+    """The result of a run folder; ValueError where there is none, or it is no result."""
+    path = folder / RESULT
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} has no {RESULT}; a run folder is what `fairway run RECIPE DATA --out "
+            f"{folder}` writes"
+        )
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError(f"it holds a {type(data).__name__}, not a JSON object")
+        return RunResult.from_json(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; run the stage that writes it again") from error

@@ -1,0 +1,84 @@
+"""Noticing, at the right step and without stalling a GPU, that training has diverged.
+
+A loss that is read is a GPU that waits. So loss and gradient norms are copied to the host in the
+background and looked at when they have arrived, one or two steps later; the error names the step
+they belong to all the same. On a CPU there is nothing to wait for and every step is looked at.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class TrainingDiverged(ValueError):
+    """A loss or a gradient is not a finite number.
+
+    step    the step it happened in, counted from 1
+    tensor  name of the first parameter concerned, or None when only the loss is
+    """
+
+    def __init__(self, step: int, tensor: str | None, message: str) -> None:
+        super().__init__(message)
+        self.step, self.tensor = step, tensor
+
+
+class _Record(NamedTuple):
+    step: int
+    rate: float
+    values: Tensor  # (1 + P,) loss, then the norm of each gradient
+    arrived: torch.cuda.Event | None
+
+
+class DivergenceWatch:
+    """Looks at the loss and the gradient norms (P,) of `parameters`, in their order."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], device: torch.device) -> None:
+        self.parameters, self.device = parameters, device
+        self.records: deque[_Record] = deque()
+
+    def check(self, step: int, loss: Tensor, norms: Tensor, *, rate: float) -> None:
+        """Take note of a step; on a CPU also judge it, before the weights are touched."""
+        values = torch.cat([loss.detach().reshape(1).float(), norms.float()])
+        if self.device.type != "cuda":
+            self._judge(_Record(step, rate, values, None))
+            return
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        self.records.append(_Record(step, rate, host, arrived))
+
+    def settle(self, *, in_flight: int) -> None:
+        """Wait until at most `in_flight` noted steps are unfinished, judging the others."""
+        while len(self.records) > in_flight:
+            record = self.records.popleft()
+            assert record.arrived is not None
+            record.arrived.synchronize()
+            self._judge(record)
+
+    def _judge(self, record: _Record) -> None:
+        finite = record.values.isfinite()
+        if finite.all():
+            return
+        names = list(self.parameters)
+        # On a GPU the weights have been stepped since and prove nothing. They were finite before:
+        # the step before this one was judged too.
+        weights = self.parameters.items() if record.arrived is None else ()
+        name = next((name for name, weight in weights if not weight.isfinite().all()), None)
+        where = f"the weight {name}"
+        if name is None and not finite[1:].all():
+            name = names[int((~finite[1:]).nonzero()[0])]
+            where = f"the gradient of {name}"
+        if name is None:
+            where = "none of the weights and gradients, only the loss"
+        raise TrainingDiverged(
+            record.step,
+            name,
+            f"training diverged in step {record.step}: the loss is {record.values[0].item():.6g}, "
+            f"and the first tensor that is not finite is {where}. The learning rates stood at "
+            f"{record.rate:.3g} of their peaks: lower them (optimizer.muon.lr first), lower "
+            f"grad_clip, or train in float32.",
+        )

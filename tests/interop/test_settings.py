@@ -1,0 +1,90 @@
+"""A published command line and the recipe beside it are one run."""
+
+import pytest
+
+from fairway.interop.environment import parse_environment
+from fairway.interop.settings import RECORDS, described, training_settings
+from fairway.recipes.diff import diff, override
+from fairway.recipes.registry import RECIPES, recipe
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_record_s_command_line_is_its_recipe(name: str) -> None:
+    record = RECORDS[name]
+    run = described(recipe(name), parse_environment(record.lineage, record.env), record.steps)
+    assert diff(run, recipe(name)) == []
+
+
+def test_every_published_recipe_has_its_command_line() -> None:
+    assert set(RECORDS) == {name for name in RECIPES if recipe(name).claim_bpb}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_nothing_set_changes_nothing(name: str) -> None:
+    assert training_settings(recipe(name), {"RUN_ID": "mine"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "env", "changes"),
+    [
+        ("pr1493", {"MATRIX_LR": "0.03"}, {"train.optimizer.muon.lr": 0.03}),
+        ("pr1493", {"TTT_LR": "0.01", "TTT_EPOCHS": "1"},
+         {"evaluate.ttt.lr": 0.01, "evaluate.ttt.epochs": 1}),
+        ("pr1493", {"TTT_ENABLED": "0"}, {"evaluate.ttt": None}),
+        ("pr1493", {"NUM_LAYERS": "9", "XSA_LAST_N": "9"},
+         {"model.num_layers": 9, "model.attention.exclusive_layers": 9}),
+        ("pr1493", {"MAX_WALLCLOCK_SECONDS": "0", "ITERATIONS": "50"},
+         {"train.seconds": None, "train.steps": 50, "train.reserve_seconds": 0.0}),
+        ("pr414", {"WARMDOWN_ITERS": "1774"}, {"train.warmdown.fraction": 0.25}),
+        ("pr414", {"LATE_QAT_THRESHOLD": "0"}, {"round_from": None}),
+        ("pr414", {"TRAIN_SEQ_LEN": "1024"},
+         {"train.batch.rows": 96, "train.batch.context": 1024, "model.train_context": 1024,
+          "model.attention.rope_base": 10_000.0}),
+        ("pr1855", {"PHASED_TTT_PREFIX_DOCS": "2000", "PHASED_TTT_NUM_PHASES": "1"},
+         {"evaluate.ttt.pauses": (2000,)}),
+        ("pr1855", {"TTT_K_LORA": "0", "GLOBAL_TTT_LR": "0.002"},
+         {"evaluate.ttt.adapters.adapters.targets": ("query", "value", "output", "mlp", "head"),
+          "evaluate.ttt.sgd.lr": 0.002}),
+        ("pr1855", {"CASEOPS_ENABLED": "0"},
+         {"tokens.transform": None, "tokens.published": "sp8192"}),
+        ("pr1855", {"LQER_ENABLED": "0"}, {"quant.low_rank": None}),
+        ("pr1855", {"COMPRESSOR": "pergroup", "FUSED_CE_ENABLED": "0"}, {}),
+        ("naive_baseline", {"GRAD_CLIP_NORM": "1"}, {"train.grad_clip": 1.0}),
+        ("naive_baseline", {"SEED": "3"}, {"seed": 3}),
+    ],
+)  # fmt: skip
+def test_a_variable_changes_what_it_changed_there(name: str, env: dict, changes: dict) -> None:
+    settings = training_settings(recipe(name), env)
+    assert settings == changes
+    run = override(recipe(name), settings)
+    assert {d.path: d.new for d in diff(recipe(name), run)} == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "env", "words"),
+    [
+        ("pr1493", {"MATRIX_RL": "1"}, "MATRIX_RL is not .*; did you mean MATRIX_LR"),
+        (
+            "pr1493",
+            {"BIGRAM_DIM": "8"},
+            "BIGRAM_DIM is not a variable of this script",
+        ),
+        ("pr1493", {"ETLB_ENABLED": "1"}, "ETLB_ENABLED=1: a bias trained on the window"),
+        ("pr1493", {"MUON_BACKEND_STEPS": "6"}, "MUON_BACKEND_STEPS=6: only 5 is supported"),
+        (
+            "pr1493",
+            {"ITERATIONS": "50"},
+            "set MAX_WALLCLOCK_SECONDS=0 to end it",
+        ),
+        (
+            "pr1493",
+            {"TRAIN_BATCH_TOKENS": "1000"},
+            "TRAIN_BATCH_TOKENS=1000 is not",
+        ),
+        ("sota254", {"TTT_EPOCHS": "8"}, "learns from text before that is scored"),
+        ("pocket", {"MATRIX_LR": "1"}, "pocket is not a published run"),
+    ],
+)
+def test_what_no_run_of_ours_can_be_is_refused(name: str, env: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        training_settings(recipe(name), env)

@@ -1,0 +1,84 @@
+"""A part's plan is the beginning of the whole's, made from what a decoder is told."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairway.evaluate.config import EvaluateConfig, plan_evaluation
+from fairway.evaluate.learners.documents import DocumentAdapters
+from fairway.evaluate.learners.sgd import Sgd
+from fairway.proof.prefix import pack_starts, prefix_of, unpack_starts
+
+from .conftest import text
+
+STREAM = EvaluateConfig(context=16, stride=8, ttt=Sgd(chunk_tokens=32))
+APART = EvaluateConfig(context=16, stride=8, rows=2, documents=True, ttt=DocumentAdapters())
+lengths = st.lists(st.integers(1, 50), min_size=2, max_size=6)
+
+
+@given(lengths, st.integers(1, 200))
+def test_the_first_tokens_are_planned_as_in_the_whole(lengths: list[int], count: int) -> None:
+    tokens, _ = text(lengths)
+    whole = plan_evaluation(STREAM, len(tokens), (0,))
+    prefix = prefix_of(STREAM, tokens, 1, num_targets=count)
+    part = prefix.plans(STREAM)
+    assert sum(plan.num_targets for plan in part) == min(count, len(tokens) - 1)
+    for mine, theirs in zip(part, whole, strict=False):
+        assert (mine.index, mine.num_chunks) == (theirs.index, theirs.num_chunks)
+        for a, b in zip(mine.windows, theirs.windows, strict=False):
+            assert (a.start, a.score_from) == (b.start, b.score_from)
+            assert a.stop in (b.stop, prefix.num_tokens)
+
+
+@given(lengths, st.integers(1, 6))
+def test_the_first_documents_are_planned_as_in_the_whole(lengths: list[int], count: int) -> None:
+    tokens, starts = text(lengths)
+    count = min(count, len(lengths))
+    whole = plan_evaluation(APART, len(tokens), starts)
+    prefix = prefix_of(APART, tokens, 1, num_documents=count)
+    chosen = {
+        window
+        for plan in whole
+        for window, document in zip(plan.windows, plan.rows, strict=True)
+        if document < count
+    }
+    assert {window for plan in prefix.plans(APART) for window in plan.windows} == chosen
+    assert {plan.num_chunks for plan in prefix.plans(APART)} <= {len(whole)}
+
+
+@given(lengths)
+def test_everything_is_the_whole_plan(lengths: list[int]) -> None:
+    tokens, starts = text(lengths)
+    assert prefix_of(STREAM, tokens, 1).plans(STREAM) == plan_evaluation(STREAM, len(tokens), (0,))
+    assert prefix_of(APART, tokens, 1).plans(APART) == plan_evaluation(APART, len(tokens), starts)
+
+
+def test_a_decoder_is_given_each_bos_where_documents_are_apart() -> None:
+    tokens, starts = text([5, 4, 6])
+    given = prefix_of(APART, tokens, 1).given(1)
+    assert given.nonzero()[:, 0].tolist() == list(range(15))
+    assert (given == 1).nonzero()[:, 0].tolist() == starts
+    stream = prefix_of(STREAM, tokens, 1).given(1)
+    assert stream.tolist() == [1] + [-1] * 14
+
+
+@given(st.lists(st.integers(1, 200_000), max_size=30))
+def test_positions_come_back(lengths: list[int]) -> None:
+    starts = tuple(torch.tensor([0, *lengths]).cumsum(0).tolist())
+    assert unpack_starts(pack_starts(starts)) == starts
+    assert unpack_starts(pack_starts(())) == ()
+
+
+def test_what_cannot_be_proved_is_said() -> None:
+    tokens, _ = text([10, 10])
+    with pytest.raises(ValueError, match="3 documents to prove, and the text has 2"):
+        prefix_of(STREAM, tokens, 1, num_documents=3)
+    with pytest.raises(ValueError, match="not both"):
+        prefix_of(STREAM, tokens, 1, num_documents=1, num_targets=1)
+    with pytest.raises(ValueError, match="at least 1"):
+        prefix_of(STREAM, tokens, 1, num_targets=0)
+    with pytest.raises(ValueError, match="nothing to prove"):
+        prefix_of(STREAM, tokens[:1], 1)
+    with pytest.raises(ValueError, match="begins with token 5 instead of the BOS 1"):
+        prefix_of(APART, torch.tensor([5, 1, 6]), 1)

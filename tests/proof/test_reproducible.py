@@ -1,0 +1,85 @@
+"""A decoder works under the encoder's circumstances, or learns at once that it cannot."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairway.proof.reproducible import (
+    Checkpoints,
+    NotReproducible,
+    circumstances,
+    differences,
+    reproducible,
+)
+
+steps = st.lists(st.lists(st.integers(0, 9000), min_size=1, max_size=5), max_size=30)
+
+
+def run(groups: list[list[int]], every: int, expected=None) -> tuple[int, ...]:
+    checkpoints = Checkpoints(every, expected)
+    for group in groups:
+        checkpoints.add(torch.tensor(group))
+    return checkpoints.finish()
+
+
+@given(steps, st.integers(1, 20))
+def test_the_same_tokens_pass(groups: list[list[int]], every: int) -> None:
+    noted = run(groups, every)
+    assert run(groups, every, noted) == noted
+
+
+@given(steps.filter(bool), st.integers(1, 20), st.data())
+def test_any_other_token_is_caught(groups: list[list[int]], every: int, data) -> None:
+    noted = run(groups, every)
+    group = data.draw(st.integers(0, len(groups) - 1))
+    place = data.draw(st.integers(0, len(groups[group]) - 1))
+    changed = [list(g) for g in groups]
+    changed[group][place] += 1
+    with pytest.raises(NotReproducible, match="other probabilities"):
+        run(changed, every, noted)
+
+
+@given(steps.filter(bool), st.integers(1, 20))
+def test_tokens_too_few_or_too_many_are_caught(groups: list[list[int]], every: int) -> None:
+    noted = run(groups, every)
+    for other in (groups[:-1], [*groups, [1]]):
+        with pytest.raises(NotReproducible):
+            run(other, every, noted)
+
+
+def test_threads_and_precision_are_held_and_put_back() -> None:
+    torch.set_float32_matmul_precision("medium")
+    before = torch.get_num_threads()
+    try:
+        with reproducible(2):
+            assert torch.get_num_threads() == 2
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_num_threads() == before
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_an_error_while_coding_puts_them_back_too() -> None:
+    before = torch.get_num_threads()
+
+    def fail() -> None:
+        with reproducible(before + 1):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.get_num_threads() == before
+
+
+def test_a_machine_does_not_differ_from_itself() -> None:
+    here = circumstances()
+    assert here["torch"] == torch.__version__
+    assert differences(here, circumstances()) == ""
+    assert differences(here | {"gpus": "none such"}, here).startswith("gpus none such there")
+
+
+def test_no_threads_are_too_few() -> None:
+    with pytest.raises(ValueError, match="at least 1"), reproducible(0):
+        pass
