@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from fairway.proof.certificate import Certificate
+from fairway.result import RunResult, read_result
+
 
 @dataclass(frozen=True)
 class TrainingCurve:
@@ -25,12 +28,15 @@ class TrainingCurve:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run. Only `result.json` must be there; what else is missing is None or empty."""
+    """One run. Only `result.json` must be there; what else is missing is None or empty.
+
+    recipe  as `recipe.json` has it: another version may have written it
+    """
 
     path: Path
-    result: Mapping[str, Any]
+    result: RunResult
     recipe: Mapping[str, Any] | None
-    certificate: Mapping[str, Any] | None
+    certificate: Certificate | None
     curve: TrainingCurve
 
     @property
@@ -40,17 +46,11 @@ class RunFolder:
 
 def read_run(path: Path) -> RunFolder:
     """Raises ValueError when the folder has no result, or a file in it is not what it should be."""
-    result = _read_object(path / "result.json")
-    if result is None:
-        raise ValueError(
-            f"{path} has no result.json, so there is nothing to report; a run folder is what "
-            f"`fairway run RECIPE DATA --out {path}` writes"
-        )
     return RunFolder(
         path,
-        result,
-        _read_object(path / "recipe.json"),
-        _read_object(path / "certificate.json"),
+        read_result(path),
+        _read_recipe(path / "recipe.json"),
+        _read_certificate(path / "certificate.json"),
         read_curve(path / "train.log"),
     )
 
@@ -105,15 +105,24 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _read_object(path: Path) -> Mapping[str, Any] | None:
+def _read_recipe(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
             f"{path} is not JSON ({error}); run the stage that writes it again"
         ) from None
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not a JSON object")
-    return value
+    if not isinstance(recipe, Mapping):
+        raise ValueError(f"{path} holds a {type(recipe).__name__}, not a JSON object")
+    return recipe
+
+
+def _read_certificate(path: Path) -> Certificate | None:
+    if not path.is_file():
+        return None
+    try:
+        return Certificate.load(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; `fairway prove` writes it again") from error
