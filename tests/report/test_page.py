@@ -252,6 +252,15 @@ def test_commands_repeat_what_was_changed_in_a_named_recipe() -> None:
     assert to_json(settings) == ours
 
 
+def test_what_no_single_option_can_say_is_a_note_above_the_command() -> None:
+    train = recipe_data()["train"] | {"seconds": None, "steps": 5, "reserve_seconds": 0.0}
+    ours = recipe_data(quant__reserve_seconds=0.0, train=train)
+    lines = commands(run_of(bare_result(), ours), {"looped": recipe_data()})
+    assert lines[0] == "# with train.seconds = null, as recipe.json has it"
+    assert "--train.steps 5" in lines[1]
+    assert "train.seconds" not in lines[1]
+
+
 def test_the_certificate_is_on_the_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", bare_result())
     certificate = Certificate(

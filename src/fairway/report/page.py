@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from fairway import __version__
 from fairway.audit.findings import KINDS
-from fairway.recipes.diff import diff, from_json, to_json
+from fairway.recipes.diff import diff, from_json, set_json, to_json
 from fairway.report import compare as comparing
 from fairway.report.checks import checks, count, diagnostics, fixed
 from fairway.report.plots import PICTURES, inline_svgs
@@ -165,22 +165,34 @@ def commands(run: RunFolder, recipes: Recipes) -> list[str]:
 
     DATA stands for the data folder, which a result does not name.
     """
-    name, notes, changes = run.result.recipe, [], []
+    name, notes, options = run.result.recipe, [], []
     if run.recipe is not None and name in recipes:
         try:
-            changes = recipe_difference(run.recipe, recipes[name])
+            options, notes = overrides(run.recipe, recipes[name])
         except ValueError as error:
             notes = [f"# with what recipe.json changes; this version cannot read it: {error}"]
-    words = ["fairway", "run", name, "DATA", "--out", f"runs/{run.name}"]
-    for setting, _, text in changes:
-        value = json.loads(text)
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            words += [f"--{setting.replace('_', '-')}", str(value)]
-        else:  # a list, a part, a yes or no, or nothing
-            words += ["--set", f"{setting}={text}"]
     return [
         *notes,
-        shlex.join(words),
+        shlex.join(["fairway", "run", name, "DATA", "--out", f"runs/{run.name}", *options]),
         shlex.join(["fairway", "audit", f"runs/{run.name}/model.fwy", "DATA"]),
         shlex.join(["fairway", "report", f"runs/{run.name}"]),
     ]
+
+
+def overrides(recipe: RecipeData, named: RecipeData) -> tuple[list[str], list[str]]:
+    """Options that make a recipe of the one that is named, and notes on what none of them can say.
+
+    Every `--set` is applied before the other options, so it must be possible without them.
+    """
+    config, options, notes = from_json(named), [], []
+    for setting, _, text in recipe_difference(recipe, named):
+        value = json.loads(text)
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            options += [f"--{setting.replace('_', '-')}", str(value)]
+            continue
+        try:
+            config = set_json(config, setting, value)
+            options += ["--set", f"{setting}={text}"]
+        except ValueError:
+            notes.append(f"# with {setting} = {text}, as recipe.json has it")
+    return options, notes
