@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from fairway.audit.findings import Finding, ProbeResult
+from fairway.cli import main
 from fairway.evaluate.diagnostic import WARNING
 from fairway.proof.certificate import Certificate
 from fairway.recipes.diff import from_json, set_json, to_json
@@ -284,3 +285,16 @@ def test_the_certificate_is_on_the_page(tmp_path: Path) -> None:
     (run / "certificate.json").write_text(certificate.to_json())
     assert read_run(run).certificate == certificate
     assert "cd" * 32 in Page(write_report([run], tmp_path / "p.html").read_text("utf-8")).text
+
+
+def test_the_command_writes_the_page_and_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = write_run(tmp_path / "r", bare_result()), tmp_path / "page.html"
+    pictures = ["--pictures", str(tmp_path / "pictures")]
+    assert main(["report", str(run), "--out", str(out), *pictures, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"page": str(out)}
+    assert out.is_file()
+    names = sorted(path.name for path in (tmp_path / "pictures" / "r").iterdir())
+    assert names == ["loss.png", "seconds.png"]
+    assert main(["report", str(tmp_path / "none"), "--out", str(out)]) == 2

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -22,7 +21,7 @@ from fairway.recipes.diff import diff, from_json, set_json, to_json
 from fairway.report import compare as comparing
 from fairway.report.checks import checks, count, diagnostics, fixed
 from fairway.report.plots import PICTURES, inline_svgs
-from fairway.report.run_folder import RunFolder, read_run
+from fairway.report.run_folder import RecipeData, RunFolder, read_run
 from fairway.report.table import (
     artifact_grid,
     circumstances,
@@ -31,7 +30,6 @@ from fairway.report.table import (
     stage_grid,
 )
 
-RecipeData = Mapping[str, Any]  # as recipe.json has it
 Recipes = Mapping[str, RecipeData]
 Change = tuple[str, str, str]  # dotted setting, value before, value now, as JSON text
 ABOUT = frozenset({"name", "parent", "claim_bpb"})  # says which recipe it is, not what it does

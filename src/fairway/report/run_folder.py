@@ -13,6 +13,8 @@ from typing import Any, TypeGuard
 from fairway.proof.certificate import Certificate
 from fairway.result import RunResult, read_result
 
+RecipeData = Mapping[str, Any]  # a recipe as recipe.json has it
+
 
 @dataclass(frozen=True)
 class TrainingCurve:
@@ -35,7 +37,7 @@ class RunFolder:
 
     path: Path
     result: RunResult
-    recipe: Mapping[str, Any] | None
+    recipe: RecipeData | None
     certificate: Certificate | None
     curve: TrainingCurve
 
@@ -90,7 +92,7 @@ def read_curve(log: Path) -> TrainingCurve:
     )
 
 
-def _curve_point(entry: Any) -> tuple[float, float, float | None] | None:
+def _curve_point(entry: object) -> tuple[float, float, float | None] | None:
     if not isinstance(entry, Mapping) or entry.get("stage", "train") != "train":
         return None
     step = entry.get("step", entry.get("done"))
@@ -101,11 +103,11 @@ def _curve_point(entry: Any) -> tuple[float, float, float | None] | None:
     return float(step), float(loss), float(scale) if _is_number(scale) else None
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _read_recipe(path: Path) -> Mapping[str, Any] | None:
+def _read_recipe(path: Path) -> RecipeData | None:
     if not path.is_file():
         return None
     try:

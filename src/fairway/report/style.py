@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -31,39 +30,40 @@ RIM = 0.8  # inches for title and axis together
 @contextmanager
 def style() -> Iterator[None]:
     """The look of every picture; figures must be drawn and saved inside."""
-    settings: dict[Any, Any] = {
-        "figure.constrained_layout.use": True,
-        "figure.facecolor": "none",
-        "savefig.facecolor": "none",
-        "axes.facecolor": "none",
-        "axes.edgecolor": FAINT,
-        "axes.labelcolor": QUIET,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.spines.left": False,
-        "axes.titlelocation": "left",
-        "figure.titlesize": 13,
-        "figure.titleweight": "bold",
-        "axes.axisbelow": True,
-        "axes.labelsize": 11,
-        "font.size": 11.5,
-        "text.color": INK,
-        "text.parse_math": False,  # a name with two dollar signs is a name
-        "grid.color": FAINT,
-        "grid.linewidth": 0.7,
-        "lines.linewidth": 1.9,
-        "lines.solid_capstyle": "round",
-        "xtick.color": FAINT,
-        "ytick.color": FAINT,
-        "xtick.labelcolor": QUIET,
-        "ytick.labelcolor": INK,
-        "xtick.labelsize": 11,
-        "ytick.labelsize": 11.5,
-        "ytick.major.size": 0,
-        "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
-        "svg.hashsalt": "fairway",  # the same run gives the same page, byte for byte
-    }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(
+        {
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "none",
+            "savefig.facecolor": "none",
+            "axes.facecolor": "none",
+            "axes.edgecolor": FAINT,
+            "axes.labelcolor": QUIET,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.spines.left": False,
+            "axes.titlelocation": "left",
+            "figure.titlesize": 13,
+            "figure.titleweight": "bold",
+            "axes.axisbelow": True,
+            "axes.labelsize": 11,
+            "font.size": 11.5,
+            "text.color": INK,
+            "text.parse_math": False,  # a name with two dollar signs is a name
+            "grid.color": FAINT,
+            "grid.linewidth": 0.7,
+            "lines.linewidth": 1.9,
+            "lines.solid_capstyle": "round",
+            "xtick.color": FAINT,
+            "ytick.color": FAINT,
+            "xtick.labelcolor": QUIET,
+            "ytick.labelcolor": INK,
+            "xtick.labelsize": 11,
+            "ytick.labelsize": 11.5,
+            "ytick.major.size": 0,
+            "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
+            "svg.hashsalt": "fairway",  # the same run gives the same page, byte for byte
+        }
+    ):
         yield
 
 
@@ -169,7 +169,7 @@ def draw_lines(
         colour = lines[i].colour
         colour = QUIET if colour == GREY else colour  # grey that does for a line is faint as text
         x = max(line.x[-1] for line in lines)
-        _label(axes, x, y, lines[i].text, color=colour, weight="bold", annotation_clip=False)
+        _label(axes, x, y, lines[i].text, colour, "bold")
 
 
 def _titled(heading: str, height: float) -> Figure:
@@ -178,9 +178,20 @@ def _titled(heading: str, height: float) -> Figure:
     return figure
 
 
-def _label(axes: Axes, x: float, y: float, text: str, **look: Any) -> None:
+def _label(
+    axes: Axes, x: float, y: float, text: str, colour: str = INK, weight: str = "normal"
+) -> None:
     """Text that begins a little to the right of a point."""
-    axes.annotate(text, (x, y), xytext=(6, 0), textcoords="offset points", va="center", **look)
+    axes.annotate(
+        text,
+        (x, y),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        color=colour,
+        weight=weight,
+        annotation_clip=False,
+    )
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
