@@ -72,12 +72,12 @@ class RowScheme(Scheme):
         self, tensors: Sequence[Tensor], hessians: Sequence[Hessian], clip_factor: float
     ) -> list[QuantizedTensor]:
         return [
-            quantized(*self.round_rows(rows_of(tensor), clip_factor), self.bits, tensor)
+            quantized(*self.round_rows(as_rows(tensor), clip_factor), self.bits, tensor)
             for tensor in tensors
         ]
 
     def predict_bytes(self, tensor: Tensor, clip_factor: float) -> int:
-        rows = rows_of(tensor)
+        rows = as_rows(tensor)
         return coded_bytes(rows, self.round_rows(rows, clip_factor)[1], self.bits)
 
     def fake_round(self, rows: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class KeepFloat(Scheme):
         return 4 * tensor.numel()
 
 
-def rows_of(tensor: Tensor) -> Tensor:
+def as_rows(tensor: Tensor) -> Tensor:
     """(..., C) as rows (R, C) float32."""
     return tensor.detach().float().reshape(-1, tensor.size(-1))
 

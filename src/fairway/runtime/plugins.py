@@ -12,9 +12,9 @@ import importlib.metadata
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import Field, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 GROUP = "fairway.plugins"
 
@@ -25,8 +25,6 @@ class Pluggable:
     A field that may hold one lists those we ship and then the base, `Sgd | Learner | None`: the
     list is the table of names, the base opens it.
     """
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # each of them is a dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,23 +7,25 @@ MuonEq-R (#1217, #1285) first scales each row of the update to length one.
 Not `torch.optim.Muon`: as of PyTorch 2.13 it has no row scaling and takes a single triple for all
 iterations, always multiplies in bfloat16 (slower than float32 on many CPUs), walks through the
 matrices one by one (its foreach form raises), and does not share the work among ranks. Which
-parameters come here is decided in `param_groups.py`; schedules are in `schedule.py`.
+parameters come here is decided in `param_groups.py`; schedules are in `schedule.py`. What another
+optimizer must be able to do to stand in Muon's place comes first.
 """
 
 # torch names its foreach functions as if they were private.
 # pyright: reportPrivateImportUsage=false
 
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import Field, dataclass
+from typing import ClassVar, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fairway.runtime.distributed import Ranks
-from fairway.train.matrix_optimizer import MatrixOptimizerConfig
+from fairway.runtime.plugins import Pluggable
 
 Triple = tuple[float, float, float]
 Polynomial = Literal["jordan", "polar_express"]
@@ -40,6 +42,43 @@ COEFFICIENTS: dict[Polynomial, tuple[Triple, ...]] = {
 }
 
 EPS = 1e-7  # below it a norm is that of a matrix without gradient, which must stay zero
+
+
+class MatrixOptimizer(Protocol):
+    """Steps matrices in place. Gradients, and what becomes of the weights, are alike on all ranks.
+
+    set         rates of the next steps as shares of the config's, and its momentum replaced
+    state_dict  all that the next step depends on, apart from what `set` gives
+    """
+
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]: ...
+    def set(
+        self, *, lr_scale: float = 1.0, momentum: float | None = None, decay_scale: float = 1.0
+    ) -> None: ...
+    def step(self) -> None: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class MatrixOptimizerConfig(Pluggable, ABC):
+    """Base of the configs: frozen dataclasses, each a value for `OptimizerConfig.muon`.
+
+    momentum  in full, to which a `MomentumWarmup` rises; 0 for an optimizer that has none
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]  # so that `replace` takes any of them
+    momentum: float = 0.0
+
+    @abstractmethod
+    def build(
+        self, matrices: Mapping[str, nn.Parameter], *, dtype: torch.dtype, ranks: Ranks
+    ) -> MatrixOptimizer:
+        """The optimizer of these matrices, all (R, C), by name.
+
+        dtype  in which products of matrices are fast on this machine
+        ranks  among which the work may be shared
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +102,7 @@ class MuonConfig(MatrixOptimizerConfig):
             )
 
     def build(
-        self, matrices: Mapping[str, nn.Parameter], *, dtype: torch.dtype, ranks: Ranks | None
+        self, matrices: Mapping[str, nn.Parameter], *, dtype: torch.dtype, ranks: Ranks
     ) -> "Muon":
         return Muon(matrices, self, dtype=dtype, ranks=ranks)
 

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fairway.runtime.distributed import Ranks
-from fairway.runtime.tensors import under
-from fairway.train.matrix_optimizer import MatrixOptimizer, MatrixOptimizerConfig
-from fairway.train.muon import MuonConfig
+from fairway.runtime.tensor_file import under
+from fairway.train.muon import MatrixOptimizer, MatrixOptimizerConfig, MuonConfig
 
 Group = Literal["matrices", "embed", "head", "scalars"]
 ADAMW_GROUPS: tuple[Group, ...] = ("embed", "head", "scalars")
@@ -205,5 +204,7 @@ def build_optimizers(
     muon_dtype  in which Muon orthogonalizes; pass what `choose_compute_dtype` found to be fast
     """
     groups = group_parameters(model, config.claims)
-    matrix_optimizer = config.muon.build(groups["matrices"], dtype=muon_dtype, ranks=ranks)
+    matrix_optimizer = config.muon.build(
+        groups["matrices"], dtype=muon_dtype, ranks=ranks or Ranks()
+    )
     return Optimizers(config, matrix_optimizer, {group: groups[group] for group in ADAMW_GROUPS})

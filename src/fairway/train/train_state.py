@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fairway.runtime.tensors import under
+from fairway.runtime.tensor_file import under
 from fairway.train.param_groups import Optimizers
 
 FORMAT = 1

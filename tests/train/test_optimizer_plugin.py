@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fairway.train.matrix_optimizer import MatrixOptimizerConfig
+from fairway.train.muon import MatrixOptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
