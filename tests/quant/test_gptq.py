@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fairway.quant.gptq import gptq_many
-from fairway.quant.grid import quantize_rows
 from fairway.quant.hessian import factor_hessian
 from fairway.quant.quantized import dequantize_rows
+from fairway.quant.schemes import RoundRows
 
 
 def gptq(weight: Tensor, hessian: Tensor, bits: int, clip_sigmas: float) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ def test_codes_and_scales_are_the_published_ones(shared: Path, name: str) -> Non
 def test_outputs_suffer_less_than_under_plain_rounding(columns: int) -> None:
     weight, inputs = layer(columns=columns)
     mended = dequantize_rows(*gptq(weight, inputs.T @ inputs, 4, 6.0))
-    plain = dequantize_rows(*quantize_rows(weight, 4, 6.0))
+    plain = dequantize_rows(*RoundRows(4, 6.0).round_rows(weight))
     error = ((weight - mended) @ inputs.T).square().sum()
     assert error <= ((weight - plain) @ inputs.T).square().sum() * (1.0 if columns == 1 else 0.8)
 
@@ -47,7 +47,7 @@ def test_uncorrelated_inputs_leave_plain_rounding() -> None:
     """With nothing to mend an error with, each weight goes to its nearest code."""
     weight, _ = layer()
     codes, scale = gptq(weight, torch.eye(160), 6, 12.85)
-    plain, plain_scale = quantize_rows(weight, 6, 12.85)
+    plain, plain_scale = RoundRows(6, 12.85).round_rows(weight)
     assert torch.equal(codes, plain)
     assert torch.equal(scale, plain_scale)
 

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairway.quant.grid import quantize_rows
 from fairway.quant.lowrank import LowRankConfig, correct, fit_low_rank, hessian_root
 from fairway.quant.quantized import QuantizedTensor
+from fairway.quant.schemes import RoundRows
 
 
 def rounded(seed: int, rows: int = 64, columns: int = 160) -> tuple[Tensor, QuantizedTensor]:
     """A weight whose rounding error has a strong direction, and the weight rounded."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(rows, columns, generator=generator)
-    codes, scale = quantize_rows(weight, 4, 4.0)
+    codes, scale = RoundRows(4, 4.0).round_rows(weight)
     strong = torch.randn(rows, 2, generator=generator) @ torch.randn(
         2, columns, generator=generator
     )

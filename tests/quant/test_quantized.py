@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from fairway.quant.grid import quantize_rows
 from fairway.quant.quantized import QuantizedTensor
+from fairway.quant.schemes import RoundRows
 
 
 def test_shapes_that_cannot_be_are_refused() -> None:
-    codes, scale = quantize_rows(torch.randn(24, 48), 6, 12.85)
+    codes, scale = RoundRows(6, 12.85).round_rows(torch.randn(24, 48))
     with pytest.raises(ValueError, match="cannot fill shape"):
         QuantizedTensor(codes=codes, scale=scale, bits=6, shape=(24, 47))
     with pytest.raises(ValueError, match=r"expected \(R, C\) with \(R,\)"):
@@ -19,7 +19,7 @@ def test_shapes_that_cannot_be_are_refused() -> None:
 
 def test_codes_that_their_bits_cannot_hold_are_refused() -> None:
     """Whoever rounds, the coder counts on it."""
-    codes, scale = quantize_rows(torch.randn(24, 48), 6, 3.0)
+    codes, scale = RoundRows(6, 3.0).round_rows(torch.randn(24, 48))
     codes[5, 7] = -128
     with pytest.raises(ValueError, match=r"codes from -128 to \d+ do not fit 6 bits"):
         QuantizedTensor(codes=codes, scale=scale, bits=6, shape=(24, 48))

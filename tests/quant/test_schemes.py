@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fairway.quant.grid import round_to_grid, top_code
+from fairway.quant.quantized import top_code
 from fairway.quant.schemes import RowScheme, Scheme
 
 
@@ -36,9 +36,8 @@ class LargestRows(RowScheme):
 
     bits: int = 4
 
-    def round_rows(self, rows, clip_factor):
-        scale = (clip_factor * rows.abs().amax(dim=1) / top_code(self.bits)).half()
-        return round_to_grid(rows, scale, self.bits), scale
+    def scale(self, rows, clip_factor):
+        return (clip_factor * rows.abs().amax(dim=1) / top_code(self.bits)).half()
 
 
 @dataclass(frozen=True)

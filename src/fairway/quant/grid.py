@@ -1,9 +1,8 @@
-"""A matrix rounded to integer codes, one symmetric grid per row.
+"""A matrix rounded to integer codes, one symmetric grid per row, and the bytes that these take.
 
-Three ways to choose where a row's grid ends: a multiple of its standard deviation, a percentile of
-its magnitudes, or the best of several percentiles; and how many bytes the codes will take. How
-rounding errors are passed on to columns not yet rounded is in `gptq.py`, which tensor gets which
-grid in `rules.py`.
+A row's grid ends at a multiple of its standard deviation or at a percentile of its magnitudes. Who
+uses which is in `schemes.py`; how rounding errors are passed on to columns not yet rounded, in
+`gptq.py`.
 """
 
 import math
@@ -11,21 +10,31 @@ import math
 import torch
 from torch import Tensor
 
-from fairway.quant.quantized import dequantize_rows, top_code
-
-BASELINE_PERCENTILE = 0.9999984  # of the int8 baseline (launch)
-SEARCHED_PERCENTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)  # of GPTQ-lite (#414)
+from fairway.quant.quantized import top_code
 
 
 def sigma_scale(weight: Tensor, bits: int, clip_sigmas: float) -> Tensor:
     """Step widths (..., R) float16 of grids that end `clip_sigmas` deviations out (#1394).
 
-    The deviation is that of the row, unbiased: (..., R, C) float.
+    The deviation is that of the row, unbiased: (..., R, C) float. Wider clips fewer outliers and
+    rounds the bulk more coarsely, into codes that compress better: a bit less per doubling.
     """
     top = top_code(bits)
     weight = weight.float()
     deviation = weight.std(dim=-1, correction=min(1, weight.size(-1) - 1))
     return _to_half((clip_sigmas * deviation / top).clamp_min(1e-10))
+
+
+def percentile_scale(
+    weight: Tensor, bits: int, percentile: float, min_scale: float = 0.0
+) -> Tensor:
+    """Step widths (R,) float16 of grids that end at a percentile of each row's magnitudes.
+
+    weight     (R, C) float
+    min_scale  narrowest step allowed
+    """
+    clip = _row_percentile(weight.float().abs(), percentile)
+    return _to_half((clip / top_code(bits)).clamp_min(min_scale))
 
 
 def round_to_grid(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
@@ -43,61 +52,6 @@ def usable_step(scale: Tensor) -> Tensor:
     """
     step = scale.float()
     return torch.where(step > 0, step, 1.0)
-
-
-def quantize_rows(weight: Tensor, bits: int, clip_sigmas: float) -> tuple[Tensor, Tensor]:
-    """Round each row to a grid that ends `clip_sigmas` standard deviations out (SDClip, #1394).
-
-    weight       (R, C) float
-    clip_sigmas  wider clips fewer outliers, rounds the bulk more coarsely, and leaves codes that
-                 compress better: about one bit less per doubling
-    returns      codes (R, C) int8 and scale (R,) float16, with weight ~= codes * scale[:, None]
-    """
-    scale = sigma_scale(weight, bits, clip_sigmas)
-    return round_to_grid(weight, scale, bits), scale
-
-
-def quantize_rows_percentile(
-    weight: Tensor, bits: int, percentile: float = BASELINE_PERCENTILE, min_scale: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Round each row to a grid that ends at a percentile of its magnitudes (launch baseline).
-
-    weight     (R, C) float
-    min_scale  narrowest step allowed. The published scripts keep it at 1 / top_code(bits), which
-               leaves small weights few codes; 0 lets every row use its whole grid.
-    returns    codes (R, C) int8 and scale (R,) float16
-    """
-    weight = weight.float()
-    clip = _row_percentile(weight.abs(), percentile)
-    scale = _to_half((clip / top_code(bits)).clamp_min(min_scale))
-    return round_to_grid(weight, scale, bits), scale
-
-
-def quantize_rows_searched(
-    weight: Tensor, bits: int, min_scale: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Round each row to whichever of five percentile grids leaves the least squared error (#414).
-
-    weight     (R, C) float
-    min_scale  as in `quantize_rows_percentile`
-    returns    codes (R, C) int8 and scale (R,) float16
-    """
-    weight = weight.float()
-    best: tuple[Tensor, Tensor, Tensor] | None = None
-    for percentile in SEARCHED_PERCENTILES:
-        codes, scale = quantize_rows_percentile(weight, bits, percentile, min_scale)
-        error = (weight - dequantize_rows(codes, scale)).square().sum(dim=1)
-        if best is None:
-            best = codes, scale, error
-            continue
-        better = error < best[2]
-        best = (
-            torch.where(better[:, None], codes, best[0]),
-            torch.where(better, scale, best[1]),
-            torch.where(better, error, best[2]),
-        )
-    assert best is not None
-    return best[0], best[1]
 
 
 def coded_bytes(rows: Tensor, scale: Tensor, bits: int) -> int:

@@ -13,12 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fairway.quant.grid import (
-    coded_bytes,
-    quantize_rows,
-    quantize_rows_percentile,
-    quantize_rows_searched,
-)
+from fairway.quant.grid import coded_bytes, percentile_scale, round_to_grid, sigma_scale
 from fairway.quant.hessian import Hessian
 from fairway.quant.quantized import QuantizedTensor, dequantize_rows, top_code
 from fairway.runtime.plugins import Pluggable
@@ -56,7 +51,7 @@ class Scheme(Pluggable, ABC):
 
 
 class RowScheme(Scheme):
-    """Codes on one grid per row. A subclass says in `round_rows` where each row's grid ends."""
+    """Codes on one grid per row. A subclass says in `scale` where each row's grid ends."""
 
     rounds = True
     bits: int
@@ -65,8 +60,17 @@ class RowScheme(Scheme):
         top_code(self.bits)  # refuses a width that it does not know
 
     @abstractmethod
-    def round_rows(self, rows: Tensor, clip_factor: float) -> tuple[Tensor, Tensor]:
-        """Codes (R, C) int8 and scale (R,) float16 of rows (R, C) float32."""
+    def scale(self, rows: Tensor, clip_factor: float) -> Tensor:
+        """Step widths (R,) float16 of rows (R, C) float."""
+
+    def training_scale(self, rows: Tensor) -> Tensor:
+        """The same while training."""
+        return self.scale(rows, 1.0)
+
+    def round_rows(self, rows: Tensor, clip_factor: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Codes (R, C) int8 and scale (R,) float16, with rows ~= codes * scale[:, None]."""
+        scale = self.scale(rows, clip_factor)
+        return round_to_grid(rows, scale, self.bits), scale
 
     def quantize(
         self, tensors: Sequence[Tensor], hessians: Sequence[Hessian], clip_factor: float
@@ -78,15 +82,16 @@ class RowScheme(Scheme):
 
     def predict_bytes(self, tensor: Tensor, clip_factor: float) -> int:
         rows = as_rows(tensor)
-        return coded_bytes(rows, self.round_rows(rows, clip_factor)[1], self.bits)
+        return coded_bytes(rows, self.scale(rows, clip_factor), self.bits)
 
     def fake_round(self, rows: Tensor) -> Tensor:
-        return dequantize_rows(*self.round_rows(rows, 1.0))
+        scale = self.training_scale(rows)
+        return dequantize_rows(round_to_grid(rows, scale, self.bits), scale)
 
 
 @dataclass(frozen=True)
 class RoundRows(RowScheme):
-    """Plain rounding on grids that end `clip_sigmas` deviations out."""
+    """Plain rounding on grids that end `clip_sigmas` deviations out (SDClip, #1394)."""
 
     bits: int = 6
     clip_sigmas: float = 12.85
@@ -96,8 +101,8 @@ class RoundRows(RowScheme):
         if self.clip_sigmas <= 0:
             raise ValueError(f"{self}: clip_sigmas must be above 0, 12.85 is usual at 6 bits")
 
-    def round_rows(self, rows: Tensor, clip_factor: float) -> tuple[Tensor, Tensor]:
-        return quantize_rows(rows, self.bits, self.clip_sigmas * clip_factor)
+    def scale(self, rows: Tensor, clip_factor: float) -> Tensor:
+        return sigma_scale(rows, self.bits, self.clip_sigmas * clip_factor)
 
 
 @dataclass(frozen=True)
@@ -105,26 +110,34 @@ class PercentileRows(RowScheme):
     """One fixed percentile, practically the largest entry (launch baseline)."""
 
     bits: int = 8
-    min_scale: float = 0.0  # the published scripts use 1 / top_code(bits)
+    # The published scripts use 1 / top_code(bits), which leaves small weights few codes.
+    min_scale: float = 0.0
 
-    def round_rows(self, rows: Tensor, clip_factor: float) -> tuple[Tensor, Tensor]:
-        return quantize_rows_percentile(rows, self.bits, min_scale=self.min_scale)
+    def scale(self, rows: Tensor, clip_factor: float) -> Tensor:
+        return percentile_scale(rows, self.bits, 0.9999984, self.min_scale)
 
-    def fake_round(self, rows: Tensor) -> Tensor:
-        return dequantize_rows(*quantize_rows_percentile(rows, self.bits, 1.0, self.min_scale))
+    def training_scale(self, rows: Tensor) -> Tensor:
+        return percentile_scale(rows, self.bits, 1.0, self.min_scale)
 
 
 @dataclass(frozen=True)
 class SearchRows(PercentileRows):
-    """The best of five percentile grids per row (GPTQ-lite, #414).
+    """Of five percentile grids per row that with the least squared error (GPTQ-lite, #414).
 
     As there, the grid of the largest entry stands for the best one during training.
     """
 
     bits: int = 6
 
-    def round_rows(self, rows: Tensor, clip_factor: float) -> tuple[Tensor, Tensor]:
-        return quantize_rows_searched(rows, self.bits, self.min_scale)
+    def scale(self, rows: Tensor, clip_factor: float) -> Tensor:
+        best, least = rows.new_zeros(len(rows), dtype=torch.float16), torch.inf
+        for percentile in (0.999, 0.9995, 0.9999, 0.99999, 1.0):
+            scale = percentile_scale(rows, self.bits, percentile, self.min_scale)
+            restored = dequantize_rows(round_to_grid(rows, scale, self.bits), scale)
+            error = (rows - restored).square().sum(dim=1)
+            better = error < least
+            best, least = torch.where(better, scale, best), torch.where(better, error, least)
+        return best
 
 
 @dataclass(frozen=True)
