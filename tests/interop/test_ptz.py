@@ -11,9 +11,10 @@ import brotli
 import pytest
 import torch
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fairway.coding.codecs import shuffle
-from fairway.interop.ptz import read_ptz, read_weights
+from fairway.interop.ptz import SHUFFLE_MAGIC, read_ptz, read_weights, unshuffle
 
 SAVED = {
     "w": {
@@ -30,6 +31,10 @@ def torch_bytes(value: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()
+
+
+def shuffle(data: bytes, stride: int) -> bytes:
+    return SHUFFLE_MAGIC + bytes([stride]) + b"".join(data[i::stride] for i in range(stride))
 
 
 FORMS = {
@@ -49,6 +54,11 @@ def test_an_artifact_is_read_whatever_packed_it(form: str, tmp_path: Path) -> No
     assert list(weights) == ["a.weight", "b"]
     assert torch.equal(weights["a.weight"], EXPECTED)
     assert torch.equal(weights["b"], torch.tensor([1.0, 2.0]))
+
+
+@given(st.binary(max_size=70), st.integers(1, 9))
+def test_unshuffling_undoes_the_shuffle(data: bytes, stride: int) -> None:
+    assert unshuffle(shuffle(data, stride)) == data
 
 
 def test_gptq_words_and_launch_tables_mean_the_same(tmp_path: Path) -> None:
