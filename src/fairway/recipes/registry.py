@@ -13,28 +13,29 @@ from fairway.model.attention import AttentionConfig
 from fairway.model.embedding import EmbeddingConfig
 from fairway.model.gpt import ModelConfig
 from fairway.quant.rules import QuantConfig
-from fairway.recipes.naive_baseline import naive_baseline
+from fairway.recipes import naive_baseline as launch
+from fairway.recipes import pr414, pr1394, pr1855, sota254
 from fairway.recipes.pocket import pocket
-from fairway.recipes.pr414 import pr414, pr691
-from fairway.recipes.pr1394 import pr1394, pr1413, pr1493
-from fairway.recipes.pr1855 import pr1855
 from fairway.recipes.recipe import Recipe
-from fairway.recipes.sota254 import sota254, sponge_bath
+from fairway.recipes.script import Script
 from fairway.train.loop import BatchConfig, TrainConfig
 from fairway.train.schedule import Curriculum, When
 
-RECIPES: dict[str, Callable[[], Recipe]] = {  # parents before their children
-    "naive_baseline": naive_baseline,
-    "sota254": sota254,
-    "sponge_bath": sponge_bath,
-    "pr414": pr414,
-    "pr691": pr691,
-    "pr1394": pr1394,
-    "pr1413": pr1413,
-    "pr1493": pr1493,
-    "pr1855": pr1855,
-    "pocket": pocket,
-}
+RUNS: tuple[tuple[Callable[[], Recipe], Script | None], ...] = (  # parents before their children
+    (launch.naive_baseline, launch.SCRIPT),
+    (sota254.sota254, sota254.SCRIPT),
+    (sota254.sponge_bath, sota254.SCRIPT),
+    (pr414.pr414, pr414.SCRIPT),
+    (pr414.pr691, pr414.SCRIPT),
+    (pr1394.pr1394, pr1394.SCRIPT_1413),
+    (pr1394.pr1413, pr1394.SCRIPT_1413),
+    (pr1394.pr1493, pr1394.SCRIPT_1493),
+    (pr1855.pr1855, pr1855.SCRIPT),
+    (pocket, None),
+)
+RECIPES: dict[str, Callable[[], Recipe]] = {build.__name__: build for build, _ in RUNS}
+PUBLISHED: dict[str, Script] = {build.__name__: script for build, script in RUNS if script}
+SCRIPTS: dict[str, Script] = {script.name: script for script in PUBLISHED.values()}
 
 SMOKE_CONTEXT, SMOKE_STRIDE = 32, 16
 
