@@ -14,28 +14,12 @@ from fairway.recipes.registry import SCRIPTS
 from fairway.recipes.script import Environment, Script, Value
 
 # Say where files lie, how often to log, or which machine runs: nothing about a model or its run.
-IRRELEVANT = frozenset(
-    {
-        "ARTIFACT_DIR",
-        "CONTROL_TENSOR_NAME_PATTERNS",
-        "DATA_DIR",
-        "DATA_PATH",
-        "INT8_KEEP_FLOAT_FP32_NAME_PATTERNS",
-        "LOCAL_RANK",
-        "MODEL_PATH",
-        "NCCL_NET",
-        "QUANTIZED_MODEL_PATH",
-        "RANK",
-        "RUN_ID",
-        "TOKENIZER_PATH",
-        "TRAIN_LOG_EVERY",
-        "VAL_BATCH_SIZE",
-        "VAL_BATCH_TOKENS",
-        "VAL_LOSS_EVERY",
-        "WARMUP_STEPS",
-        "WORLD_SIZE",
-    }
-)
+IRRELEVANT = {
+    "ARTIFACT_DIR", "CONTROL_TENSOR_NAME_PATTERNS", "DATA_DIR", "DATA_PATH",
+    "INT8_KEEP_FLOAT_FP32_NAME_PATTERNS", "LOCAL_RANK", "MODEL_PATH", "NCCL_NET",
+    "QUANTIZED_MODEL_PATH", "RANK", "RUN_ID", "TOKENIZER_PATH", "TRAIN_LOG_EVERY",
+    "VAL_BATCH_SIZE", "VAL_BATCH_TOKENS", "VAL_LOSS_EVERY", "WARMUP_STEPS", "WORLD_SIZE",
+}  # fmt: skip
 POSITIVE = ("VOCAB_SIZE", "NUM_LAYERS", "MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS", "MLP_MULT")
 
 

@@ -1,7 +1,7 @@
 """The compressed artifacts of the published scripts, read back into float32 weights.
 
 An artifact is `torch.save` of a few dictionaries of tensors, its bytes shuffled or not, inside a
-general compressor. Which, is told by the bytes themselves. Nothing in a file may run: only tensors
+general compressor. Which, the bytes themselves say. Nothing in a file may run: only tensors
 and plain containers are let through. What the tensors mean is in `published_weights.py`.
 """
 
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import brotli
-import numpy as np
 import torch
 import zstandard
 from torch import Tensor
 
-SHUFFLE_MAGIC = b"BSHF"
+from fairway.coding.codecs import SHUFFLE_MAGIC, unshuffle
+
 TORCH_MAGIC = b"PK\x03\x04"  # torch.save writes a zip file
 
 
@@ -97,25 +97,6 @@ def decompress(data: bytes, where: str = "the file") -> bytes:
         f"{where} cannot be read as an artifact ({'; '.join(reasons)}). Those that #1855 "
         f"packs by lrzip are not supported; give its final_model.pt instead"
     )
-
-
-def unshuffle(data: bytes) -> bytes:
-    """Undo the byte shuffle: magic, stride, then every stride-th byte, from each offset in turn.
-
-    >>> unshuffle(b"BSHF" + bytes([2]) + b"acebd")
-    b'abcde'
-    """
-    stride = data[len(SHUFFLE_MAGIC)] if len(data) > len(SHUFFLE_MAGIC) else 0
-    body = np.frombuffer(data, np.uint8, offset=min(len(data), len(SHUFFLE_MAGIC) + 1))
-    if stride < 1:
-        raise ValueError(f"byte shuffle with stride {stride}; the file is damaged")
-    plain = np.empty_like(body)
-    begin = 0
-    for offset in range(stride):
-        end = begin + len(plain[offset::stride])
-        plain[offset::stride] = body[begin:end]
-        begin = end
-    return plain.tobytes()
 
 
 def dequantize_published(saved: Any) -> dict[str, Tensor]:

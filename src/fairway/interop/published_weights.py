@@ -2,7 +2,7 @@
 
 Two layouts exist: one tensor per matrix, and since #1530 banks that stack the matrices of all
 layers. Both are described from our side: for each of our parameters, the published tensor it comes
-from. What the model is like is told by its variables (`environment.py`); files are read in `ptz.py`.
+from. Variables say what the model is like (`environment.py`); files are read in `ptz.py`.
 """
 
 from collections import defaultdict

@@ -1,6 +1,7 @@
 """Recipes compared, changed field by field, and written down.
 
-Every function here works on any frozen dataclass; none knows what a field means.
+A path names a field within a config: `train.optimizer.betas.0`. Every function here works on any
+frozen dataclass; none knows what a field means.
 """
 
 import dataclasses
@@ -35,9 +36,11 @@ class Difference(NamedTuple):
 def diff(old: object, new: object, path: str = "") -> list[Difference]:
     """Where two configs of one class differ, or their JSON, as deep as both go alike.
 
-    >>> diff({"lr": 0.04, "loop": None}, {"lr": 0.02, "loop": {"first": 3}, "seed": 1})
-    [Difference(path='lr', old=0.04, new=0.02), Difference(path='loop', old=None, new={'first': 3}), \
-Difference(path='seed', old=absent, new=1)]
+    >>> for d in diff({"lr": 0.04, "loop": None}, {"lr": 0.02, "loop": {"last": 5}, "seed": 1}):
+    ...     print(d)
+    lr: 0.04 -> 0.02
+    loop: None -> {'last': 5}
+    seed: absent -> 1
     """
     if not _alike(old, new):
         return [] if old == new else [Difference(path, old, new)]
@@ -117,19 +120,51 @@ def set_json(config: Config, path: str, value: object) -> Config:
     >>> set_json(EvaluateConfig(), "ttt", {"type": "Sgd", "epochs": 2}).ttt.epochs
     2
     """
-    head, _, rest = path.partition(".")
-    if head not in _parts(config):
-        raise _no_such_field(config, head, path)
-    if rest:
-        held = getattr(config, head)
-        if not dataclasses.is_dataclass(held):
-            raise ValueError(f"{path} cannot be set: {head} is {held!r}")
-        return dataclasses.replace(config, **{head: set_json(held, rest, value)})  # type: ignore[type-var]
-    return config_from_json(type(config), config_to_json(config) | {head: value})
+    holder, _, name = path.rpartition(".")
+    held = value_at(config, holder) if holder else config
+    if not dataclasses.is_dataclass(held) or isinstance(held, type):
+        raise ValueError(f"{path} cannot be set: {holder} is {held!r}")
+    if name not in _parts(held):
+        raise _no_such_field(held, name, path)
+    changed: Any = config_from_json(type(held), config_to_json(held) | {name: value})
+    return override(config, {holder: changed}) if holder else changed
+
+
+def present(config: object, changes: Mapping[str, object]) -> dict[str, object]:
+    """`changes` without those of parts that are None, in `config` or by these very changes."""
+
+    def is_there(path: str) -> bool:
+        holder = path.rpartition(".")[0]
+        if not holder:
+            return True
+        held = changes[holder] if holder in changes else value_at(config, holder)
+        return held is not None and is_there(holder)
+
+    return {path: value for path, value in changes.items() if is_there(path)}
+
+
+def value_at(config: object, path: str, parts: Mapping[str, object] | None = None) -> Any:
+    """The value at a dotted path; None beyond an absent part, unless `parts` has one for its path.
+
+    >>> from fairway.train.schedule import Warmdown
+    >>> value_at((Warmdown(fraction=0.5), None), "0.fraction")
+    0.5
+    """
+    walked = ""
+    for name in path.split("."):
+        if config is None:
+            config = (parts or {}).get(walked)
+        if config is not None:
+            parts_here = _parts(config)
+            if name not in parts_here and not hasattr(config, name):
+                raise _no_such_field(config, name, path)
+            config = parts_here[name] if name in parts_here else getattr(config, name)
+        walked = f"{walked}.{name}".lstrip(".")
+    return config
 
 
 def _parts(config: object) -> dict[str, object]:
-    """What a path may name within a value: a dataclass's fields, a mapping's keys, a tuple's items."""
+    """What a path may name within a value: fields of a dataclass, keys, or items of a tuple."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     if isinstance(config, tuple):

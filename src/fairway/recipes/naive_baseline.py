@@ -14,6 +14,7 @@ from fairway.recipes.script import (
     by_name,
     fixed,
     inert,
+    or_none,
     under,
 )
 from fairway.tokens.batches import OrderConfig
@@ -151,12 +152,7 @@ SCRIPT = Script(
             *under("train.momentum_warmup", MUON_MOMENTUM_WARMUP_START="start"),
             *under("train.momentum_warmup", MUON_MOMENTUM_WARMUP_STEPS="steps"),
             *fixed(MUON_BACKEND_STEPS=5),
-            at(
-                "GRAD_CLIP_NORM",
-                "train.grad_clip",
-                to=lambda env: env["GRAD_CLIP_NORM"] or None,
-                back=lambda clip: clip or 0.0,
-            ),
+            or_none("GRAD_CLIP_NORM", "train.grad_clip"),
         )
     ),
     marks=("tok_emb.weight",),

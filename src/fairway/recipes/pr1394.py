@@ -104,7 +104,7 @@ def _side_by_side(env: Environment) -> ParallelConfig | None:
     return ParallelConfig(start=start, form="shared") if 0 <= start < env["NUM_LAYERS"] else None
 
 
-LOOPED = {"needs": ("NUM_LOOPS",)}
+LOOPED = ("NUM_LOOPS",)
 SCRIPT_1413 = before.SCRIPT.child(
     "pr1413",
     pr1394,
@@ -113,13 +113,13 @@ SCRIPT_1413 = before.SCRIPT.child(
         at("SKIP_GATES_ENABLED", "model.skips.gated"),
         at("ROPE_BASE", "model.attention.rope_base"),
         at("NUM_LOOPS", "model.loop", to=_loop, read="model.loop.extra_passes"),
-        at("LOOP_START", read="model.loop.first", **LOOPED),
-        at("LOOP_END", read="model.loop.last", **LOOPED),
+        at("LOOP_START", read="model.loop.first", needs=LOOPED),
+        at("LOOP_END", read="model.loop.last", needs=LOOPED),
         at(
             "ENABLE_LOOPING_AT",
             "train.loops_at",
             to=lambda env: env["ENABLE_LOOPING_AT"] if env["NUM_LOOPS"] else None,
-            **LOOPED,
+            needs=LOOPED,
         ),
         at(
             "EVAL_STRIDE",

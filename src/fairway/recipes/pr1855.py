@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.documents import Phased
-from fairway.model.adapters import Target
+from fairway.model.adapters import TARGETS, Target
 from fairway.model.attention import GateConfig
 from fairway.model.gpt import ModelConfig, ParallelConfig
 from fairway.quant.lowrank import LowRankConfig
@@ -12,11 +12,31 @@ from fairway.quant.rules import Gptq, KeepHalf, QuantConfig
 from fairway.recipes import pr1394 as before
 from fairway.recipes.diff import derive, override
 from fairway.recipes.recipe import Recipe, TokensConfig
-from fairway.recipes.script import Environment, Variable, at, fixed, inert, only, switch, under
+from fairway.recipes.script import (
+    Convert,
+    Environment,
+    Variable,
+    at,
+    fixed,
+    inert,
+    only,
+    or_none,
+    switch,
+    under,
+)
 from fairway.tokens.batches import OrderConfig
 from fairway.train.schedule import Warmdown
 
 RESERVE_SECONDS = 6.0  # published as 0.5, in which its 4.7 seconds of Hessians do not fit
+
+ADAPTERS, SGD, LOW_RANK = "evaluate.ttt.adapters", "evaluate.ttt.sgd", "quant.low_rank"
+ADAPTER_SWITCHES: dict[Target, str] = {
+    "query": "TTT_Q_LORA",
+    "key": "TTT_K_LORA",
+    "value": "TTT_V_LORA",
+    "output": "TTT_O_LORA",
+    "mlp": "TTT_MLP_LORA",
+}
 
 
 def pr1855() -> Recipe:
@@ -77,20 +97,23 @@ def script_default() -> Recipe:
     return override(pr1855(), changes)
 
 
+def _shards(env: Environment) -> str:
+    return "sp8192_caseops" if env["CASEOPS_ENABLED"] else f"sp{env['VOCAB_SIZE']}"
+
+
 def _lanes(env: Environment) -> ParallelConfig | None:
     start = env["PARALLEL_START_LAYER"]
     return ParallelConfig(start=start, form="lanes") if 0 < start < env["NUM_LAYERS"] else None
 
 
 def _targets(env: Environment) -> tuple[Target, ...]:
-    """What adapters sit on: always queries, values and the head."""
-    optional: dict[Target, bool] = {
-        "key": env["TTT_K_LORA"],
-        "output": env["TTT_O_LORA"],
-        "mlp": env["TTT_MLP_LORA"],
-    }
-    every: tuple[Target, ...] = ("query", "key", "value", "output", "mlp", "head")
-    return tuple(target for target in every if optional.get(target, True))
+    return tuple(t for t in TARGETS if env.get(ADAPTER_SWITCHES.get(t, ""), True))
+
+
+def adapter_switch(target: Target) -> Variable:
+    """The variable that puts adapters on one kind of projection."""
+    path = f"{ADAPTERS}.adapters.targets"
+    return at(ADAPTER_SWITCHES[target], path, to=_targets, back=lambda held: target in held)
 
 
 def _pauses(env: Environment) -> tuple[int, ...]:
@@ -108,6 +131,11 @@ def _evaluated(config: EvaluateConfig, env: Environment) -> EvaluateConfig:
     return replace(config, ttt=config.ttt.adapters)
 
 
+def _while_on(on: str, off: str | int) -> Convert:
+    """One variable while documents are adapted to, another or a number while they are not."""
+    return lambda env: env[on] if env["TTT_ENABLED"] else env.get(str(off), off)
+
+
 def _across_documents(model: ModelConfig, env: Environment) -> ModelConfig:
     """A checkpoint alone does not say whether it reads across documents."""
     return replace(model, attention=replace(model.attention, within_documents=False))
@@ -119,49 +147,22 @@ def _lane_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {"parallel_resid_lambdas": (layers, 2), "parallel_post_lambdas": (layers, 2, 2)}
 
 
-def _while_learning(on: str, off: str, path: str) -> tuple[Variable, Variable]:
-    """A field that one variable sets while documents are adapted to, and another while not."""
-    chosen = at(on, path, to=lambda env: env[on if env["TTT_ENABLED"] else off])
-    return chosen, Variable(name=off, default={"EVAL_SEQ_LEN": 2048, "EVAL_STRIDE": 64}[off])
-
-
-ADAPTERS, SGD, LOW_RANK = "evaluate.ttt.adapters", "evaluate.ttt.sgd", "quant.low_rank"
 LEARNING = (
     switch("TTT_ENABLED", "evaluate.ttt", Phased()),
-    *_while_learning("TTT_EVAL_SEQ_LEN", "EVAL_SEQ_LEN", "evaluate.context"),
-    *_while_learning("TTT_CHUNK_SIZE", "EVAL_STRIDE", "evaluate.stride"),
-    at(
-        "TTT_BATCH_SIZE",
-        "evaluate.rows",
-        to=lambda env: env["TTT_BATCH_SIZE"] if env["TTT_ENABLED"] else EvaluateConfig.rows,
-    ),
+    # Documents are adapted to in other windows than the script reads where nothing learns.
+    at("TTT_EVAL_SEQ_LEN", "evaluate.context", to=_while_on("TTT_EVAL_SEQ_LEN", "EVAL_SEQ_LEN")),
+    at("TTT_CHUNK_SIZE", "evaluate.stride", to=_while_on("TTT_CHUNK_SIZE", "EVAL_STRIDE")),
+    at("TTT_BATCH_SIZE", "evaluate.rows", to=_while_on("TTT_BATCH_SIZE", EvaluateConfig.rows)),
+    *inert(EVAL_SEQ_LEN=2048, EVAL_STRIDE=64),
     *under(f"{ADAPTERS}.adapters", TTT_LORA_RANK="rank", TTT_LORA_ALPHA="alpha"),
     *under(ADAPTERS, TTT_LORA_LR="lr", TTT_WARM_START_A="warm", TTT_GRAD_STEPS="steps"),
     *under(ADAPTERS, TTT_BETA1="betas.0", TTT_BETA2="betas.1", TTT_WEIGHT_DECAY="weight_decay"),
-    at(
-        "TTT_K_LORA",
-        f"{ADAPTERS}.adapters.targets",
-        to=_targets,
-        back=lambda targets: "key" in targets,
-    ),
-    *(
-        at(
-            name,
-            read=f"{ADAPTERS}.adapters.targets",
-            back=lambda held, target=target: target in held,
-        )
-        for name, target in (("TTT_O_LORA", "output"), ("TTT_MLP_LORA", "mlp"))
-    ),
+    *map(adapter_switch, ("key", "output", "mlp")),  # the others always have them
     at("PHASED_TTT_PREFIX_DOCS", "evaluate.ttt.pauses", to=_pauses, back=max),
     at("PHASED_TTT_NUM_PHASES", read="evaluate.ttt.pauses", back=len),
     *under(SGD, GLOBAL_TTT_LR="lr", GLOBAL_TTT_MOMENTUM="momentum", GLOBAL_TTT_EPOCHS="epochs"),
     *under(SGD, GLOBAL_TTT_CHUNK_TOKENS="chunk_tokens", GLOBAL_TTT_BATCH_SEQS="batch_sequences"),
-    at(
-        "GLOBAL_TTT_GRAD_CLIP",
-        f"{SGD}.clip",
-        to=lambda env: env["GLOBAL_TTT_GRAD_CLIP"] or None,
-        back=lambda clip: clip or 0.0,
-    ),
+    or_none("GLOBAL_TTT_GRAD_CLIP", f"{SGD}.clip"),
     *fixed(TTT_OPTIMIZER="adam", TTT_EVAL_BATCHES="", VAL_DOC_FRACTION=1.0),
     *fixed(GLOBAL_TTT_WARMUP_CHUNKS=0, GLOBAL_TTT_RESPECT_DOC_BOUNDARIES=True),
     *inert(GLOBAL_TTT_WARMUP_START_LR=0.0),
@@ -169,12 +170,7 @@ LEARNING = (
 MODEL = (
     at("PARALLEL_START_LAYER", "model.parallel", to=_lanes, read="model.parallel.start"),
     at("GATE_WINDOW", "model.embedding.smear_window", "model.attention.gate.window"),
-    at(
-        "SMEAR_GATE_ENABLED",
-        "model.embedding.smear",
-        to=lambda env: "v2" if env["SMEAR_GATE_ENABLED"] else None,
-        back=lambda smear: smear is not None,
-    ),
+    switch("SMEAR_GATE_ENABLED", "model.embedding.smear", "v2"),
     switch("SPARSE_ATTN_GATE_ENABLED", "model.attention.gate", GateConfig()),
     at("SPARSE_ATTN_GATE_SCALE", "model.attention.gate.scale", needs=("SPARSE_ATTN_GATE_ENABLED",)),
     *fixed(SPARSE_ATTN_GATE_INIT_STD=0.0),
@@ -185,17 +181,7 @@ MODEL = (
     *inert(ATTN_OUT_GATE_SRC="proj", GATED_ATTN_INIT_STD=0.01, GATED_ATTN_QUANT_GATE=False),
 )
 PACKING = (
-    at(
-        "CASEOPS_ENABLED",
-        "tokens.transform",
-        to=lambda env: "caseops" if env["CASEOPS_ENABLED"] else None,
-        also={
-            "tokens.published": lambda env: (
-                "sp8192_caseops" if env["CASEOPS_ENABLED"] else f"sp{env['VOCAB_SIZE']}"
-            )
-        },
-        back=lambda transform: transform is not None,
-    ),
+    switch("CASEOPS_ENABLED", "tokens.transform", "caseops", also={"tokens.published": _shards}),
     at("MATRIX_BITS", "quant.rules.0.1.bits", "quant.rules.1.1.bits"),
     *under("quant.rules", ATTN_CLIP_SIGMAS="0.1.clip_sigmas", MLP_CLIP_SIGMAS="1.1.clip_sigmas"),
     *under("quant.rules.2.1", EMBED_BITS="bits", EMBED_CLIP_SIGMAS="clip_sigmas"),

@@ -8,7 +8,7 @@ from fairway.recipes import sota254 as before
 from fairway.recipes.diff import derive
 from fairway.recipes.naive_baseline import warmdown_iters
 from fairway.recipes.recipe import Recipe
-from fairway.recipes.script import Environment, Variable, at, inert, only, switch, under
+from fairway.recipes.script import Environment, Variable, at, inert, only, or_none, switch, under
 from fairway.train.schedule import Warmdown, When
 
 
@@ -43,12 +43,7 @@ def score_then_sgd(part: Sgd) -> tuple[Variable, ...]:
         *under(path, TTT_LR="lr", TTT_EPOCHS="epochs", TTT_MOMENTUM="momentum"),
         *under(path, TTT_CHUNK_TOKENS="chunk_tokens", TTT_BATCH_SEQS="batch_sequences"),
         *under(path, TTT_FREEZE_BLOCKS="frozen_blocks"),
-        at(
-            "TTT_GRAD_CLIP",
-            f"{path}.clip",
-            to=lambda env: env["TTT_GRAD_CLIP"] or None,
-            back=lambda clip: clip or 0.0,
-        ),
+        or_none("TTT_GRAD_CLIP", f"{path}.clip"),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from fairway.evaluate.config import EvaluateConfig
 from fairway.model.gpt import ModelConfig
-from fairway.recipes.diff import override
+from fairway.recipes.diff import override, present, value_at
 from fairway.recipes.recipe import Recipe
 
 Value = int | float | bool | str
@@ -23,7 +23,7 @@ Convert = Callable[["Environment"], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """One variable of a script; `at`, `under`, `switch`, `inert`, `fixed` and `only` make them.
+    """One variable of a script; made by the functions below.
 
     sets         path of each field that it sets, and what computes the field from all variables
     read         path of the field that tells its value
@@ -65,10 +65,23 @@ def under(part: str, **fields: str) -> tuple[Variable, ...]:
     return tuple(at(name, f"{part}.{path}") for name, path in fields.items())
 
 
-def switch(name: str, path: str, part: object) -> Variable:
+def or_none(name: str, path: str) -> Variable:
+    """A number that is 0 where the field is None."""
+    return at(name, path, to=lambda env: env[name] or None, back=lambda held: held or 0.0)
+
+
+def switch(
+    name: str, path: str, part: object, *, also: Mapping[str, Convert] | None = None
+) -> Variable:
     """A variable that decides whether an optional part of the recipe is there."""
-    there = {"to": lambda env: part if env[name] else None, "back": lambda held: held is not None}
-    return at(name, path, part=part, **there)
+    return at(
+        name,
+        path,
+        to=lambda env: part if env[name] else None,
+        back=lambda held: held is not None,
+        also=also,
+        part=part,
+    )
 
 
 def inert(**defaults: Value) -> tuple[Variable, ...]:
@@ -164,7 +177,9 @@ class Script:
         """The variables under which the script makes that run."""
         parts = {row.read: row.part for row in self.variables.values() if row.part}
         return {
-            name: row.back(_get(recipe, row.read, parts)) if row.default is None else row.default
+            name: row.back(value_at(recipe, row.read, parts))
+            if row.default is None
+            else row.default
             for name, row in self.variables.items()
         }
 
@@ -195,31 +210,8 @@ class Script:
             for path, make in row.sets.items()
             if path.startswith(prefix)
         }
-        return {path: value for path, value in found.items() if _is_there(path, found, base)}
+        return present(base, found)
 
 
 def by_name(variables: Iterable[Variable]) -> dict[str, Variable]:
     return {variable.name: variable for variable in variables}
-
-
-def _get(config: object, path: str, parts: Mapping[str, object] | None = None) -> Any:
-    """The value at a path; what an absent part would hold is looked up in `parts`, or is None."""
-    walked = ""
-    for name in path.split("."):
-        config = (parts or {}).get(walked) if config is None else config
-        if isinstance(config, tuple):
-            config = config[int(name)]
-        elif config is not None:
-            config = getattr(config, name)
-        walked = f"{walked}.{name}".lstrip(".")
-    return config
-
-
-def _is_there(path: str, found: Mapping[str, object], base: Recipe) -> bool:
-    """Whether the part that holds a field is there, once `found` is set on `base`."""
-    holder = path.rpartition(".")[0]
-    while holder:
-        if (found[holder] if holder in found else _get(base, holder)) is None:
-            return False
-        holder = holder.rpartition(".")[0]
-    return True

@@ -111,7 +111,7 @@ def _table_problems(env: Environment) -> list[str]:
 
 
 def _published_tables(model: ModelConfig, env: Environment) -> ModelConfig:
-    """Rotary tables as the script makes them: the forward pass stretches them past their context."""
+    """Rotary tables as the script makes them: stretched by the forward pass, past their context."""
     attention = replace(model.attention, rope_base=env["ROPE_BASE"])
     return replace(model, attention=attention, train_context=ROPE_CONTEXT)
 
