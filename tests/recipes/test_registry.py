@@ -13,7 +13,7 @@ from fairway.evaluate.predictor import read_chunks, score_stream
 from fairway.model.gpt import GPT, num_params
 from fairway.quant.gptq import collect_hessians
 from fairway.quant.rules import QuantizedTensor, dequantize, quantize
-from fairway.recipes.diff import config_classes, from_json, to_json
+from fairway.recipes.diff import from_json, to_json
 from fairway.recipes.registry import RECIPES, load_recipe, recipe, smoke
 from fairway.train.clock import StepClock
 from fairway.train.loop import training_steps
@@ -55,12 +55,12 @@ def test_every_recipe_states_what_was_claimed() -> None:
 
 
 @EVERY
-def test_a_recipe_is_plain_data(name: str) -> None:
+def test_a_recipe_is_plain_data(name: str, classes: dict[str, type]) -> None:
     """`eval(repr(recipe))` is how a recipe is frozen into the submitted script."""
     for one in (recipe(name), smoke(recipe(name))):
-        assert eval(repr(one), dict(config_classes())) == one
+        assert eval(repr(one), dict(classes)) == one
         assert from_json(json.loads(json.dumps(to_json(one)))) == one
-        assert hash(one) == hash(eval(repr(one), dict(config_classes())))
+        assert hash(one) == hash(eval(repr(one), dict(classes)))
 
 
 @EVERY

@@ -5,8 +5,6 @@ frozen dataclass; none knows what a field means.
 """
 
 import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -186,22 +184,3 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 def from_json(data: Mapping[str, Any]) -> Recipe:
     return config_from_json(Recipe, data)
-
-
-def config_classes(root: type = Recipe) -> dict[str, type]:
-    """By name, every class that a recipe may hold: `eval(repr(r), config_classes()) == r`."""
-    found = {root.__name__: root}
-    for hint in typing.get_type_hints(root).values():
-        for kind in _dataclasses_in(hint):
-            if kind.__name__ not in found:
-                found |= config_classes(kind)
-    return found
-
-
-def _dataclasses_in(hint: Any) -> list[type]:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return [hint]
-    inner = typing.get_args(hint) if typing.get_origin(hint) is not typing.Literal else ()
-    if isinstance(hint, types.UnionType):
-        inner = hint.__args__
-    return [kind for argument in inner for kind in _dataclasses_in(argument)]

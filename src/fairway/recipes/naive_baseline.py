@@ -105,55 +105,49 @@ def warmdown_iters(record_steps: int) -> Variable:
     return at("WARMDOWN_ITERS", "train.warmdown.fraction", to=share, back=steps)
 
 
+VARIABLES = (
+    at("SEED", "seed"),
+    at("VOCAB_SIZE", "model.vocab_size", "tokens.vocab_size"),
+    *under("model", NUM_LAYERS="num_layers", MODEL_DIM="model_dim", MLP_MULT="mlp.ratio"),
+    *under("model", TIE_EMBEDDINGS="tied", LOGIT_SOFTCAP="logit_softcap"),
+    *under("model.attention", NUM_HEADS="num_heads", NUM_KV_HEADS="num_kv_heads"),
+    *under("model.attention", QK_GAIN_INIT="qk_gain", ROPE_BASE="rope_base"),
+    at(
+        "TRAIN_SEQ_LEN",
+        *("model.train_context", "train.batch.context"),
+        *("evaluate.context", "evaluate.stride"),
+    ),
+    at("TRAIN_BATCH_TOKENS", "train.batch.rows", to=_rows, read="train.batch.tokens_per_step"),
+    at(
+        "ITERATIONS",
+        "train.steps",
+        to=lambda env: None if by_clock(env) else env["ITERATIONS"],
+        default=20_000,
+    ),
+    at(
+        "MAX_WALLCLOCK_SECONDS",
+        "train.seconds",
+        to=lambda env: env["MAX_WALLCLOCK_SECONDS"] if by_clock(env) else None,
+    ),
+    warmdown_iters(record_steps=13_780),
+    *inert(EMBED_LR=0.6),
+    at(
+        "TIED_EMBED_LR",
+        "train.optimizer.embed.lr",
+        to=lambda env: env["TIED_EMBED_LR" if env["TIE_EMBEDDINGS"] else "EMBED_LR"],
+    ),
+    at("TIED_EMBED_INIT_STD", "model.embedding.init_std"),
+    *under("train.optimizer", HEAD_LR="head.lr", SCALAR_LR="scalars.lr"),
+    *under("train.optimizer", BETA1="betas.0", BETA2="betas.1", ADAM_EPS="eps"),
+    *under("train.optimizer.muon", MATRIX_LR="lr", MUON_MOMENTUM="momentum"),
+    *under("train.momentum_warmup", MUON_MOMENTUM_WARMUP_START="start"),
+    *under("train.momentum_warmup", MUON_MOMENTUM_WARMUP_STEPS="steps"),
+    *fixed(MUON_BACKEND_STEPS=5),
+    or_none("GRAD_CLIP_NORM", "train.grad_clip"),
+)
 SCRIPT = Script(
     name="baseline",
     default=naive_baseline,
-    variables=by_name(
-        (
-            at("SEED", "seed"),
-            at("VOCAB_SIZE", "model.vocab_size", "tokens.vocab_size"),
-            *under("model", NUM_LAYERS="num_layers", MODEL_DIM="model_dim", MLP_MULT="mlp.ratio"),
-            *under("model", TIE_EMBEDDINGS="tied", LOGIT_SOFTCAP="logit_softcap"),
-            *under("model.attention", NUM_HEADS="num_heads", NUM_KV_HEADS="num_kv_heads"),
-            *under("model.attention", QK_GAIN_INIT="qk_gain", ROPE_BASE="rope_base"),
-            at(
-                "TRAIN_SEQ_LEN",
-                *("model.train_context", "train.batch.context"),
-                *("evaluate.context", "evaluate.stride"),
-            ),
-            at(
-                "TRAIN_BATCH_TOKENS",
-                "train.batch.rows",
-                to=_rows,
-                read="train.batch.tokens_per_step",
-            ),
-            at(
-                "ITERATIONS",
-                "train.steps",
-                to=lambda env: None if by_clock(env) else env["ITERATIONS"],
-                default=20_000,
-            ),
-            at(
-                "MAX_WALLCLOCK_SECONDS",
-                "train.seconds",
-                to=lambda env: env["MAX_WALLCLOCK_SECONDS"] if by_clock(env) else None,
-            ),
-            warmdown_iters(record_steps=13_780),
-            *inert(EMBED_LR=0.6),
-            at(
-                "TIED_EMBED_LR",
-                "train.optimizer.embed.lr",
-                to=lambda env: env["TIED_EMBED_LR" if env["TIE_EMBEDDINGS"] else "EMBED_LR"],
-            ),
-            at("TIED_EMBED_INIT_STD", "model.embedding.init_std"),
-            *under("train.optimizer", HEAD_LR="head.lr", SCALAR_LR="scalars.lr"),
-            *under("train.optimizer", BETA1="betas.0", BETA2="betas.1", ADAM_EPS="eps"),
-            *under("train.optimizer.muon", MATRIX_LR="lr", MUON_MOMENTUM="momentum"),
-            *under("train.momentum_warmup", MUON_MOMENTUM_WARMUP_START="start"),
-            *under("train.momentum_warmup", MUON_MOMENTUM_WARMUP_STEPS="steps"),
-            *fixed(MUON_BACKEND_STEPS=5),
-            or_none("GRAD_CLIP_NORM", "train.grad_clip"),
-        )
-    ),
+    variables=by_name(VARIABLES),
     marks=("tok_emb.weight",),
 )

@@ -105,69 +105,62 @@ def _side_by_side(env: Environment) -> ParallelConfig | None:
 
 
 LOOPED = ("NUM_LOOPS",)
+VARIABLES_1413 = (
+    at("EMBEDDING_DIM", "model.embedding.dim", to=_embedding_dim, default=512),
+    at("SKIP_GATES_ENABLED", "model.skips.gated"),
+    at("ROPE_BASE", "model.attention.rope_base"),
+    at("NUM_LOOPS", "model.loop", to=_loop, read="model.loop.extra_passes"),
+    at("LOOP_START", read="model.loop.first", needs=LOOPED),
+    at("LOOP_END", read="model.loop.last", needs=LOOPED),
+    at(
+        "ENABLE_LOOPING_AT",
+        "train.loops_at",
+        to=lambda env: env["ENABLE_LOOPING_AT"] if env["NUM_LOOPS"] else None,
+        needs=LOOPED,
+    ),
+    at(
+        "EVAL_STRIDE",
+        "evaluate.stride",
+        to=lambda env: env["EVAL_STRIDE" if env["SLIDING_WINDOW_ENABLED"] else "EVAL_SEQ_LEN"],
+    ),
+    at("WARMDOWN_FRAC", "train.warmdown.fraction", to=lambda env: round(env["WARMDOWN_FRAC"], 3)),
+    at("MIN_LR", "train.warmdown.floor"),
+    *under("train.optimizer", MUON_ROW_NORMALIZE="muon.row_normalize"),
+    *under("train.optimizer", ADAM_WD="scalars.weight_decay", EMBED_WD="embed.weight_decay"),
+    at("EMA_DECAY", "average.decay"),
+    at("GPTQ_CALIBRATION_BATCHES", "quant.calibration_batches"),
+    at(
+        "GPTQ_RESERVE_SECONDS",
+        "quant.reserve_seconds",
+        also={
+            "train.reserve_seconds": lambda env: (
+                env["GPTQ_RESERVE_SECONDS"] if by_clock(env) else 0.0
+            )
+        },
+    ),
+    # A rule is a pattern and its scheme.
+    *under("quant.rules.0.1", MATRIX_BITS="bits", MATRIX_CLIP_SIGMAS="clip_sigmas"),
+    *under("quant.rules.1.1", EMBED_BITS="bits", EMBED_CLIP_SIGMAS="clip_sigmas"),
+    *inert(SLIDING_WINDOW_ENABLED=True, ROPE_TRAIN_SEQ_LEN=2048, COMPRESSOR="brotli"),
+    *before.score_then_sgd(Sgd()),
+)
 SCRIPT_1413 = before.SCRIPT.child(
     "pr1413",
     pr1394,
-    (
-        at("EMBEDDING_DIM", "model.embedding.dim", to=_embedding_dim, default=512),
-        at("SKIP_GATES_ENABLED", "model.skips.gated"),
-        at("ROPE_BASE", "model.attention.rope_base"),
-        at("NUM_LOOPS", "model.loop", to=_loop, read="model.loop.extra_passes"),
-        at("LOOP_START", read="model.loop.first", needs=LOOPED),
-        at("LOOP_END", read="model.loop.last", needs=LOOPED),
-        at(
-            "ENABLE_LOOPING_AT",
-            "train.loops_at",
-            to=lambda env: env["ENABLE_LOOPING_AT"] if env["NUM_LOOPS"] else None,
-            needs=LOOPED,
-        ),
-        at(
-            "EVAL_STRIDE",
-            "evaluate.stride",
-            to=lambda env: env["EVAL_STRIDE" if env["SLIDING_WINDOW_ENABLED"] else "EVAL_SEQ_LEN"],
-        ),
-        at(
-            "WARMDOWN_FRAC",
-            "train.warmdown.fraction",
-            to=lambda env: round(env["WARMDOWN_FRAC"], 3),
-        ),
-        at("MIN_LR", "train.warmdown.floor"),
-        *under("train.optimizer", MUON_ROW_NORMALIZE="muon.row_normalize"),
-        *under("train.optimizer", ADAM_WD="scalars.weight_decay", EMBED_WD="embed.weight_decay"),
-        at("EMA_DECAY", "average.decay"),
-        at("GPTQ_CALIBRATION_BATCHES", "quant.calibration_batches"),
-        at(
-            "GPTQ_RESERVE_SECONDS",
-            "quant.reserve_seconds",
-            also={
-                "train.reserve_seconds": lambda env: (
-                    env["GPTQ_RESERVE_SECONDS"] if by_clock(env) else 0.0
-                )
-            },
-        ),
-        # A rule is a pattern and its scheme.
-        *under("quant.rules.0.1", MATRIX_BITS="bits", MATRIX_CLIP_SIGMAS="clip_sigmas"),
-        *under("quant.rules.1.1", EMBED_BITS="bits", EMBED_CLIP_SIGMAS="clip_sigmas"),
-        *inert(SLIDING_WINDOW_ENABLED=True, ROPE_TRAIN_SEQ_LEN=2048, COMPRESSOR="brotli"),
-        *before.score_then_sgd(Sgd()),
-    ),
+    VARIABLES_1413,
     drop="WARMDOWN_ITERS MTP_NUM_HEADS MTP_LOSS_WEIGHT SWA_ENABLED SWA_EVERY QAT_ENABLED "
     "LATE_QAT_THRESHOLD BIGRAM_VOCAB_SIZE BIGRAM_DIM DTG_ENABLED VE_ENABLED VE_DIM VE_LAYERS",
     checks=(_loop_problems,),
-    loaded=lambda model, env: model,
+    loaded=lambda model, env: model,  # rotary tables know the context they are trained at
     marks=("skip_gates",),
+)
+VARIABLES_1493 = (
+    at("PARALLEL_RESIDUAL_START", "model.parallel", to=_side_by_side, read="model.parallel.start"),
+    only("ETLB_ENABLED", False, "a bias trained on the window being scored"),
+    *inert(ETLB_LR=0.05, ETLB_STEPS=5, ETLB_CLIP=3.0),
 )
 SCRIPT_1493 = SCRIPT_1413.child(
     "pr1493",
     script_default_1493,
-    (
-        at(
-            "PARALLEL_RESIDUAL_START",
-            "model.parallel",
-            to=_side_by_side,
-            read="model.parallel.start",
-        ),
-        only("ETLB_ENABLED", False, "a bias trained on the window being scored"),
-        *inert(ETLB_LR=0.05, ETLB_STEPS=5, ETLB_CLIP=3.0),
-    ),
+    VARIABLES_1493,
 )

@@ -77,32 +77,33 @@ def _round_from(env: Environment) -> When | None:
 
 
 VALUE = "model.embedding.value"
+VARIABLES = (
+    warmdown_iters(record_steps=7_096),
+    at(
+        "XSA_LAST_N",
+        "model.attention.exclusive_layers",
+        to=lambda env: min(env["XSA_LAST_N"], env["NUM_LAYERS"]),
+    ),
+    at("ROPE_DIMS", "model.attention.rope_dims", to=lambda env: env["ROPE_DIMS"] or None),
+    at("LN_SCALE", "model.layer_scale"),
+    at("QAT_ENABLED", "round_from", to=_round_from, default=False),
+    at("LATE_QAT_THRESHOLD", read="round_from.lr_scale_below"),
+    at("VE_ENABLED", VALUE, to=_value, back=lambda value: value is not None),
+    at("VE_DIM", read=f"{VALUE}.dim", needs=("VE_ENABLED",)),
+    at(
+        "VE_LAYERS",
+        read=f"{VALUE}.layers",
+        back=lambda layers: ",".join(map(str, layers)),
+        needs=("VE_ENABLED", "VE_DIM"),
+    ),
+    *inert(SWA_ENABLED=True, SWA_EVERY=50),  # kept beside the EMA and never used
+    only("DTG_ENABLED", False, "dynamic token gates"),
+    *score_then_sgd(Sgd(lr=0.002)),  # as #691 runs it
+)
 SCRIPT = before.SCRIPT.child(
     "pr414",
     pr414,
-    (
-        warmdown_iters(record_steps=7_096),
-        at(
-            "XSA_LAST_N",
-            "model.attention.exclusive_layers",
-            to=lambda env: min(env["XSA_LAST_N"], env["NUM_LAYERS"]),
-        ),
-        at("ROPE_DIMS", "model.attention.rope_dims", to=lambda env: env["ROPE_DIMS"] or None),
-        at("LN_SCALE", "model.layer_scale"),
-        at("QAT_ENABLED", "round_from", to=_round_from, default=False),
-        at("LATE_QAT_THRESHOLD", read="round_from.lr_scale_below"),
-        at("VE_ENABLED", VALUE, to=_value, back=lambda value: value is not None),
-        at("VE_DIM", read=f"{VALUE}.dim", needs=("VE_ENABLED",)),
-        at(
-            "VE_LAYERS",
-            read=f"{VALUE}.layers",
-            back=lambda layers: ",".join(map(str, layers)),
-            needs=("VE_ENABLED", "VE_DIM"),
-        ),
-        *inert(SWA_ENABLED=True, SWA_EVERY=50),  # kept beside the EMA and never used
-        only("DTG_ENABLED", False, "dynamic token gates"),
-        *score_then_sgd(Sgd(lr=0.002)),  # as #691 runs it
-    ),
+    VARIABLES,
     checks=(*before.SCRIPT.checks, _value_problems),
     marks=("ve_shared.", "bigram."),
 )

@@ -117,31 +117,32 @@ def _published_tables(model: ModelConfig, env: Environment) -> ModelConfig:
 
 
 TABLE = "model.embedding.ngrams"
+VARIABLES = (
+    at("ROPE_BASE", "model.attention.rope_base", to=_rope_base, default=ROPE_BASE),
+    at("TRAIN_SEQ_LEN", "model.train_context", "train.batch.context"),
+    launch.warmdown_iters(record_steps=7_248),
+    *under("evaluate", EVAL_SEQ_LEN="context", EVAL_STRIDE="stride"),
+    *under("train.optimizer", MUON_WD="muon.weight_decay"),
+    at("ADAM_WD", *(f"train.optimizer.{group}.weight_decay" for group in ("scalars", "embed"))),
+    *under("model", MTP_NUM_HEADS="extra_heads", MTP_LOSS_WEIGHT="extra_heads_weight"),
+    # The script averages over the half of the run with the lowest rates.
+    switch("SWA_ENABLED", "average", SwaConfig(every=200, lr_scale_below=0.5)),
+    at("SWA_EVERY", "average.every"),
+    at(
+        "QAT_ENABLED",
+        "round_from",
+        to=lambda env: When(progress=0.0) if env["QAT_ENABLED"] else None,
+        default=False,
+    ),
+    at("BIGRAM_VOCAB_SIZE", TABLE, to=_ngrams, read=f"{TABLE}.0.buckets"),
+    at("BIGRAM_DIM", read=f"{TABLE}.0.dim", needs=("BIGRAM_VOCAB_SIZE",)),
+    *inert(MUON_BETA2=0.95, TTT_ENABLED=True, TTT_LR=0.002, TTT_EPOCHS=3),
+    *inert(TTT_MOMENTUM=0.9, TTT_BATCH_SEQS=32, TTT_FREEZE_BLOCKS=2),
+)
 SCRIPT = launch.SCRIPT.child(
     "pr254",
     script_default,
-    (
-        at("ROPE_BASE", "model.attention.rope_base", to=_rope_base, default=ROPE_BASE),
-        at("TRAIN_SEQ_LEN", "model.train_context", "train.batch.context"),
-        launch.warmdown_iters(record_steps=7_248),
-        *under("evaluate", EVAL_SEQ_LEN="context", EVAL_STRIDE="stride"),
-        *under("train.optimizer", MUON_WD="muon.weight_decay"),
-        at("ADAM_WD", *(f"train.optimizer.{group}.weight_decay" for group in ("scalars", "embed"))),
-        *under("model", MTP_NUM_HEADS="extra_heads", MTP_LOSS_WEIGHT="extra_heads_weight"),
-        # The script averages over the half of the run with the lowest rates.
-        switch("SWA_ENABLED", "average", SwaConfig(every=200, lr_scale_below=0.5)),
-        at("SWA_EVERY", "average.every"),
-        at(
-            "QAT_ENABLED",
-            "round_from",
-            to=lambda env: When(progress=0.0) if env["QAT_ENABLED"] else None,
-            default=False,
-        ),
-        at("BIGRAM_VOCAB_SIZE", TABLE, to=_ngrams, read=f"{TABLE}.0.buckets"),
-        at("BIGRAM_DIM", read=f"{TABLE}.0.dim", needs=("BIGRAM_VOCAB_SIZE",)),
-        *inert(MUON_BETA2=0.95, TTT_ENABLED=True, TTT_LR=0.002, TTT_EPOCHS=3),
-        *inert(TTT_MOMENTUM=0.9, TTT_BATCH_SEQS=32, TTT_FREEZE_BLOCKS=2),
-    ),
+    VARIABLES,
     checks=(_table_problems,),
     refused={
         "TTT_": "the test-time training of this script learns from text before that is scored; "
