@@ -5,7 +5,6 @@ layers. Both are described from our side: for each of our parameters, the publis
 from. Variables say what the model is like (`environment.py`); files are read in `ptz.py`.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -203,8 +202,9 @@ def _likely(names: Iterable[str]) -> list[str]:
 
 
 def _deciding(env: Environment, problems: Iterable[str]) -> str:
-    by_variable: dict[str, None] = defaultdict()
-    for name in problems:
-        variables = next(variables for part, variables in DECIDING if part in name)
-        by_variable |= dict.fromkeys(v for v in variables if v in env.values)
-    return ", ".join(env.describe(variable) for variable in sorted(by_variable))
+    deciding = {
+        variable
+        for name in problems
+        for variable in next(variables for part, variables in DECIDING if part in name)
+    }
+    return ", ".join(env.describe(v) for v in sorted(deciding & env.values.keys()))
