@@ -32,6 +32,15 @@ def _guarded(decompress: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     return call
 
 
+def _unzstd(data: bytes) -> bytes:
+    """Also of streams that do not say how long they are."""
+    stream = zstandard.ZstdDecompressor().decompressobj()
+    plain = stream.decompress(data)
+    if not stream.eof:
+        raise zstandard.ZstdError("the file ends too early")
+    return plain
+
+
 CODECS = {
     "stored": Codec(bytes, bytes),
     "zlib": Codec(partial(zlib.compress, level=9), _guarded(zlib.decompress)),
@@ -40,7 +49,7 @@ CODECS = {
     ),
     "zstd": Codec(
         lambda data: zstandard.ZstdCompressor(level=22).compress(data),
-        _guarded(lambda data: zstandard.ZstdDecompressor().decompress(data)),
+        _guarded(_unzstd),
     ),
     "brotli": Codec(partial(brotli.compress, quality=11, lgwin=24), _guarded(brotli.decompress)),
 }
