@@ -20,6 +20,7 @@ from fairway.coding.codecs import SHUFFLE_MAGIC, codec, unshuffle
 TORCH_MAGIC = b"PK\x03\x04"  # torch.save writes a zip file
 
 
+MOST_BYTES = 1 << 29  # of the plain file; a published model in float32 is a quarter of that
 # How the files of each codec begin. Brotli marks its streams with nothing, so it is tried on any
 # file, and last.
 MAGIC = {"zstd": b"\x28\xb5\x2f\xfd", "lzma": b"\xfd7zXZ\x00", "zlib": b"\x78", "brotli": b""}
@@ -60,7 +61,7 @@ def decompress(data: bytes, where: str = "the file") -> bytes:
     reasons = []
     for name in (name for name, magic in MAGIC.items() if data.startswith(magic)):
         try:
-            plain = codec(name).decompress(data)
+            plain = codec(name).decompress(data, MOST_BYTES)
         except ValueError as error:
             reasons.append(f"{name}: {error}")
             continue
