@@ -18,8 +18,6 @@ from torch import Tensor
 from fairway.coding.codecs import SHUFFLE_MAGIC, codec, unshuffle
 
 TORCH_MAGIC = b"PK\x03\x04"  # torch.save writes a zip file
-
-
 MOST_BYTES = 1 << 29  # of the plain file; a published model in float32 is a quarter of that
 # How the files of each codec begin. Brotli marks its streams with nothing, so it is tried on any
 # file, and last.

@@ -191,7 +191,8 @@ class Script:
     def model(self, env: Environment) -> ModelConfig:
         """The model that a checkpoint holds: what serves training alone is left out."""
         model = override(self.default().model, self._section("model.", env))
-        return self.loaded(replace(model, extra_heads=0, extra_heads_weight=0.2), env)
+        weight = ModelConfig.extra_heads_weight
+        return self.loaded(replace(model, extra_heads=0, extra_heads_weight=weight), env)
 
     def evaluation(self, env: Environment) -> EvaluateConfig:
         """How the script scores; what it learns before scoring has no counterpart here."""
