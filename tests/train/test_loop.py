@@ -26,7 +26,7 @@ from fairway.train.loop import (
 from fairway.train.muon import MuonConfig
 from fairway.train.param_groups import OptimizerConfig, build_optimizers
 from fairway.train.schedule import Curriculum, MomentumWarmup, Warmdown, When
-from fairway.train.train_state import checkpoint_state, load_checkpoint, restore, save_checkpoint
+from fairway.train.train_state import checkpoint_state, read_train_state, restore, save_checkpoint
 
 V, D, T = 13, 8, 6
 
@@ -124,7 +124,7 @@ def test_a_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_path) -> Non
     resumed = Tiny()
     train(resumed, config(2))  # any other past is forgotten
     fresh = build_optimizers(resumed, c.optimizer, muon_dtype=torch.float32)
-    checkpoint = load_checkpoint(path)
+    checkpoint = read_train_state(path)
     restore(checkpoint, resumed, fresh)
     rest = training_steps(
         resumed,

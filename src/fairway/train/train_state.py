@@ -119,7 +119,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         partial.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def read_train_state(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(HEADER)
