@@ -16,7 +16,7 @@ from fairway.runtime.plugins import load_plugin
 from fairway.train.loop import BatchConfig, TrainConfig, build_clock, training_steps
 from fairway.train.param_groups import OptimizerConfig, build_optimizers
 from fairway.train.schedule import MomentumWarmup, Warmdown
-from fairway.train.train_state import checkpoint_state, load_checkpoint, restore, save_checkpoint
+from fairway.train.train_state import checkpoint_state, read_train_state, restore, save_checkpoint
 
 SOURCE = '''
 from dataclasses import dataclass
@@ -116,7 +116,7 @@ def test_a_checkpoint_continues_it_exactly(lion: TrainConfig, tmp_path: Path) ->
     model = Tiny()
     _, optimizers = train(model, lion, 5)
     save_checkpoint(tmp_path / "c.safetensors", checkpoint_state(model, optimizers, step=5))
-    saved = load_checkpoint(tmp_path / "c.safetensors")
+    saved = read_train_state(tmp_path / "c.safetensors")
     assert "optimizer.muon.blocks.0.weight.average" in saved.tensors
     train(resumed, lion, 3, saved.step, saved)
     for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
