@@ -63,7 +63,7 @@ def main() -> None:
     batches = Batches(data.train, chosen.tokens.order, rows=8, context=CONTEXT)
     steps = train_nanogpt(model, batches, WallClock(args.seconds), here.compute_dtype)
     theirs = {"model": "nanoGPT", "steps": steps, "float": bits_per_byte(model, text)}
-    print(json.dumps(theirs | machine()), flush=True)
+    print(json.dumps(theirs | machine().to_json()), flush=True)
 
     seed_everything(0)
     train = replace(chosen.train, seconds=args.seconds, reserve_seconds=5.0)
@@ -77,7 +77,7 @@ def main() -> None:
         config = replace(sliding, stride=stride)
         found = evaluate(Frozen(ours, config.rows), plan_text(config, text), text, here, name)
         row[name] = found.score.bits_per_byte
-    print(json.dumps(row | machine()), flush=True)
+    print(json.dumps(row | machine().to_json()), flush=True)
 
 
 if __name__ == "__main__":
