@@ -283,7 +283,11 @@ def main() -> None:
     chosen = evaluation_of(loaded).resolved(context)
     text = ValText.of(data, args.tokens)
     short = first_tokens(text, SPEED_TOKENS)
-    found: dict[str, Any] = {"machine": machine().to_json(), "tokens": len(text.tokens), "speed": []}
+    found: dict[str, Any] = {
+        "machine": machine().to_json(),
+        "tokens": len(text.tokens),
+        "speed": [],
+    }
     if args.vectors is None:
         print("golden vector: left out, --vectors names no folder")
     else:

@@ -22,12 +22,12 @@ from nanogpt import train as train_nanogpt
 from fairway.evaluate.config import plan_text
 from fairway.evaluate.predictor import Frozen
 from fairway.model.gpt import GPT
-from fairway.pipeline.scoring import evaluate, without_learning
+from fairway.pipeline.scoring import score_text, without_learning
 from fairway.pipeline.training import train_and_average
 from fairway.recipes.registry import recipe
 from fairway.runtime.device import choose_device, machine, seed_everything
 from fairway.runtime.run_log import RunLog
-from fairway.runtime.setup import set_up
+from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
@@ -56,12 +56,12 @@ def main() -> None:
     data, chosen = DataFolder(args.data), recipe("pocket")
     text = ValText.of(data, args.val_tokens)
     log = RunLog(None)
-    here = set_up(log, choose_device(None))
+    runtime = Runtime(choose_device(), log=log).measured()
 
     seed_everything(0)
     model = NanoGPT(chosen.model.vocab_size, 192, 4, 6, CONTEXT)
     batches = Batches(data.train, chosen.tokens.order, rows=8, context=CONTEXT)
-    steps = train_nanogpt(model, batches, WallClock(args.seconds), here.compute_dtype)
+    steps = train_nanogpt(model, batches, WallClock(args.seconds), runtime.compute_dtype)
     theirs = {"model": "nanoGPT", "steps": steps, "float": bits_per_byte(model, text)}
     print(json.dumps(theirs | machine().to_json()), flush=True)
 
@@ -70,12 +70,12 @@ def main() -> None:
     ours = GPT(chosen.model)
     with tempfile.TemporaryDirectory() as out:
         timed = replace(chosen, train=train)
-        trained = train_and_average(ours, timed, data, Path(out), here)
+        trained = train_and_average(ours, timed, data, Path(out), runtime)
     sliding = without_learning(chosen.evaluate)
-    row = {"model": "pocket", "steps": trained.facts["steps"]}
+    row = {"model": "pocket", "steps": trained.steps}
     for name, stride in (("float", CONTEXT), ("sliding", 64)):
         config = replace(sliding, stride=stride)
-        found = evaluate(Frozen(ours, config.rows), plan_text(config, text), text, here, name)
+        found = score_text(Frozen(ours, config.rows), plan_text(config, text), text, runtime, name)
         row[name] = found.score.bits_per_byte
     print(json.dumps(row | machine().to_json()), flush=True)
 

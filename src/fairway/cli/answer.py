@@ -77,6 +77,16 @@ def _plugin_names(value: Any) -> Iterator[str]:
             yield from _plugin_names(item)
 
 
+def two_paths(argv: list[str], usage: str, command: str) -> tuple[Path, Path, list[str]]:
+    """The two paths that a command begins with, and the rest of its arguments."""
+    if len(argv) >= 2 and not argv[0].startswith("-") and not argv[1].startswith("-"):
+        return Path(argv[0]), Path(argv[1]), argv[2:]
+    if {"-h", "--help"} & set(argv):
+        print(f"{usage}; {command} --help lists the options")
+        sys.exit(0)
+    raise ValueError(usage)
+
+
 def find_recipe(name: str) -> "Recipe":
     """The recipe of that name, or what a function of the user's own returns.
 

@@ -120,6 +120,9 @@ class Stage:
         self.done, self.total = done or self.done, total or self.total
         if text:
             self.log.write(self.name, text=text)
+            if not (done or numbers):
+                self.log.progress(text=text)
+                return
         if numbers:
             self.numbers = numbers
             self.log.write("update", stage=self.name, done=done, **numbers)
