@@ -183,7 +183,7 @@ def test_a_shard_that_is_none_is_refused_and_not_kept(
 def test_a_download_that_differs_from_the_hub_is_refused(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "_sha256", lambda path: "0" * 64)
+    monkeypatch.setattr(fetching, "file_sha256", lambda path: "0" * 64)
     with pytest.raises(ValueError, match=r"sha256 0000.*where the hub has"):
         fetch("tiny", tmp_path, train_shards=1, hub=hub)
 
