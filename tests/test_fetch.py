@@ -98,14 +98,18 @@ def hub(tokenizer: bytes, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 def test_a_data_folder_holds_what_was_asked_for_and_says_what_it_is(
     hub: FakeHub, tmp_path: Path
 ) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[float, float]] = []
+
+    def watch(done: float = 0.0, total: float = 0.0, *, text: str = "", **numbers: float) -> None:
+        seen.append((done, total))
+
     out = tmp_path / "data"
     data = fetch(
         "tiny",
         out,
         train_shards=2,
         hub=hub,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=watch,
     )
     assert {path.name for path in out.iterdir()} == {
         "data.json",

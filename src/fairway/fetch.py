@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 from sentencepiece import SentencePieceProcessor
 
+from fairway.runtime.files import file_sha256
 from fairway.runtime.progress import Progress, silent
-from fairway.tokens.shards import file_sha256, open_shard
+from fairway.tokens.shards import open_shard
 
 DATA_FILE = "data.json"
 DOWNLOADS = ".downloads"  # in the data folder; removed when everything has arrived

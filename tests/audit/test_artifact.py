@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,9 @@ from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder, open_shard, write_shard
 from fairway.tokens.tokenizer import load_tokenizer
 
+from .clock import Clock
+
+Audited = Callable[..., artifact.AuditReport]
 VERSES = [
     " ".join(f"{(i + 3) * k} bottles of {k} hang on wall {i}" for k in range(20)).encode()
     for i in range(30)
@@ -53,15 +56,21 @@ def without_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifact, "_fresh_process", lambda model, data, text, found, seed: found)
 
 
-def audited(folder: Path, **options) -> artifact.AuditReport:
-    model = folder / "run" / "model.fwy"
-    return audit_artifact(
-        model, DataFolder(folder / "data"), seconds=options.pop("seconds", 1.5), **options
-    )
+@pytest.fixture
+def audited(clock: Clock) -> Audited:
+    """Audits a folder; the clock shows a second more at every look, so by default as little
+    is walked as can be, and with `seconds` as many chunks are edited on any machine."""
+
+    def audit(folder: Path, *, seconds: float = 0.01, **options) -> artifact.AuditReport:
+        clock.step = 1.0
+        data = DataFolder(folder / "data")
+        return audit_artifact(folder / "run" / "model.fwy", data, seconds=seconds, **options)
+
+    return audit
 
 
-def test_an_honest_run_is_legal_in_every_probe(made: Path) -> None:
-    report = audited(made, seconds=5.0)
+def test_an_honest_run_is_legal_in_every_probe(made: Path, audited: Audited) -> None:
+    report = audited(made, seconds=30.0)
     assert report.verdict == "legal", report.text()
     assert {"causality", "normalization", "determinism", "coverage", "bytes"} < set(report.probes)
     assert "fresh process" in report.probes["determinism"].summary
@@ -70,7 +79,9 @@ def test_an_honest_run_is_legal_in_every_probe(made: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_process")
-def test_a_validation_document_planted_in_training_is_found(spoiled: Path) -> None:
+def test_a_validation_document_planted_in_training_is_found(
+    spoiled: Path, audited: Audited
+) -> None:
     data = spoiled / "data"
     val, train = (next(data.glob(f"{split}_*.bin")) for split in ("val", "train"))
     tokens = np.array(open_shard(val))
@@ -82,7 +93,7 @@ def test_a_validation_document_planted_in_training_is_found(spoiled: Path) -> No
 
 
 @pytest.mark.usefixtures("without_process")
-def test_a_wrong_number_of_documents_is_found(spoiled: Path) -> None:
+def test_a_wrong_number_of_documents_is_found(spoiled: Path, audited: Audited) -> None:
     file = spoiled / "data" / "data.json"
     manifest = json.loads(file.read_text())
     manifest["val"]["documents"] += 1
@@ -91,7 +102,7 @@ def test_a_wrong_number_of_documents_is_found(spoiled: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_process")
-def test_a_cap_or_a_clock_that_was_missed_is_found(spoiled: Path) -> None:
+def test_a_cap_or_a_clock_that_was_missed_is_found(spoiled: Path, audited: Audited) -> None:
     assert not audited(spoiled, cap_bytes=1000).probes["budget"].ok
     assert not audited(spoiled, eval_seconds=1e-6).probes["budget"].ok
     file = spoiled / "run" / "result.json"
@@ -105,7 +116,7 @@ def test_a_cap_or_a_clock_that_was_missed_is_found(spoiled: Path) -> None:
 
 @pytest.mark.usefixtures("without_process")
 def test_a_file_that_its_parts_do_not_give_is_found(
-    made: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, audited: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def otherwise(config, tokenizer, tensors, extras=None):
         return pack(config | {"made": "later"}, tokenizer, tensors, extras)
@@ -115,7 +126,9 @@ def test_a_file_that_its_parts_do_not_give_is_found(
 
 
 @pytest.mark.usefixtures("without_process")
-def test_wrong_byte_counts_are_found(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_byte_counts_are_found(
+    made: Path, audited: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts = DataFolder.byte_counts
 
     def flattered(self: DataFolder, split: str) -> np.ndarray:

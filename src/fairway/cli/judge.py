@@ -288,10 +288,11 @@ def _audit_model(argv: list[str]) -> Answer:
             eval_seconds: seconds that the whole evaluation may take; None as for --cap-bytes
             seed: decides at which places the model is probed; the same seed asks the same
         """
+        folder = DataFolder(data)
         open_model(model)  # says where a plug-in is another one
         report = audit_artifact(
             model,
-            DataFolder(data),
+            folder,
             seconds=seconds,
             cap_bytes=cap_bytes,
             eval_seconds=eval_seconds,

@@ -41,7 +41,7 @@ def prove_score(
             out=artifact.with_name(PROOF),
             num_targets=num_targets,
             seed=recipe.seed,
-            progress=lambda done, total: stage.update(done),
+            progress=stage.update,
         )
     atomic_write(artifact.with_name(CERTIFICATE), certificate.to_json().encode())
     return proof_result(certificate)
