@@ -54,7 +54,7 @@ def test_the_same_run_gives_the_same_bytes(go: Go, tmp_path: Path) -> None:
 
 def test_a_number_that_is_no_score_says_so_beside_the_honest_one(go: Go, tmp_path: Path) -> None:
     result = go(smoke(recipe("sponge_bath")), tmp_path)
-    (line,) = diagnostic_lines(result.to_json())
+    (line,) = diagnostic_lines(result)
     found = result.diagnostics["adapt_then_score"]
     assert result.score is not None
     assert WARNING in line

@@ -125,7 +125,7 @@ def _shown_result(result: "RunResult", out: Path) -> Answer:
 
     if not Ranks.from_env().is_main:
         return {}
-    print_result(result.to_json(), sys.stderr)
+    print_result(result, sys.stderr)
     answer = result.to_json() | {"files": str(out)}
     if not result.holds:
         raise No(answer)

@@ -319,16 +319,26 @@ def report(argv: list[str]) -> Answer:
     import tyro
 
     from fairway.pipeline.judging import write_page
+    from fairway.report.plots import save_pictures
+    from fairway.report.run_folder import read_run
 
     def options(
-        runs: tyro.conf.Positional[tuple[Path, ...]], /, out: Path = Path("report.html")
+        runs: tyro.conf.Positional[tuple[Path, ...]],
+        /,
+        out: Path = Path("report.html"),
+        pictures: Path | None = None,
     ) -> Answer:
         """A page that needs nothing but itself.
 
         Args:
             runs: run folders; several are compared
             out: the HTML file to write
+            pictures: folder to write every picture to as a PNG file, in a folder for each run;
+                None writes none
         """
+        if pictures is not None:
+            for run in map(read_run, runs):
+                save_pictures(run, pictures / run.name)
         return {"page": str(write_page(runs, out))}
 
     return tyro.cli(options, args=argv, prog="fairway report")

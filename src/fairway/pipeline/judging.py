@@ -11,7 +11,7 @@ from fairway.proof.certificate import Certificate
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import RECIPES
-from fairway.report.compressors import baselines
+from fairway.report.compressors import compare_with_compressors
 from fairway.report.page import write_report
 from fairway.result import CompressorResult, ProofResult
 from fairway.runtime.files import atomic_write
@@ -81,20 +81,8 @@ def compare(data: DataFolder, text: ValText, runtime: Runtime) -> dict[str, Comp
     tail = data.train[max(0, len(data.train) - PRIMING_TOKENS) :]
     train = data.tokenizer.decode(tail)
     val = data.tokenizer.decode(text.tokens[:SCORED_TOKENS].tolist())
-    with runtime.log.stage("baselines", total=6) as stage:
-        found = baselines(train, val, progress=stage.update)
-    return {name: _compressor_result(figures) for name, figures in found.items()}
-
-
-def _compressor_result(figures: dict[str, float]) -> CompressorResult:
-    return CompressorResult(
-        alone=figures["alone"],
-        primed=figures["primed"],
-        prime_bytes=int(figures["prime_bytes"]),
-        train_bytes=int(figures["train_bytes"]),
-        scored_bytes=int(figures["priced_bytes"]),
-        val_bytes=int(figures["val_bytes"]),
-    )
+    with runtime.log.stage("baselines") as stage:
+        return compare_with_compressors(train, val, progress=stage.update)
 
 
 def write_page(runs: Sequence[Path], out: Path) -> Path:
