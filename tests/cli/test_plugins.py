@@ -126,7 +126,7 @@ def test_a_run_with_a_learner_of_one_s_own_is_recorded_and_asks_for_it(
         (["recipes", "--plugin", "nothing:Here"], "cannot import nothing"),
         (["recipes", "--plugin"], "needs a value"),
         (["recipes", "mine.py:nothing"], "has no 'nothing'"),
-        (["recipes", "mine.py:Counter"], "must return a Recipe"),
+        (["recipes", "mine.py:Counter"], "Recipe"),
     ],
 )
 def test_a_plug_in_that_cannot_be_had_is_named(
