@@ -55,8 +55,8 @@ def test_what_was_not_run_is_not_mentioned() -> None:
 def test_a_result_grows_in_its_file_stage_by_stage(tmp_path: Path) -> None:
     found = ResultFile(tmp_path, STARTED)
     assert read_result(tmp_path) == STARTED
-    found.add_stages({"float": STAGE})
-    found.add_stages({"quantized": STAGE})
+    found.add_stage("float", STAGE)
+    found.add_stage("quantized", STAGE)
     found.add(proof=PROOF)
     assert list(read_result(tmp_path).stages) == ["float", "quantized"]
     assert read_result(tmp_path) == found.result

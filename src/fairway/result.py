@@ -175,17 +175,20 @@ class ResultFile:
     """
 
     def __init__(self, folder: Path, result: RunResult, *, write: bool = True) -> None:
-        self.folder, self.result, self.write = folder, result, write
-        self.add()
+        self.folder, self.write = folder, write
+        self.keep(result)
+
+    def keep(self, result: RunResult) -> None:
+        self.result = result
+        if self.write:
+            write_result(self.folder, result)
 
     def add(self, **found: object) -> None:
         """Fields of `RunResult` that are known now."""
-        self.result = replace(self.result, **found)
-        if self.write:
-            write_result(self.folder, self.result)
+        self.keep(replace(self.result, **found))
 
-    def add_stages(self, found: Mapping[str, StageResult]) -> None:
-        self.add(stages={**self.result.stages, **found})
+    def add_stage(self, name: str, found: StageResult) -> None:
+        self.add(stages={**self.result.stages, name: found})
 
 
 def write_result(folder: Path, result: RunResult) -> None:

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairway.evaluate.bpb import Score
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.curves import Curve, curve_data
 from fairway.evaluate.diagnostic import WARNING, adapt_then_score
@@ -19,7 +18,7 @@ from fairway.evaluate.timed import CheckpointConfig, Evaluation
 from fairway.evaluate.timed import evaluate as walk
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
-from fairway.result import DiagnosticResult, EvaluateResult, ScoreResult, StageResult
+from fairway.result import DiagnosticResult, EvaluateResult, RunResult, ScoreResult, StageResult
 from fairway.runtime.setup import Runtime
 from fairway.tokens.val_text import ValText
 
@@ -101,53 +100,13 @@ def score_windows(
     return stage_result(score_text(frozen, plan_text(config, text), text, runtime, name))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """The model of an artifact scored as it was planned.
-
-    sliding   without learning, chunk by chunk as `learning` does, so that they can be compared
-    learning  the score that counts
-    """
-
-    planned: Estimate
-    sliding: Evaluation
-    learning: Evaluation
-
-    @property
-    def score(self) -> ScoreResult:
-        return score_result(self.learning.score)
-
-    @property
-    def evaluate(self) -> EvaluateResult:
-        return EvaluateResult(
-            seconds=self.learning.seconds,
-            budget_seconds=self.learning.budget_seconds,
-            planned_seconds=self.planned.total_seconds,
-            stride=self.planned.config.stride,
-            note=self.learning.note,
-        )
-
-    @property
-    def stages(self) -> dict[str, StageResult]:
-        return {"sliding": stage_result(self.sliding), "ttt": stage_result(self.learning)}
-
-    @property
-    def curves(self) -> dict[str, tuple[tuple[int, float], ...]]:
-        return {
-            "frozen": running_curve(self.sliding.curve),
-            "learning": running_curve(self.learning.curve),
-        }
-
-    @property
-    def chunks(self) -> dict[str, tuple[float | None, ...]]:
-        columns = curve_data(self.learning.curve, self.sliding.curve, most=100)
-        return {name: tuple(column) for name, column in columns.items()}
-
-
 def score_as_planned(
     model: GPT, recipe: Recipe, planned: Estimate, text: ValText, runtime: Runtime
-) -> Scored:
-    """By sliding windows, and once more while learning from what was scored."""
+) -> tuple[Evaluation, Evaluation]:
+    """By sliding windows, and once more while learning from what was scored: that one counts.
+
+    Both go through the same chunks, so that they can be compared one by one.
+    """
     config, ranks = planned.config, runtime.ranks
     plans = plan_text(config, text)
     sliding = score_text(Frozen(model, config.rows, ranks), plans, text, runtime, "score sliding")
@@ -163,7 +122,33 @@ def score_as_planned(
         lesson_seconds=planned.lesson_seconds,
         spent_seconds=time.perf_counter() - began,
     )
-    return Scored(planned=planned, sliding=sliding, learning=learning)
+    return sliding, learning
+
+
+def with_scores(
+    result: RunResult, planned: Estimate, sliding: Evaluation, learning: Evaluation
+) -> RunResult:
+    """The result with the score that counts, and how it came about."""
+    score, frozen = learning.score, sliding.curve
+    return replace(
+        result,
+        stages={**result.stages, "sliding": stage_result(sliding), "ttt": stage_result(learning)},
+        score=ScoreResult(
+            bits_per_byte=score.bits_per_byte,
+            nats=score.nats,
+            tokens=score.num_tokens,
+            bytes=score.num_bytes,
+        ),
+        evaluate=EvaluateResult(
+            seconds=learning.seconds,
+            budget_seconds=learning.budget_seconds,
+            planned_seconds=planned.total_seconds,
+            stride=planned.config.stride,
+            note=learning.note,
+        ),
+        curves={"frozen": running_curve(frozen), "learning": running_curve(learning.curve)},
+        chunks={k: tuple(v) for k, v in curve_data(learning.curve, frozen, most=100).items()},
+    )
 
 
 def diagnose(
@@ -190,15 +175,6 @@ def stage_result(found: Evaluation) -> StageResult:
         bits_per_byte=found.score.bits_per_byte,
         nats_per_token=found.score.nats_per_token,
         seconds=found.seconds,
-    )
-
-
-def score_result(score: Score) -> ScoreResult:
-    return ScoreResult(
-        bits_per_byte=score.bits_per_byte,
-        nats=score.nats,
-        tokens=score.num_tokens,
-        bytes=score.num_bytes,
     )
 
 

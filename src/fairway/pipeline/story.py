@@ -19,7 +19,13 @@ from fairway.artifact.loaded_model import load_model
 from fairway.model.gpt import GPT, num_params
 from fairway.pipeline.judging import audit_run, compare, prove_score, write_page
 from fairway.pipeline.packing import ARTIFACT, calibrate, describe_artifact, expect_to_fit, pack_run
-from fairway.pipeline.scoring import diagnose, plan_into_clock, score_as_planned, score_windows
+from fairway.pipeline.scoring import (
+    diagnose,
+    plan_into_clock,
+    score_as_planned,
+    score_windows,
+    with_scores,
+)
 from fairway.pipeline.training import Trained, train_and_average
 from fairway.recipes.recipe import Recipe
 from fairway.report.compressors import require
@@ -115,20 +121,15 @@ def run_on(
     trained = train_and_average(model, recipe, data, out, runtime, options.resume)
     hessians = calibrate(model, trained.weights, recipe, data, runtime)
     found = ResultFile(out, first_result(recipe, trained, runtime), write=runtime.ranks.is_main)
-    found.add_stages({"float": score_windows(model, planned, text, runtime, "score float")})
+    found.add_stage("float", score_windows(model, planned, text, runtime, "score float"))
     artifact = out / ARTIFACT
     pack_run(artifact, recipe, planned.config, trained.weights, hessians, data, runtime)
     found.add(artifact=describe_artifact(artifact, recipe.budget.cap_bytes))
 
     loaded = load_model(artifact, runtime.device).model  # nothing in memory may flatter the score
-    found.add_stages(
-        {"quantized": score_windows(loaded, planned, text, runtime, "score quantized")}
-    )
-    scored = score_as_planned(loaded, recipe, planned, text, runtime)
-    found.add_stages(scored.stages)
-    found.add(
-        score=scored.score, evaluate=scored.evaluate, curves=scored.curves, chunks=scored.chunks
-    )
+    found.add_stage("quantized", score_windows(loaded, planned, text, runtime, "score quantized"))
+    sliding, learning = score_as_planned(loaded, recipe, planned, text, runtime)
+    found.keep(with_scores(found.result, planned, sliding, learning))
     found.add(diagnostics=diagnose(loaded, recipe, text, runtime))
 
     judge = runtime.alone()  # what follows may take longer than peers would wait

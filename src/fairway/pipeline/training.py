@@ -92,6 +92,7 @@ class Training:
 
     steps, tokens   finished so far, by all ranks
     spent_seconds   of earlier sessions, before `run`
+    session         when this one began, and the tokens there were by then
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Training:
         self.steps = self.tokens = 0
         self.spent_seconds = 0.0
         self.began = time.perf_counter()
+        self.session = (self.began, 0)
 
     def save(self, *, finished: bool) -> None:
         """Every rank takes part; the first one writes."""
@@ -183,8 +185,8 @@ class Training:
 
     def _take_steps(self, stage: Stage) -> None:
         config, ranks = self.recipe.train, self.runtime.ranks
-        dealt, pace = Dealt(self.batches, self.runtime), _Pace(self.tokens)
-        last = None
+        dealt, last, reported = Dealt(self.batches, self.runtime), None, -REPORT_SECONDS
+        self.session = (time.perf_counter(), self.tokens)
         with interruptible() as stop:
             for last in training_steps(
                 self.model,
@@ -201,25 +203,28 @@ class Training:
                 self.average.update(last)
                 dealt.step_done(last.micro_batches)
                 self.steps, self.tokens = last.number, self.tokens + last.tokens
-                if pace.due():
-                    self._report(stage, last, pace)
-                else:
+                if time.perf_counter() - reported < REPORT_SECONDS:
                     stage.update(self._done())
+                    continue
+                reported = time.perf_counter()
+                self._report(stage, last)
             if last is not None:
-                self._report(stage, last, pace)
+                self._report(stage, last)
 
     def _done(self) -> float:
         """Seconds or steps, whichever ends the run."""
         by_clock = self.recipe.train.seconds is not None
         return time.perf_counter() - self.began if by_clock else float(self.steps)
 
-    def _report(self, stage: Stage, step: Step, pace: "_Pace") -> None:
+    def _report(self, stage: Stage, step: Step) -> None:
+        began, tokens_before = self.session
+        rate = (self.tokens - tokens_before) / (time.perf_counter() - began)
         stage.update(
             self._done(),
             step=step.number,
             train_loss=step.loss.item(),
             lr_scale=step.lr_scale,
-            tokens_per_second=round(pace.tokens_per_second(self.tokens)),
+            tokens_per_second=round(rate),
         )
 
 
@@ -248,24 +253,6 @@ class Dealt:
         """All ranks together took so many."""
         self.batches.position += micro_batches
         self.taken = 0
-
-
-class _Pace:
-    """When a loss was last read, which waits for the device, and how fast this session trains."""
-
-    def __init__(self, tokens_before: int) -> None:
-        self.began, self.reported = time.perf_counter(), -REPORT_SECONDS
-        self.tokens_before = tokens_before
-
-    def due(self) -> bool:
-        now = time.perf_counter()
-        if now - self.reported < REPORT_SECONDS:
-            return False
-        self.reported = now
-        return True
-
-    def tokens_per_second(self, tokens: int) -> float:
-        return (tokens - self.tokens_before) / (time.perf_counter() - self.began)
 
 
 def load_trained(out: Path, device: torch.device) -> tuple[Recipe, GPT]:
