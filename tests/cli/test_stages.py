@@ -160,11 +160,11 @@ def test_a_run_starts_from_a_published_script_s_variables(ask: Ask, work: Path) 
     env = {"NUM_LAYERS": "3", "MODEL_DIM": "32", "NUM_HEADS": 2, "NUM_KV_HEADS": 1,
            "TRAIN_SEQ_LEN": 32, "VOCAB_SIZE": 300, "TRAIN_BATCH_TOKENS": 512}  # fmt: skip
     (work / "run_env.json").write_text(json.dumps(env))
-    told = ask("train", "naive_baseline", "data", "--env", "run_env.json", "--train.steps", "2",
+    answer = ask("train", "naive_baseline", "data", "--env", "run_env.json", "--train.steps", "2",
                "--out", "from_env")  # fmt: skip
     recipe = json.loads((work / "from_env" / "recipe.json").read_text())
     assert recipe["model"]["num_layers"] == 3
     assert recipe["model"]["model_dim"] == 32
-    assert told["tokens"] == 2 * 512
+    assert answer["tokens"] == 2 * 512
     (work / "run_env.json").write_text('{"NUM_LAYERZ": "3"}')
     assert main(["train", "naive_baseline", "data", "--env", "run_env.json"]) == 2
