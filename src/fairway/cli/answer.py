@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import torch
 
     from fairway.artifact.loaded_model import LoadedModel
-    from fairway.recipes.recipe import Recipe
 
 Answer = dict[str, Any]  # any JSON object
 Config = TypeVar("Config")
@@ -85,23 +84,6 @@ def two_paths(argv: list[str], usage: str, command: str) -> tuple[Path, Path, li
         print(f"{usage}; {command} --help lists the options")
         sys.exit(0)
     raise ValueError(usage)
-
-
-def find_recipe(name: str) -> "Recipe":
-    """The recipe of that name, or what a function of the user's own returns.
-
-    name  one of `fairway recipes`, package.module:function or path/file.py:function
-    """
-    from fairway.recipes.recipe import Recipe
-    from fairway.recipes.registry import recipe
-
-    if ":" not in name:
-        return recipe(name)
-    function = load_plugin(name)
-    made = function() if callable(function) else function
-    if not isinstance(made, Recipe):
-        raise ValueError(f"{name} gives a {type(made).__name__}; it must return a Recipe")
-    return made
 
 
 def open_model(path: Path, device: "torch.device | str" = "cpu") -> "LoadedModel":

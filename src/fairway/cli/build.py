@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from fairway.cli.answer import Answer, No, find_recipe, shown, take_settings, take_values
+from fairway.cli.answer import Answer, No, shown, take_settings, take_values
 
 if TYPE_CHECKING:
     from fairway.pipeline.story import RunOptions
@@ -18,8 +18,9 @@ def demo(argv: list[str]) -> Answer:
     """the whole pipeline on the built-in text, a few minutes on two CPU cores"""
     from fairway.demo import prepare_builtin
     from fairway.pipeline.story import run as run_recipe
+    from fairway.recipes.registry import recipe
 
-    chosen, out, options = _options(find_recipe("pocket"), argv, "demo")
+    chosen, out, options = _options(recipe("pocket"), argv, "demo")
 
     def prepare(folder: Path) -> None:
         prepare_builtin(folder, chosen.model.vocab_size)
@@ -53,7 +54,7 @@ def train(argv: list[str]) -> Answer:
 
 def _recipe_and_data(argv: list[str], command: str) -> "tuple[Recipe, Path, list[str]]":
     """The two words that every run begins with, and the rest."""
-    from fairway.recipes.registry import RECIPES
+    from fairway.recipes.registry import RECIPES, recipe
 
     usage = (
         f"usage: fairway {command} RECIPE DATA [--out RUN] [--FIELD.OF.RECIPE VALUE]; RECIPE is "
@@ -67,7 +68,7 @@ def _recipe_and_data(argv: list[str], command: str) -> "tuple[Recipe, Path, list
             print(usage)
             sys.exit(0)
         raise ValueError(usage)
-    chosen = find_recipe(argv[0])
+    chosen = recipe(argv[0])
     if len(argv) > 1 and not argv[1].startswith("-"):
         return chosen, Path(argv[1]), argv[2:]
     if asked:
@@ -290,7 +291,7 @@ def recipes(argv: list[str]) -> Answer:
     from fairway.model.gpt import num_params
     from fairway.recipes.diff import diff as differences
     from fairway.recipes.diff import to_json
-    from fairway.recipes.registry import RECIPES
+    from fairway.recipes.registry import RECIPES, recipe
 
     def options(
         name: tyro.conf.Positional[str | None] = None, /, diff: str | None = None
@@ -307,11 +308,11 @@ def recipes(argv: list[str]) -> Answer:
                 print(f"{each:16s} {(make.__doc__ or '').strip().splitlines()[0]}")
             return {"recipes": list(RECIPES)}
         if diff is not None:
-            changes = differences(find_recipe(diff), find_recipe(name))
+            changes = differences(recipe(diff), recipe(name))
             print(*changes, sep="\n")
             values = {c.path: {diff: repr(c.old), name: repr(c.new)} for c in changes}
             return {"name": name, "other": diff, "changes": values}
-        chosen = find_recipe(name)
+        chosen = recipe(name)
         answer = to_json(chosen) | {"params": num_params(chosen.model)}
         print(json.dumps(answer, indent=1))
         return answer
