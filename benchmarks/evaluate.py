@@ -352,7 +352,7 @@ def main() -> None:
     with given_or_small_run(args.run, args.data) as (run, data):
         found = measure(run, data, extent, args.vectors)
     if args.out is not None:
-        args.out.write_text(json.dumps({"machine": machine(), **asdict(found)}, indent=1))
+        args.out.write_text(json.dumps({"machine": machine().to_json(), **asdict(found)}, indent=1))
     if args.picture is not None:
         draw(found.curves, found.tokens, args.picture)
 

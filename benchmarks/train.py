@@ -23,13 +23,13 @@ from peers.nanogpt import train as train_nanogpt
 from fairway.evaluate.config import plan_text
 from fairway.evaluate.predictor import Frozen
 from fairway.model.gpt import GPT
-from fairway.pipeline.scoring import evaluate, without_learning
+from fairway.pipeline.scoring import score_text, without_learning
 from fairway.pipeline.training import train_and_average
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe
 from fairway.runtime.device import choose_device, seed_everything
 from fairway.runtime.run_log import RunLog
-from fairway.runtime.setup import Runtime, set_up
+from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
@@ -50,17 +50,17 @@ def bits_per_byte(model: NanoGPT, text: ValText) -> float:
 
 
 def train_theirs(
-    chosen: Recipe, data: DataFolder, text: ValText, seconds: float, here: Runtime
+    chosen: Recipe, data: DataFolder, text: ValText, seconds: float, runtime: Runtime
 ) -> None:
     seed_everything(0)
     model = NanoGPT(chosen.model.vocab_size, 192, 4, 6, CONTEXT)
     batches = Batches(data.train, chosen.tokens.order, rows=8, context=CONTEXT)
-    steps = train_nanogpt(model, batches, WallClock(seconds), here.compute_dtype)
+    steps = train_nanogpt(model, batches, WallClock(seconds), runtime.compute_dtype)
     show("nanoGPT", steps=steps, float=bits_per_byte(model, text))
 
 
 def train_ours(
-    chosen: Recipe, data: DataFolder, text: ValText, seconds: float, here: Runtime
+    chosen: Recipe, data: DataFolder, text: ValText, seconds: float, runtime: Runtime
 ) -> None:
     seed_everything(0)
     reserve = min(5.0, seconds / 4)
@@ -68,14 +68,14 @@ def train_ours(
     ours = GPT(chosen.model)
     with tempfile.TemporaryDirectory() as out:
         timed = replace(chosen, train=train)
-        trained = train_and_average(ours, timed, data, Path(out), here)
+        trained = train_and_average(ours, timed, data, Path(out), runtime)
     sliding = without_learning(chosen.evaluate)
     scores = {}
     for name, stride in (("float", CONTEXT), ("sliding", 64)):
         config = replace(sliding, stride=stride)
-        found = evaluate(Frozen(ours, config.rows), plan_text(config, text), text, here, name)
+        found = score_text(Frozen(ours, config.rows), plan_text(config, text), text, runtime, name)
         scores[name] = found.score.bits_per_byte
-    show("pocket", steps=trained.facts["steps"], **scores)
+    show("pocket", steps=trained.steps, **scores)
 
 
 def main() -> None:
@@ -88,12 +88,12 @@ def main() -> None:
     )
     args = parser.parse_args()
     seconds, num_tokens = (12.0, 4096) if args.brief else (args.seconds, args.val_tokens)
-    here, chosen = set_up(RunLog(None), choose_device(None)), recipe("pocket")
+    runtime, chosen = Runtime(choose_device(), log=RunLog()).measured(), recipe("pocket")
     with given_or_small_data(args.data) as folder:
         data = DataFolder(folder)
         text = ValText.of(data, num_tokens)
-        train_theirs(chosen, data, text, seconds, here)
-        train_ours(chosen, data, text, seconds, here)
+        train_theirs(chosen, data, text, seconds, runtime)
+        train_ours(chosen, data, text, seconds, runtime)
 
 
 if __name__ == "__main__":

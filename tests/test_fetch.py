@@ -98,14 +98,18 @@ def hub(tokenizer: bytes, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 def test_a_data_folder_holds_what_was_asked_for_and_says_what_it_is(
     hub: FakeHub, tmp_path: Path
 ) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[float, float]] = []
+
+    def watch(done: float = 0.0, total: float = 0.0, *, text: str = "", **numbers: float) -> None:
+        seen.append((done, total))
+
     out = tmp_path / "data"
     data = fetch(
         "tiny",
         out,
         train_shards=2,
         hub=hub,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=watch,
     )
     assert {path.name for path in out.iterdir()} == {
         "data.json",
@@ -183,7 +187,7 @@ def test_a_shard_that_is_none_is_refused_and_not_kept(
 def test_a_download_that_differs_from_the_hub_is_refused(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "_sha256", lambda path: "0" * 64)
+    monkeypatch.setattr(fetching, "file_sha256", lambda path: "0" * 64)
     with pytest.raises(ValueError, match=r"sha256 0000.*where the hub has"):
         fetch("tiny", tmp_path, train_shards=1, hub=hub)
 

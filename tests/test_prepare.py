@@ -31,18 +31,18 @@ def test_every_kind_of_source_gives_the_same_documents(tmp_path: Path, kind: str
 
 def test_a_folder_holds_the_exact_text(tmp_path: Path) -> None:
     source = write(tmp_path, ".txt")
-    told = prepare(tmp_path / "data", [source], vocab_size=300, val_fraction=0.2)
+    answer = prepare(tmp_path / "data", [source], vocab_size=300, val_fraction=0.2)
     data = DataFolder(tmp_path / "data")
     data.verify()
     texts = []
     for split in ("train", "val"):
         tokens = getattr(data, split)[:]
         assert tokens[0] == data.tokenizer.bos_id
-        assert told[split]["tokens"] == len(tokens)
-        assert data.byte_counts(split).sum() == told[split]["bytes"]
+        assert answer[split]["tokens"] == len(tokens)
+        assert data.byte_counts(split).sum() == answer[split]["bytes"]
         texts.append(data.tokenizer.decode(tokens))
     assert sum(map(len, texts)) == sum(map(len, DOCUMENTS))
-    assert told["train"]["documents"] + told["val"]["documents"] == len(DOCUMENTS)
+    assert answer["train"]["documents"] + answer["val"]["documents"] == len(DOCUMENTS)
 
 
 @pytest.mark.parametrize("kind", [".txt", ".txt.xz"])
@@ -50,22 +50,22 @@ def test_of_a_text_that_is_one_document_the_end_is_held_out(tmp_path: Path, kind
     whole = "\n".join(DOCUMENTS).encode()
     source = tmp_path / f"novel{kind}"
     source.write_bytes(lzma.compress(whole) if kind.endswith(".xz") else whole)
-    told = prepare(tmp_path / "data", [source], vocab_size=300, val_fraction=0.2)
+    answer = prepare(tmp_path / "data", [source], vocab_size=300, val_fraction=0.2)
     data = DataFolder(tmp_path / "data")
     train, val = (data.tokenizer.decode(getattr(data, split)[:]) for split in ("train", "val"))
     assert train + val == whole
     assert train.endswith(b"\n")
     assert 0.2 <= len(val) / len(whole) < 0.25
-    assert told["train"]["documents"] == told["val"]["documents"] == 1
+    assert answer["train"]["documents"] == answer["val"]["documents"] == 1
 
 
 def test_no_validation_document_is_trained_on(tmp_path: Path) -> None:
     source = write(tmp_path, ".txt")
     val = tmp_path / "val.txt"
     val.write_text("\0".join(DOCUMENTS[:7]))
-    told = prepare(tmp_path / "data", [source], vocab_size=300, val=[val])
-    assert told["train"]["dropped_because_in_val"] == 7
-    assert told["train"]["documents"] == len(DOCUMENTS) - 7
+    answer = prepare(tmp_path / "data", [source], vocab_size=300, val=[val])
+    assert answer["train"]["dropped_because_in_val"] == 7
+    assert answer["train"]["documents"] == len(DOCUMENTS) - 7
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Tuning reads training text only, ends in time, and never makes the text it reads dearer."""
 
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,6 @@ import torch
 
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.cli.answer import take_settings
-from fairway.cli.use import Evaluated
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.gates import Mixture
@@ -24,6 +23,13 @@ from fairway.tune import TuneConfig, held_out, tune
 VERSES = [f"{i} green bottles hang on wall {i % 7}, ".encode() * 8 for i in range(30)]
 SGD = EvaluateConfig(context=32, stride=16, ttt=Sgd(chunk_tokens=64, epochs=1, lr=0.01))
 SMALL = DocumentAdapters(adapters=AdapterConfig(rank=4, alpha=4.0), lr=0.001)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Something with an evaluation, as recipes have one."""
+
+    evaluate: EvaluateConfig
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +70,7 @@ def test_the_winning_flags_are_settings_that_the_command_line_takes(
     both = replace(SGD, ttt=timid, mixture=Mixture(fade=1999.0, memory=0.9, open=0.95))
     found = tune(loaded, data, both, TuneConfig(trials=8, tokens=200))
     assert found.override
-    again, rest = take_settings(Evaluated(both), shlex.split(found.flags))
+    again, rest = take_settings(Settings(both), shlex.split(found.flags))
     assert not rest
     assert again.evaluate.resolved(32) == found.config
 

@@ -21,5 +21,5 @@ def machine_name() -> str:
     from fairway.runtime.device import machine
 
     here = machine()
-    unit = ", ".join(here["gpus"]) or here["processor"]
-    return f"{unit}, {here['cores']} cores, {here['threads']} threads, torch {here['torch']}"
+    unit = ", ".join(here.gpus) or here.processor
+    return f"{unit}, {here.cores} cores, {here.threads} threads, torch {here.torch}"

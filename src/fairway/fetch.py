@@ -6,12 +6,11 @@ its bytes are those the hub has; a broken download is continued. Making shards f
 `prepare.py`, reading them in `tokens/shards.py`.
 """
 
-import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 from sentencepiece import SentencePieceProcessor
 
+from fairway.runtime.files import file_sha256
+from fairway.runtime.progress import Progress, silent
 from fairway.tokens.shards import open_shard
-
-Progress = Callable[[int, int], None]  # bytes verified, bytes in all
 
 DATA_FILE = "data.json"
 DOWNLOADS = ".downloads"  # in the data folder; removed when everything has arrived
@@ -154,7 +153,7 @@ def fetch(
     *,
     train_shards: int = 80,
     hub: Hub | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Bring the data folder `out` to hold the published shards `name`; returns its `data.json`.
 
@@ -162,7 +161,8 @@ def fetch(
                   each are what the challenge trains on
 
     Every file is compared with the hub's sha256, every shard opened and its ids compared with the
-    vocabulary, the tokenizer loaded. What is there and whole is not fetched again.
+    vocabulary, the tokenizer loaded. What is there and whole is not fetched again. `progress`
+    counts bytes verified.
     Raises ValueError for an unknown name, too many shards, no network, a full disk, another data
     set in the folder, or a file that is not what it should be.
     """
@@ -199,8 +199,7 @@ def fetch(
             done += remote.size
         if local not in files:
             files[local] = _verify(out / local, remote, published)
-        if progress is not None:
-            progress(done, total)
+        progress(done, total)
         # Written after each file, so that an interrupted fetch need not verify them again.
         data = _write_data_file(out, name, published, listing, files)
     shutil.rmtree(out / DOWNLOADS, ignore_errors=True)
@@ -290,7 +289,7 @@ def _is_there(path: Path, remote: RemoteFile, recorded: str | None) -> bool:
         return False
     if remote.sha256 is None:  # the hub has no sum of a small file; fetching it again is cheap
         return False
-    return remote.sha256 == (recorded or _sha256(path))
+    return remote.sha256 == (recorded or file_sha256(path))
 
 
 def _check_space(out: Path, needed: int, train_shards: int) -> None:
@@ -320,7 +319,7 @@ def _verify(path: Path, remote: RemoteFile, published: Published) -> dict[str, A
     Raises ValueError.
     """
     try:
-        entry = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        entry = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         if entry["bytes"] != remote.size or remote.sha256 not in (None, entry["sha256"]):
             raise ValueError(
                 f"{entry['bytes']:,} bytes with sha256 {entry['sha256']}, where the hub has "
@@ -354,11 +353,6 @@ def _check_tokenizer(path: Path, published: Published) -> None:
         raise ValueError(f"SentencePiece cannot load it ({error})") from error
     if size != published.vocab_size:
         raise ValueError(f"it has {size:,} pieces instead of {published.vocab_size:,}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_data_file(

@@ -18,18 +18,22 @@ from typing import IO, Any
 import numpy as np
 
 from fairway.runtime.files import atomic_write, file_sha256
+from fairway.runtime.progress import Progress, silent
 from fairway.tokens.shards import ShardWriter
 from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, train_bpe
 
 BLOCK_BYTES = 1 << 20
-Progress = Callable[[float, int], None]  # share of the sources read, bytes of text encoded
+Manifest = dict[str, Any]  # what `data.json` holds
 
 
 class Position:
-    """How far the reading of files has come, in their own bytes, packed or not."""
+    """How far the reading of files has come, in their own bytes, packed or not.
 
-    def __init__(self) -> None:
-        self.finished = 0
+    finished  bytes read before
+    """
+
+    def __init__(self, finished: int = 0) -> None:
+        self.finished = finished
         self.current: IO[bytes] | None = None
 
     @property
@@ -78,7 +82,7 @@ def _read(file: Path, position: Position) -> Iterator[bytes]:
     kind = file.with_suffix("").suffix if packed else file.suffix
     try:
         with position.reading(file) as raw:
-            opened: Any = lzma.LZMAFile(raw) if packed else raw  # noqa: SIM115 (raw is closed above)
+            opened: IO[bytes] = lzma.LZMAFile(raw) if packed else raw  # noqa: SIM115 (raw is closed)
             if kind == ".parquet":
                 yield from _parquet(opened)
             elif kind in (".jsonl", ".ndjson"):
@@ -134,15 +138,15 @@ def prepare(
     val_fraction: float | None = None,
     seed: int = 0,
     tokens_per_shard: int = 10_000_000,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
+    progress: Progress = silent,
+) -> Manifest:
     """Write a data folder from files; returns its manifest (`data.json`).
 
     Exactly one of vocab_size (train a tokenizer) and tokenizer (use that file; `bytes` stands for
     the one that needs no file), and exactly one of val (files of their own) and val_fraction (whole
     documents, chosen by a hash of their content; of a text that is one document, its end) must be
     given. No document lands in both splits: training copies of validation documents are dropped and
-    counted.
+    counted. `progress` counts bytes read.
     """
     if (vocab_size is None) == (tokenizer is None):
         raise ValueError("give either --vocab-size N or --tokenizer FILE (or: bytes)")
@@ -161,7 +165,7 @@ def prepare(
 
     def documents(split: str) -> Iterator[bytes]:
         nonlocal position
-        position = Position()
+        position = Position(held_out if split == "train" else 0)
         if val:
             yield from read_documents(val if split == "val" else sources, position)
             return
@@ -172,10 +176,8 @@ def prepare(
         else:
             yield from (d for d in chain(first, found) if is_val(d) == chosen)
 
-    def tell(split: str, encoded: int) -> None:
-        if progress is not None:
-            read = position.num_bytes + (held_out if split == "train" else 0)
-            progress(min(1.0, read / max(total, 1)), encoded)
+    def on_encoded(num_bytes: int) -> None:
+        progress(min(position.num_bytes, total), total, megabytes=round(num_bytes / 1e6))
 
     return _write_folder(
         out,
@@ -184,7 +186,7 @@ def prepare(
         tokenizer=_chosen(tokenizer),
         described=[str(source) for source in (*sources, *val)],
         tokens_per_shard=tokens_per_shard,
-        tell=tell,
+        on_encoded=on_encoded,
     )
 
 
@@ -207,7 +209,7 @@ def _chosen(tokenizer: Path | None) -> Tokenizer | None:
 
 def prepare_documents(
     out: Path, train: Sequence[bytes], val: Sequence[bytes], *, vocab_size: int, source: str
-) -> dict[str, Any]:
+) -> Manifest:
     """`prepare` for documents in memory."""
     splits = {"train": train, "val": val}
     return _write_folder(
@@ -223,8 +225,8 @@ def _write_folder(
     tokenizer: Tokenizer | None = None,
     described: Sequence[str],
     tokens_per_shard: int = 10_000_000,
-    tell: Callable[[str, int], None] = lambda split, encoded: None,
-) -> dict[str, Any]:
+    on_encoded: Callable[[int], None] = lambda num_bytes: None,
+) -> Manifest:
     if out.exists():
         raise ValueError(f"{out} exists already; remove it or choose another folder")
     partial = out.with_name(f".{out.name}.partial")
@@ -238,7 +240,7 @@ def _write_folder(
             assert vocab_size is not None
             tokenizer = train_bpe(documents("train"), vocab_size)
         atomic_write(partial / "tokenizer.model", tokenizer.to_bytes())
-        manifest: dict[str, Any] = {
+        manifest: Manifest = {
             "sources": list(described),
             "tokenizer": {
                 "kind": tokenizer.kind,
@@ -250,7 +252,9 @@ def _write_folder(
         before = 0
         for split in ("val", "train"):
             writer = ShardWriter(partial, split, tokens_per_shard)
-            counts = _encode_split(documents(split), split, seen, tokenizer, writer, before, tell)
+            counts = _encode_split(
+                documents(split), split, seen, tokenizer, writer, before, on_encoded
+            )
             before += counts["bytes"]
             manifest[split] = counts | {"tokens": writer.num_tokens, "shards": len(writer.files)}
             if not counts["documents"]:
@@ -274,7 +278,7 @@ def _encode_split(
     tokenizer: Tokenizer,
     writer: ShardWriter,
     bytes_before: int,
-    tell: Callable[[str, int], None],
+    on_encoded: Callable[[int], None],
 ) -> dict[str, int]:
     """Encode a split on both cores; fills `val_hashes` or drops the documents that are in it."""
     counts = {"documents": 0, "bytes": 0, "dropped_because_in_val": 0}
@@ -295,6 +299,6 @@ def _encode_split(
             writer.add(np.concatenate([bos[:0], *chain.from_iterable((bos, e) for e in encoded)]))
             counts["documents"] += len(kept)
             counts["bytes"] += sum(map(len, kept))
-            tell(split, bytes_before + counts["bytes"])
+            on_encoded(bytes_before + counts["bytes"])
     writer.close()
     return counts

@@ -6,28 +6,17 @@ stage that was not run is None.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.audit.findings import AuditReport
+from fairway.runtime.device import Machine
 from fairway.runtime.files import atomic_write
+from fairway.runtime.plugins import Plugin
 
 RESULT = "result.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MachineResult:
-    """The machine a run was made on."""
-
-    processor: str = ""
-    cores: int = 0
-    threads: int = 0
-    system: str = ""
-    python: str = ""
-    torch: str = ""
-    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +116,7 @@ class _Figures:
     recipe: str
     seed: int
     device: str
-    machine: MachineResult | None = None
+    machine: Machine | None = None
     params: int
     train: TrainResult
     artifact: ArtifactResult | None = None
@@ -139,15 +128,17 @@ class _Figures:
     diagnostics: dict[str, DiagnosticResult] = field(default_factory=dict)
     proof: ProofResult | None = None
     baselines: dict[str, CompressorResult] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult(_Figures):
     """One run.
 
-    stages  "float", "quantized", "sliding", "ttt", as far as they were scored
-    curves  "frozen" and "learning": (bytes so far, bits per byte so far)
-    chunks  columns of equal length, one entry for each group of chunks (`evaluate/curves.py`)
+    stages   "float", "quantized", "sliding", "ttt", as far as they were scored
+    curves   "frozen" and "learning": (bytes so far, bits per byte so far)
+    chunks   columns of equal length, one entry for each group of chunks (`evaluate/curves.py`)
+    plugins  classes from outside this package that the recipe names
     """
 
     audit: AuditReport | None = None
@@ -163,7 +154,7 @@ class RunResult(_Figures):
         data = config_to_json(_Figures(**_held(self)))
         if self.audit is not None:
             data["audit"] = self.audit.to_json()
-        return {key: value for key, value in data.items() if value not in (None, {})}
+        return {key: value for key, value in data.items() if value not in (None, {}, [])}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RunResult":
@@ -175,6 +166,29 @@ class RunResult(_Figures):
 
 def _held(figures: _Figures) -> dict[str, Any]:
     return {f.name: getattr(figures, f.name) for f in fields(_Figures)}
+
+
+class ResultFile:
+    """A result that grows stage by stage, in memory and in the run folder.
+
+    write  False on processes that only follow
+    """
+
+    def __init__(self, folder: Path, result: RunResult, *, write: bool = True) -> None:
+        self.folder, self.write = folder, write
+        self.keep(result)
+
+    def keep(self, result: RunResult) -> None:
+        self.result = result
+        if self.write:
+            write_result(self.folder, result)
+
+    def add(self, **found: object) -> None:
+        """Fields of `RunResult` that are known now."""
+        self.keep(replace(self.result, **found))
+
+    def add_stage(self, name: str, found: StageResult) -> None:
+        self.add(stages={**self.result.stages, name: found})
 
 
 def write_result(folder: Path, result: RunResult) -> None:

@@ -13,10 +13,9 @@ from fairway.artifact.container import pack, unpack
 from fairway.audit import artifact
 from fairway.audit.artifact import audit_artifact
 from fairway.audit.byte_total import count_bytes, read_pieces
-from fairway.pipeline.story import run
+from fairway.pipeline.story import RunOptions, run_on
 from fairway.prepare import prepare_documents
 from fairway.recipes.registry import recipe, smoke
-from fairway.runtime.distributed import Ranks
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import Runtime
 from fairway.tokens.byte_count import byte_table
@@ -37,10 +36,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data` and `run`."""
     folder = tmp_path_factory.mktemp("made")
     prepare_documents(folder / "data", VERSES[:-3], VERSES[-3:], vocab_size=300, source="a song")
-    here = Runtime(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
+    runtime = Runtime(torch.device("cpu"), log=RunLog(quiet=True))
     (folder / "run").mkdir()
-    result = run(smoke(recipe("pocket")), DataFolder(folder / "data"), folder / "run", here)
-    (folder / "run" / "result.json").write_text(json.dumps(result))
+    data, options = DataFolder(folder / "data"), RunOptions(proof_tokens=0, audit_seconds=0)
+    run_on(runtime, smoke(recipe("pocket")), data, folder / "run", options)
     return folder
 
 

@@ -4,13 +4,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairway.pipeline.story import run
+from fairway.pipeline import story
+from fairway.pipeline.story import RunOptions, run_on
 from fairway.prepare import prepare_documents
 from fairway.recipes.recipe import Recipe
-from fairway.runtime.distributed import Ranks
+from fairway.result import RunResult
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import Runtime
 from fairway.tokens.shards import DataFolder
+
+Go = Callable[..., RunResult]
 
 DOCUMENTS = [
     f"{i} green bottles hanging on the wall, {i * 7} more. ".encode() * 6 for i in range(40)
@@ -27,13 +30,18 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
 
 @pytest.fixture
 def runtime() -> Runtime:
-    return Runtime(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
+    return Runtime(torch.device("cpu"), log=RunLog(quiet=True))
 
 
 @pytest.fixture
-def go(song: DataFolder, runtime: Runtime) -> Callable[..., dict]:
-    def run_it(chosen: Recipe, out: Path, resume: bool = False) -> dict:
+def go(song: DataFolder, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Go:
+    """A run up to its score; what judges it has tests of its own, and takes longer."""
+    monkeypatch.setattr(story, "compare", lambda data, text, runtime: {})
+    monkeypatch.setattr(story, "write_page", lambda runs, out: out)
+
+    def run_it(chosen: Recipe, out: Path, resume: bool = False, proof_tokens: int = 0) -> RunResult:
         out.mkdir(exist_ok=True)
-        return run(chosen, song, out, runtime, resume)
+        options = RunOptions(resume=resume, proof_tokens=proof_tokens, audit_seconds=0)
+        return run_on(runtime, chosen, song, out, options)
 
     return run_it

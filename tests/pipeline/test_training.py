@@ -11,13 +11,14 @@ from fairway.pipeline import training
 from fairway.pipeline.packing import pack_again
 from fairway.pipeline.training import Dealt, load_trained, train_and_average
 from fairway.recipes.registry import recipe, smoke
+from fairway.result import RunResult
 from fairway.runtime.device import seed_everything
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batches, OrderConfig
 from fairway.tokens.shards import DataFolder
 
-Go = Callable[..., dict]
+Go = Callable[..., RunResult]
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3, 4])

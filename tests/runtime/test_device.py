@@ -91,10 +91,10 @@ def test_deterministic_mode_can_be_left_again() -> None:
 
 def test_the_machine_is_described_in_plain_values() -> None:
     description = machine()
-    assert description["processor"]
-    assert description["cores"] >= 1
-    assert description["torch"] == torch.__version__
-    assert set(description) == {
+    assert description.processor
+    assert description.cores >= 1
+    assert description.torch == torch.__version__
+    assert set(description.to_json()) == {
         "processor", "cores", "threads", "gpus", "torch", "python", "system"
     }  # fmt: skip
 

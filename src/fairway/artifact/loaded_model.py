@@ -15,6 +15,7 @@ import torch
 from fairway.artifact.config_json import config_from_json
 from fairway.artifact.container import Artifact, unpack
 from fairway.model.gpt import GPT, ModelConfig
+from fairway.runtime.plugins import Plugin
 from fairway.tokens.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -23,12 +24,14 @@ class LoadedModel:
     """A model ready to predict, and what it was made from.
 
     evaluate  the evaluation's config as JSON; empty where the file names none
+    plugins   that the file was made with; nothing is imported because it says so
     sha256    of the artifact file, in hexadecimal
     """
 
     model: GPT
     tokenizer: Tokenizer
     evaluate: dict[str, Any] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()
     sha256: str = ""
     path: Path | None = None
 
@@ -46,6 +49,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
         artifact = unpack(data)
         model = rebuild(artifact).to(device)
         tokenizer = load_tokenizer(artifact.tokenizer)
+        plugins = [config_from_json(Plugin, each) for each in artifact.config.get("plugins", ())]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if tokenizer.vocab_size > model.config.vocab_size:
@@ -57,6 +61,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
         model=model,
         tokenizer=tokenizer,
         evaluate=artifact.config.get("evaluate") or {},
+        plugins=tuple(plugins),
         sha256=hashlib.sha256(data).hexdigest(),
         path=path,
     )

@@ -38,6 +38,7 @@ from fairway.evaluate.planner import estimate, measure_rates
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.prove import evaluation_of, validation_text
 from fairway.runtime.distributed import environment_alone
+from fairway.runtime.plugins import plugin_arguments
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.tokenizer import SentencePieceTokenizer
 from fairway.tokens.val_text import ValText
@@ -198,7 +199,7 @@ def _fresh_process(
     """The same text by the command that anybody would use, in a process that knows nothing."""
     size = len(text.tokens)
     command = [sys.executable, "-m", "fairway", "score", str(model), str(data.path)]
-    command += ["--tokens", str(size), "--seed", str(seed), "--json"]
+    command += ["--tokens", str(size), "--seed", str(seed), "--json", *plugin_arguments()]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment_alone()
     )

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable
 
 from fairway.cli import build, judge, use
-from fairway.cli.answer import Answer, No
+from fairway.cli.answer import Answer, No, take_values
+from fairway.runtime.plugins import load_plugin
 
 COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
     command.__name__.rstrip("_"): command
@@ -41,20 +42,42 @@ MANY_RANKS = ("demo", "run", "train", "score")  # what torchrun may start
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="fairway", description=__import__("fairway").__doc__)
-    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.__doc__, add_help=False)
-    chosen, rest = parser.parse_args(argv[:1]).command, argv[1:]
+    try:
+        plugins, argv = take_values("--plugin", argv)
+    except ValueError as error:
+        print(f"fairway: {error}", file=sys.stderr)
+        return 2
+    chosen, rest = _parser().parse_args(argv[:1]).command, argv[1:]
+
+    def answered() -> int:
+        return _answer(chosen, rest, plugins)
+
     if chosen in MANY_RANKS and not {"-h", "--help"} & set(rest):
         from fairway.runtime.distributed import Ranks, supervised
 
-        return supervised(lambda: _answer(chosen, rest), Ranks.from_env())
-    return _answer(chosen, rest)
+        return supervised(answered, Ranks.from_env())
+    return answered()
 
 
-def _answer(chosen: str, rest: list[str]) -> int:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fairway",
+        description=__import__("fairway").__doc__,
+        epilog="With any command: --json prints the answer as one JSON object, the last line of "
+        "standard output. --plugin NAME, as often as needed, loads a class of your own before "
+        "anything is read: package.module:Class, path/file.py:Class, or an installed entry point "
+        "of the group fairway.plugins. No file makes fairway import anything by itself.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
+    for name, command in COMMANDS.items():
+        commands.add_parser(name, help=command.__doc__, add_help=False)
+    return parser
+
+
+def _answer(chosen: str, rest: list[str], plugins: list[str]) -> int:
     try:
+        for name in plugins:
+            load_plugin(name)
         answer, status = COMMANDS[chosen]([arg for arg in rest if arg != "--json"]), 0
     except No as no:
         answer, status = no.answer, 1

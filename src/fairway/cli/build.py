@@ -2,167 +2,135 @@
 
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from fairway.cli.answer import Answer, No, take_settings
+from fairway.cli.answer import Answer, No, shown, take_settings, take_values
 
-PROOF_TOKENS = 2000  # enough to convince, few enough to decode in a quarter of a minute
-AUDIT_SECONDS = 30.0
+if TYPE_CHECKING:
+    from fairway.pipeline.story import RunOptions
+    from fairway.recipes.recipe import Recipe
+    from fairway.result import RunResult
 
 
 def demo(argv: list[str]) -> Answer:
     """the whole pipeline on the built-in text, a few minutes on two CPU cores"""
     from fairway.demo import prepare_builtin
+    from fairway.pipeline.story import run as run_recipe
     from fairway.recipes.registry import recipe
 
-    chosen = recipe("pocket")
+    chosen, out, options = _options(recipe("pocket"), argv, "demo")
 
-    def data_of(options: Any) -> Any:
-        return prepare_builtin(options.out / "data", chosen.model.vocab_size)
+    def prepare(folder: Path) -> None:
+        prepare_builtin(folder, chosen.model.vocab_size)
 
-    return _run_recipe(argv, "demo", chosen, data_of)
+    return _shown_result(run_recipe(chosen, out / "data", out, options, prepare=prepare), out)
 
 
 def run(argv: list[str]) -> Answer:
     """train, average, quantize, pack, score, prove, audit, report: RECIPE DATA --out RUN"""
-    chosen, data_of, rest = _recipe_and_data(argv, "run")
-    return _run_recipe(rest, "run", chosen, data_of)
+    from fairway.pipeline.story import run as run_recipe
+
+    recipe, data, rest = _recipe_and_data(argv, "run")
+    chosen, out, options = _options(recipe, rest, "run")
+    return _shown_result(run_recipe(chosen, data, out, options), out)
 
 
 def train(argv: list[str]) -> Answer:
     """the first stage of `run` alone: RECIPE DATA --out RUN; `pack` goes on from it"""
-    chosen, data_of, rest = _recipe_and_data(argv, "train")
-    return _run_recipe(rest, "train", chosen, data_of)
+    from fairway.model.gpt import num_params
+    from fairway.pipeline.story import train as train_recipe
+    from fairway.pipeline.training import CHECKPOINT
+    from fairway.runtime.distributed import Ranks
+
+    recipe, data, rest = _recipe_and_data(argv, "train")
+    chosen, out, options = _options(recipe, rest, "train")
+    facts = asdict(train_recipe(chosen, data, out, options))
+    if not Ranks.from_env().is_main:
+        return {}
+    return facts | {"params": num_params(chosen.model), "checkpoint": str(out / CHECKPOINT)}
 
 
-def _recipe_and_data(argv: list[str], command: str) -> tuple[Any, Any, list[str]]:
+def _recipe_and_data(argv: list[str], command: str) -> "tuple[Recipe, Path, list[str]]":
+    """The two words that every run begins with, and the rest."""
     from fairway.recipes.registry import RECIPES, recipe
-    from fairway.tokens.shards import DataFolder
 
     usage = (
-        f"usage: fairway {command} RECIPE DATA [--out RUN] [--FIELD.OF.RECIPE VALUE]; recipes are "
-        f"{', '.join(RECIPES)}; fairway {command} RECIPE --help lists the fields"
+        f"usage: fairway {command} RECIPE DATA [--out RUN] [--FIELD.OF.RECIPE VALUE]; RECIPE is "
+        f"one of {', '.join(RECIPES)}, or a function of your own that returns one: "
+        f"package.module:function or path/file.py:function; fairway {command} RECIPE --help lists "
+        f"the fields"
     )
+    asked = bool({"-h", "--help"} & set(argv))
     if not argv or argv[0].startswith("-"):
-        if {"-h", "--help"} & set(argv):
+        if asked:
             print(usage)
             sys.exit(0)
         raise ValueError(usage)
     chosen = recipe(argv[0])
-    if len(argv) < 2 or argv[1].startswith("-"):
-        if {"-h", "--help"} & set(argv):
-            return chosen, None, argv[1:]
-        raise ValueError(f"name the data: fairway {command} {argv[0]} DATA; see fairway prepare")
-    return chosen, lambda options: DataFolder(Path(argv[1])), argv[2:]
+    if len(argv) > 1 and not argv[1].startswith("-"):
+        return chosen, Path(argv[1]), argv[2:]
+    if asked:
+        return chosen, Path(), argv[1:]
+    raise ValueError(f"name the data: fairway {command} {argv[0]} DATA; see fairway prepare")
 
 
-def _run_recipe(
-    argv: list[str], command: str, chosen: Any, data_of: Callable[[Any], Any]
-) -> Answer:
-    import torch
+def _options(recipe: "Recipe", argv: list[str], command: str) -> "tuple[Recipe, Path, RunOptions]":
+    """The recipe with all that was changed about it, the run folder, and how it is run."""
     import tyro
 
-    from fairway.demo import judge_run
-    from fairway.pipeline.story import run as run_recipe
-    from fairway.pipeline.story import train_only
-    from fairway.recipes.diff import override
+    from fairway.pipeline.story import RunOptions
     from fairway.recipes.recipe import Recipe
-    from fairway.report.compressors import require
-    from fairway.report.table import print_result
-    from fairway.result import RunResult
-    from fairway.runtime.device import choose_device
-    from fairway.runtime.distributed import Ranks
-    from fairway.runtime.run_log import RunLog
-    from fairway.runtime.setup import set_up
 
-    chosen, argv = take_settings(chosen, argv)
-    if "--env" in argv:  # read first: what it sets are the defaults that other options override
-        from fairway.interop.settings import training_settings
+    chosen, rest = _changed(recipe, argv)
 
-        env, argv = _env_file(argv)
-        chosen = override(chosen, training_settings(chosen, env))
-
-    if "--train.steps" in argv:  # they replace the clock
-        train = replace(chosen.train, seconds=None, steps=1, reserve_seconds=0.0)
-        chosen = replace(chosen, train=train, quant=replace(chosen.quant, reserve_seconds=0.0))
-
-    @dataclass(frozen=True)
-    class Options:
+    @dataclass(frozen=True, kw_only=True)
+    class Options(RunOptions):
         """Every field of the recipe can be overridden; `--set PATH=JSON` sets what no single value
         can say, as in `--set evaluate.ttt=null`. `--env FILE.json` takes the variables of a
         published script.
 
         Attributes:
-            out: the run folder
-            proof_tokens: tokens of the validation text to encode and decode again
-            audit_seconds: what auditing the result may take; 0 leaves it out
-            device: cuda, cpu or mps; the best there is when absent
-            threads: of the CPU; all cores when absent
-            compiled: train through torch.compile; on a GPU unless told otherwise
-            resume: go on from the checkpoint in the run folder
+            out: the run folder to write; runs/ and the recipe's name unless given
         """
 
         recipe: Annotated[Recipe, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
         out: Path = Path("runs") / chosen.name
-        proof_tokens: int = PROOF_TOKENS
-        audit_seconds: float = AUDIT_SECONDS
-        device: str | None = None
-        threads: int | None = None
-        compiled: bool | None = None
-        resume: bool = False
 
-    options = tyro.cli(
-        Options, args=argv, default=Options(recipe=chosen), prog=f"fairway {command}"
-    )
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    if command != "train":
-        require()  # a figure missing at the end is missing for good
-    options.out.mkdir(parents=True, exist_ok=True)
-    ranks = Ranks.from_env()
-    log_file = options.out / "train.log" if ranks.is_main else None
-    if log_file is not None and not options.resume:
-        log_file.unlink(missing_ok=True)
-    device = choose_device(options.device, local_rank=ranks.local_rank)
-    with RunLog(log_file, quiet=not ranks.is_main) as log, ranks.running(device):
-        if ranks.is_main:
-            with log.stage("prepare"):
-                data = data_of(options)
-        ranks.barrier()
-        if not ranks.is_main:
-            data = data_of(options)
-        runtime = set_up(log, device, ranks, options.compiled)
-        work = train_only if command == "train" else run_recipe
-        result = work(options.recipe, data, options.out, runtime, options.resume)
-    if not ranks.is_main:
+    default = Options(recipe=chosen)
+    options = tyro.cli(Options, args=rest, default=default, prog=f"fairway {command}")
+    return options.recipe, options.out, options
+
+
+def _changed(recipe: "Recipe", argv: list[str]) -> "tuple[Recipe, list[str]]":
+    """The recipe after --set, --env and --train.steps; they are the defaults of other options."""
+    from fairway.recipes.diff import override
+
+    chosen, rest = take_settings(recipe, argv)
+    files, rest = take_values("--env", rest)
+    for file in files:
+        from fairway.interop.settings import training_settings
+
+        chosen = override(chosen, training_settings(chosen, read_env(Path(file))))
+    if "--train.steps" in rest:  # they replace the clock
+        train = replace(chosen.train, seconds=None, steps=1, reserve_seconds=0.0)
+        chosen = replace(chosen, train=train, quant=replace(chosen.quant, reserve_seconds=0.0))
+    return chosen, rest
+
+
+def _shown_result(result: "RunResult", out: Path) -> Answer:
+    """Tables on standard error; raises No where a check failed."""
+    from fairway.report.table import print_result
+    from fairway.runtime.distributed import Ranks
+
+    if not Ranks.from_env().is_main:
         return {}
-    if command == "train":
-        return result
-    with RunLog(log_file) as log:  # what follows may take longer than peers would wait
-        result = judge_run(
-            result,
-            options.recipe,
-            data,
-            options.out,
-            replace(runtime, ranks=Ranks(), log=log),
-            proof_tokens=options.proof_tokens,
-            audit_seconds=options.audit_seconds,
-        )
-    print_result(RunResult.from_json(result), sys.stderr)
-    result["files"] = str(options.out)
-    if not result["proof"]["holds"] or result.get("audit", {}).get("verdict") == "illegal":
-        raise No(result)
-    return result
-
-
-def _env_file(argv: list[str]) -> tuple[dict[str, str], list[str]]:
-    at = argv.index("--env")
-    if at + 1 == len(argv):
-        raise ValueError("--env needs a JSON file of the published script's variables")
-    return read_env(Path(argv[at + 1])), argv[:at] + argv[at + 2 :]
+    print_result(result, sys.stderr)
+    answer = result.to_json() | {"files": str(out)}
+    if not result.holds:
+        raise No(answer)
+    return answer
 
 
 def read_env(path: Path) -> dict[str, str]:
@@ -184,7 +152,7 @@ def pack(argv: list[str]) -> Answer:
     from fairway.runtime.device import choose_device
     from fairway.runtime.files import atomic_write
     from fairway.runtime.run_log import RunLog
-    from fairway.runtime.setup import set_up
+    from fairway.runtime.setup import Runtime
     from fairway.tokens.shards import DataFolder
 
     def options(
@@ -200,21 +168,21 @@ def pack(argv: list[str]) -> Answer:
         Args:
             source: a run folder of `fairway train`, or a model file
             data: the prepared training text, which GPTQ reads
-            out: the file to write; model.fwy of the run folder when absent
-            recipe: by whose rules; the run's own when absent
-            cap_bytes: the recipe's when absent
+            out: the file to write; None writes model.fwy in the run folder
+            recipe: name of the recipe by whose rules to round; None takes the run's own
+            cap_bytes: largest size of the file in bytes; None takes the recipe's
         """
         if not source.exists():
             raise ValueError(f"no run folder or model at {source}; `fairway train` makes one")
         if out is None and not source.is_dir():
             raise ValueError(f"name the file to write: --out FILE ({source} stays as it is)")
         target = out or source / "model.fwy"
-        with RunLog(None) as log:
-            runtime = set_up(log, choose_device(None))
+        with RunLog() as log:
+            runtime = Runtime(choose_device(), log=log).measured()
             packed = pack_again(source, DataFolder(data), runtime, recipe, cap_bytes)
         atomic_write(target, packed)
         print(f"{len(packed):,} bytes in {target}", file=sys.stderr)
-        return {"model": str(target), **describe_artifact(target, cap_bytes or len(packed))}
+        return {"model": str(target), **asdict(describe_artifact(target, cap_bytes or len(packed)))}
 
     return tyro.cli(options, args=argv, prog="fairway pack")
 
@@ -236,11 +204,11 @@ def import_(argv: list[str]) -> Answer:
         """Nothing is rounded on the way; `fairway pack` does that.
 
         Args:
-            file: .pt, .safetensors or .ptz
-            lineage: baseline, pr254, pr414, pr1413, pr1493 or pr1855
-            env: the variables the published script was started with, as JSON
-            tokenizer: the SentencePiece file of its training
-            out: the model to write
+            file: the published file: .pt, .safetensors or .ptz
+            lineage: whose script made it: baseline, pr254, pr414, pr1413, pr1493 or pr1855
+            env: JSON file of the variables that the script was started with
+            tokenizer: SentencePiece file that the model was trained with
+            out: the model file to write
         """
         answer = import_file(file, lineage, read_env(env), tokenizer, out)
         print(f"{answer['params']:,} parameters in {out}", file=sys.stderr)
@@ -254,7 +222,6 @@ def prepare(argv: list[str]) -> Answer:
     import tyro
 
     from fairway import prepare as stage
-    from fairway.runtime.run_log import RunLog
 
     def options(
         out: tyro.conf.Positional[Path],
@@ -269,15 +236,15 @@ def prepare(argv: list[str]) -> Answer:
         """Raw text to a data folder.
 
         Args:
-            out: the folder to make
+            out: the data folder to make
             sources: files or folders of training text
-            vocab_size: train a tokenizer of so many pieces
-            tokenizer: use this tokenizer file; `bytes` for the bytes themselves
-            val: validation text of its own
-            val_fraction: else, the share of documents held out
-            seed: of that choice
+            vocab_size: pieces of the tokenizer to train; None where --tokenizer names one
+            tokenizer: tokenizer file to use, or `bytes` for the bytes themselves
+            val: files or folders of validation text; none where --val-fraction holds some out
+            val_fraction: share of the documents to hold out for validation, between 0 and 1
+            seed: decides which documents are held out; the same seed holds out the same ones
         """
-        with RunLog(None) as log, log.stage("prepare", total=1.0) as shown:
+        with shown("prepare") as progress:
             return stage.prepare(
                 out,
                 sources,
@@ -286,7 +253,7 @@ def prepare(argv: list[str]) -> Answer:
                 val=val,
                 val_fraction=val_fraction,
                 seed=seed,
-                progress=lambda share, encoded: shown.update(share, megabytes=round(encoded / 1e6)),
+                progress=progress,
             )
 
     return tyro.cli(options, args=argv, prog="fairway prepare")
@@ -307,11 +274,12 @@ def fetch(argv: list[str]) -> Answer:
         """Resumes what was interrupted; every file is checked.
 
         Args:
-            name: of the published data set; a wrong one lists them
-            out: the data folder
-            train_shards: how many of the training shards
+            name: name of the published data set; a wrong one lists them all
+            out: the data folder to fill
+            train_shards: number of training shards to fetch, of about 200 MB each
         """
-        return get(name, out, train_shards=train_shards)
+        with shown("fetch") as progress:
+            return get(name, out, train_shards=train_shards, progress=progress)
 
     return tyro.cli(options, args=argv, prog="fairway fetch")
 
@@ -331,8 +299,9 @@ def recipes(argv: list[str]) -> Answer:
         """List, show, compare.
 
         Args:
-            name: the recipe to show; none lists them
-            diff: the recipe to compare it with
+            name: the recipe to show: a name, package.module:function or path/file.py:function;
+                none lists all names
+            diff: the recipe to compare it with; none compares nothing
         """
         if name is None:
             for each, make in RECIPES.items():
@@ -341,10 +310,11 @@ def recipes(argv: list[str]) -> Answer:
         if diff is not None:
             changes = differences(recipe(diff), recipe(name))
             print(*changes, sep="\n")
-            told = {c.path: {diff: repr(c.old), name: repr(c.new)} for c in changes}
-            return {"name": name, "other": diff, "changes": told}
-        shown = to_json(recipe(name)) | {"params": num_params(recipe(name).model)}
-        print(json.dumps(shown, indent=1))
-        return shown
+            values = {c.path: {diff: repr(c.old), name: repr(c.new)} for c in changes}
+            return {"name": name, "other": diff, "changes": values}
+        chosen = recipe(name)
+        answer = to_json(chosen) | {"params": num_params(chosen.model)}
+        print(json.dumps(answer, indent=1))
+        return answer
 
     return tyro.cli(options, args=argv, prog="fairway recipes")

@@ -3,86 +3,43 @@
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from fairway.cli.answer import Answer, No, shown, take_settings
+from fairway.cli.answer import (
+    Answer,
+    No,
+    open_model,
+    print_text,
+    shown,
+    take_settings,
+    two_paths,
+)
+
+if TYPE_CHECKING:
+    from fairway.artifact.loaded_model import LoadedModel
+    from fairway.audit.findings import AuditReport
+    from fairway.evaluate.config import EvaluateConfig
+    from fairway.evaluate.timed import Evaluation
+    from fairway.tokens.val_text import ValText
 
 
 def score(argv: list[str]) -> Answer:
     """score a model on the validation text of a data folder: MODEL DATA"""
-    import dataclasses
-
-    import tyro
-
-    from fairway.artifact.loaded_model import load_model
-    from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
-    from fairway.pipeline.scoring import evaluate
-    from fairway.proof.prove import evaluation_of, validation_text
-    from fairway.runtime.device import choose_device
-    from fairway.runtime.distributed import Ranks
+    from fairway.proof.prove import validation_text
     from fairway.runtime.files import atomic_write
-    from fairway.runtime.run_log import RunLog
-    from fairway.runtime.setup import Runtime
     from fairway.tokens.shards import DataFolder
     from fairway.tokens.val_text import ValText
 
     usage = "usage: fairway score MODEL DATA [--evaluate.OPTION VALUE] [--set evaluate.PATH=JSON]"
-    asked = bool({"-h", "--help"} & set(argv))
-    if len(argv) < 2 or argv[0].startswith("-") or argv[1].startswith("-"):
-        if asked:
-            print(f"{usage}; fairway score MODEL DATA --help lists the options")
-            sys.exit(0)
-        raise ValueError(usage)
-    loaded = load_model(Path(argv[0]))
-
-    @dataclasses.dataclass(frozen=True)
-    class Options:
-        """How the text is priced is the model's own setting, unless overridden.
-
-        Attributes:
-            budget_seconds: learning stops in time to price the rest within so many
-            checkpoint: go on from this file if it is there; kept while scoring
-            tokens: score only so many of the text's first tokens
-            out: write the answer here too
-            seed: of adapters
-        """
-
-        evaluate: EvaluateConfig
-        budget_seconds: float | None = None
-        checkpoint: Path | None = None
-        tokens: int | None = None
-        out: Path | None = None
-        seed: int = 0
-
-    default, rest = take_settings(Options(evaluate=evaluation_of(loaded)), argv[2:])
-    options = tyro.cli(
-        tyro.conf.AvoidSubcommands[Options],
-        args=rest,
-        default=default,
-        prog="fairway score MODEL DATA",
-    )
-    ranks = Ranks.from_env()
-    device = choose_device(None, local_rank=ranks.local_rank)
-    data = DataFolder(Path(argv[1]))
+    model, folder, rest = two_paths(argv, usage, "fairway score MODEL DATA")
+    loaded = open_model(model)
+    evaluate, options = _score_options(loaded, rest)
+    data = DataFolder(folder)
     validation_text(loaded, data)  # refuses a folder of another tokenizer
-    text = ValText.of(data, options.tokens)
-    with RunLog(None, quiet=not ranks.is_main) as log, ranks.running(device):
-        runtime = Runtime(device, loaded.model.compute_dtype, ranks, log)
-        config = options.evaluate.resolved(loaded.model.config.train_context)
-        began = time.perf_counter()
-        predictor = make_predictor(loaded.model.to(device), config, seed=options.seed, ranks=ranks)
-        found = evaluate(
-            predictor,
-            plan_text(config, text),
-            text,
-            runtime,
-            "score",
-            budget_seconds=options.budget_seconds,
-            spent_seconds=time.perf_counter() - began,
-            checkpoint=options.checkpoint,
-        )
-    if not ranks.is_main:
+    found = _score(loaded, ValText.of(data, options.tokens), evaluate, options)
+    if found is None:
         return {}
     print(f"{found.score.bits_per_byte:.5f} bits per byte", file=sys.stderr)
     answer = {
@@ -98,11 +55,79 @@ def score(argv: list[str]) -> Answer:
     return answer
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """What is scored, and in which time.
+
+    Attributes:
+        budget_seconds: seconds for the whole evaluation: learning stops in time to score the rest;
+            None sets no limit
+        checkpoint: file to go on from if it is there, kept while scoring; None keeps none
+        tokens: number of tokens to read, from the start of the text; None reads all of it
+        out: JSON file to write the answer to as well; None writes none
+        seed: of the first random weights of adapters; models without adapters do not need it
+    """
+
+    budget_seconds: float | None = None
+    checkpoint: Path | None = None
+    tokens: int | None = None
+    out: Path | None = None
+    seed: int = 0
+
+
+def _score_options(loaded: "LoadedModel", argv: list[str]) -> "tuple[EvaluateConfig, ScoreOptions]":
+    import tyro
+
+    from fairway.evaluate.config import EvaluateConfig
+    from fairway.proof.prove import evaluation_of
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options(ScoreOptions):
+        """How the text is scored is the model's own setting, unless overridden."""
+
+        evaluate: EvaluateConfig
+
+    default, rest = take_settings(Options(evaluate=evaluation_of(loaded)), argv)
+    prog = "fairway score MODEL DATA"
+    options = tyro.cli(tyro.conf.AvoidSubcommands[Options], args=rest, default=default, prog=prog)
+    return options.evaluate, options
+
+
+def _score(
+    loaded: "LoadedModel", text: "ValText", evaluate: "EvaluateConfig", options: ScoreOptions
+) -> "Evaluation | None":
+    """None on all processes but the first."""
+    from fairway.evaluate.config import make_predictor, plan_text
+    from fairway.pipeline.scoring import score_text
+    from fairway.runtime.device import choose_device
+    from fairway.runtime.distributed import Ranks
+    from fairway.runtime.run_log import RunLog
+    from fairway.runtime.setup import Runtime
+
+    ranks = Ranks.from_env()
+    device = choose_device(local_rank=ranks.local_rank)
+    with RunLog(quiet=not ranks.is_main) as log, ranks.running(device):
+        runtime = Runtime(device, loaded.model.compute_dtype, ranks, log)
+        config = evaluate.resolved(loaded.model.config.train_context)
+        began = time.perf_counter()
+        predictor = make_predictor(loaded.model.to(device), config, seed=options.seed, ranks=ranks)
+        found = score_text(
+            predictor,
+            plan_text(config, text),
+            text,
+            runtime,
+            "score",
+            budget_seconds=options.budget_seconds,
+            spent_seconds=time.perf_counter() - began,
+            checkpoint=options.checkpoint,
+        )
+    return found if ranks.is_main else None
+
+
 def prove(argv: list[str]) -> Answer:
     """encode validation text with the scored predictor, decode it again, certify: MODEL DATA"""
     import tyro
 
-    from fairway.artifact.loaded_model import load_model
     from fairway.proof.prove import prove as prove_text
     from fairway.proof.prove import validation_text
     from fairway.runtime.files import atomic_write
@@ -121,11 +146,11 @@ def prove(argv: list[str]) -> Answer:
         Args:
             model: the model file
             data: the prepared text
-            tokens: prove so many tokens
-            documents: or so many documents; neither: everything
-            out: the proof to write; its certificate lies beside it, as .json
+            tokens: number of tokens to prove, from the start; None proves all
+            documents: number of documents to prove instead of tokens; None proves all
+            out: the proof file to write; its certificate lies beside it, as .json
         """
-        loaded = load_model(model)
+        loaded = open_model(model)
         val_tokens, target_bytes = validation_text(loaded, DataFolder(data))
         with shown("prove") as progress:
             certificate = prove_text(
@@ -151,7 +176,6 @@ def verify(argv: list[str]) -> Answer:
     """decode a proof with nothing but it and the model: PROOF MODEL"""
     import tyro
 
-    from fairway.artifact.loaded_model import load_model
     from fairway.proof.reproducible import NotReproducible
     from fairway.proof.verify import verify as decode
     from fairway.runtime.files import atomic_write
@@ -165,11 +189,11 @@ def verify(argv: list[str]) -> Answer:
         """The text that comes out must have the hash that the proof names.
 
         Args:
-            file: the proof
-            model: the model it was made with
-            text: write the decoded text here
+            file: the proof file
+            model: the model file it was made with
+            text: file to write the decoded text to, documents separated by NUL; None writes none
         """
-        loaded = load_model(model)
+        loaded = open_model(model)
         try:
             with shown("verify") as progress:
                 decoded = decode(file, loaded, progress)
@@ -216,11 +240,11 @@ def _audit_scorer(argv: list[str]) -> Answer:
         Args:
             scorer: FILE.py:FUNCTION, tokens (n,) -> nats (n-1,) or (nats, bytes)
             vocab_size: number of token ids
-            tokens: .npy file of the stream to score; a made-up one when absent
-            num_bytes: bytes of the text behind the tokens
-            tokenizer: SentencePiece model, to count bytes token by token
-            seconds: time limit; what it left out is said
-            seed: of the probes
+            tokens: .npy file of the token ids to score; None makes some up
+            num_bytes: bytes of the text that the tokens stand for; None leaves them unchecked
+            tokenizer: SentencePiece file, to count bytes token by token; None counts none
+            seconds: time limit in seconds; the answer says what was left out for lack of time
+            seed: decides at which places the scorer is probed; the same seed asks the same
         """
         report = run_audit(
             scorer,
@@ -230,7 +254,7 @@ def _audit_scorer(argv: list[str]) -> Answer:
             tokenizer=tokenizer,
             seconds=seconds,
             seed=seed,
-            progress=_tell,
+            progress=lambda line: print_text(text=line),
         )
         return _verdict(report)
 
@@ -258,30 +282,29 @@ def _audit_model(argv: list[str]) -> Answer:
         Args:
             model: the model file
             data: the prepared text it was trained and is scored on
-            seconds: time limit; what it left out is said
-            cap_bytes: the file may have so many
-            eval_seconds: the whole evaluation may take so long
-            seed: of the probes
+            seconds: time limit in seconds; the answer says what was left out for lack of time
+            cap_bytes: largest size of the file in bytes; None takes it from the result.json beside
+                the model, if there is one
+            eval_seconds: seconds that the whole evaluation may take; None as for --cap-bytes
+            seed: decides at which places the model is probed; the same seed asks the same
         """
+        folder = DataFolder(data)
+        open_model(model)  # says where a plug-in is another one
         report = audit_artifact(
             model,
-            DataFolder(data),
+            folder,
             seconds=seconds,
             cap_bytes=cap_bytes,
             eval_seconds=eval_seconds,
             seed=seed,
-            progress=_tell,
+            progress=lambda line: print_text(text=line),
         )
         return _verdict(report)
 
     return tyro.cli(options, args=argv, prog="fairway audit")
 
 
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _verdict(report: Any) -> Answer:
+def _verdict(report: "AuditReport") -> Answer:
     print(report.text(), file=sys.stderr)
     answer = report.to_json()
     if report.exit_status == 2:
@@ -295,9 +318,7 @@ def report(argv: list[str]) -> Answer:
     """one page for one or several run folders: RUN..."""
     import tyro
 
-    from fairway.artifact.config_json import config_to_json
-    from fairway.recipes.registry import RECIPES
-    from fairway.report.page import write_report
+    from fairway.pipeline.judging import write_page
     from fairway.report.plots import save_pictures
     from fairway.report.run_folder import read_run
 
@@ -311,13 +332,13 @@ def report(argv: list[str]) -> Answer:
 
         Args:
             runs: run folders; several are compared
-            out: the page to write
-            pictures: write every picture as a PNG file too, in a folder for each run here
+            out: the HTML file to write
+            pictures: folder to write every picture to as a PNG file, in a folder for each run;
+                None writes none
         """
         if pictures is not None:
             for run in map(read_run, runs):
                 save_pictures(run, pictures / run.name)
-        configs = {name: config_to_json(make()) for name, make in RECIPES.items()}
-        return {"page": str(write_report(runs, out, recipes=configs))}
+        return {"page": str(write_page(runs, out))}
 
     return tyro.cli(options, args=argv, prog="fairway report")

@@ -3,46 +3,49 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fairway.cli.answer import Answer, No, shown, take_settings
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """So that --set names evaluation settings as it does for `fairway run`."""
-
-    evaluate: Any
+from fairway.cli.answer import (
+    Answer,
+    No,
+    open_model,
+    print_text,
+    shown,
+    take_settings,
+    two_paths,
+)
 
 
 def tune(argv: list[str]) -> Answer:
     """search test-time-training settings on training documents: MODEL DATA"""
     import tyro
 
-    from fairway.artifact.loaded_model import load_model
+    from fairway.evaluate.config import EvaluateConfig
     from fairway.proof.prove import evaluation_of
     from fairway.tokens.shards import DataFolder
     from fairway.tune import TuneConfig
     from fairway.tune import tune as search
 
-    if len(argv) < 2 or argv[0].startswith("-") or argv[1].startswith("-"):
-        usage = "usage: fairway tune MODEL DATA [--seconds S] [--set PATH=JSON] [--out FILE.json]"
-        if {"-h", "--help"} & set(argv):
-            print(f"{usage}; fairway tune MODEL DATA --help lists the options")
-            sys.exit(0)
-        raise ValueError(usage)
-    loaded, data = load_model(Path(argv[0])), DataFolder(Path(argv[1]))
-    present, rest = take_settings(Evaluated(evaluation_of(loaded)), argv[2:])
+    @dataclass(frozen=True)
+    class Present:
+        """So that --set names evaluation settings as it does for `fairway run`."""
+
+        evaluate: EvaluateConfig
+
+    usage = "usage: fairway tune MODEL DATA [--seconds S] [--set PATH=JSON] [--out FILE.json]"
+    model, folder, rest = two_paths(argv, usage, "fairway tune MODEL DATA")
+    loaded, data = open_model(model), DataFolder(folder)
+    present, rest = take_settings(Present(evaluation_of(loaded)), rest)
 
     def options(config: tyro.conf.OmitArgPrefixes[TuneConfig], out: Path | None = None) -> Answer:
         """Validation text is never opened. What learns is the model's own choice, or set with
         --set, as in --set evaluate.mixture=null.
 
         Args:
-            config: of the search
-            out: write the answer here too; its flags are for `fairway run` and `fairway score`
+            config: settings of the search
+            out: JSON file to write the answer to as well; its flags are for `fairway run` and
+                `fairway score`; None writes none
         """
-        found = search(loaded, data, present.evaluate, config, lambda s: print(s, file=sys.stderr))
+        found = search(loaded, data, present.evaluate, config, lambda line: print_text(text=line))
         if out is not None:
             found.write(out)
         print(f"{found.baseline:.5f} -> {found.best:.5f}, {found.trials} trials", file=sys.stderr)
@@ -56,7 +59,6 @@ def compress(argv: list[str]) -> Answer:
     """any file, made small by a model: MODEL FILE OUT"""
     import tyro
 
-    from fairway.artifact.loaded_model import load_model
     from fairway.proof.compress import CompressConfig, compress_file
 
     def options(
@@ -74,12 +76,13 @@ def compress(argv: list[str]) -> Answer:
             model: the model file
             file: what to compress
             out: the compressed file to write
-            segments: coded side by side: more is faster, and a little larger
-            adapt: learn while coding, as the model is scored: slower, and smaller
-            threads: the decoder will use as many
+            segments: number of parts coded side by side: more is faster, and a little larger; None
+                chooses by the size of the file
+            adapt: learn while coding, as the model does when it is scored: slower, and smaller
+            threads: threads of the CPU; the decoder will use as many
         """
         config = CompressConfig(segments=segments, adapt=adapt, threads=threads)
-        loaded = load_model(model)
+        loaded = open_model(model)
         with shown("compress") as progress:
             size = compress_file(loaded, file, out, config, progress)
         before = file.stat().st_size
@@ -94,7 +97,6 @@ def decompress(argv: list[str]) -> Answer:
     """the file that `compress` was given: MODEL IN OUT"""
     import tyro
 
-    from fairway.artifact.loaded_model import load_model
     from fairway.proof.compress import decompress_file
     from fairway.proof.reproducible import NotReproducible
 
@@ -107,11 +109,11 @@ def decompress(argv: list[str]) -> Answer:
         """All of the file or, with the reason, none of it.
 
         Args:
-            model: the model it was compressed with
-            file: what `fairway compress` wrote
+            model: the model file it was compressed with
+            file: the file that `fairway compress` wrote
             out: the file to write
         """
-        loaded = load_model(model)
+        loaded = open_model(model)
         try:
             with shown("decompress") as progress:
                 size = decompress_file(loaded, file, out, progress)
@@ -128,7 +130,6 @@ def generate(argv: list[str]) -> Answer:
     """text in the manner of what the model was trained on: MODEL --prompt TEXT"""
     import tyro
 
-    from fairway.artifact.loaded_model import load_model
     from fairway.generate import GenerateConfig
     from fairway.generate import generate as write
 
@@ -145,18 +146,19 @@ def generate(argv: list[str]) -> Answer:
 
         Args:
             model: the model file
-            prompt: the beginning
-            num_tokens: at most so many more
-            temperature: 0 takes the likeliest token
-            top_k: draw among so many
-            seed: of the drawing
+            prompt: the text to continue
+            num_tokens: largest number of tokens to add
+            temperature: divides the logits: below 1 is safer, above 1 is wilder, and 0 always takes
+                the likeliest token
+            top_k: number of likeliest tokens to choose from; None chooses from all
+            seed: decides which tokens are drawn; the same seed writes the same text
         """
         config = GenerateConfig(
             num_tokens=num_tokens, temperature=temperature, top_k=top_k, seed=seed
         )
         parts = [prompt.encode()]
         sys.stdout.buffer.write(parts[0])
-        for part in write(load_model(model), parts[0], config):
+        for part in write(open_model(model), parts[0], config):
             parts.append(part)
             sys.stdout.buffer.write(part)
             sys.stdout.buffer.flush()

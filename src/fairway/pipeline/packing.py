@@ -1,16 +1,15 @@
 """From averaged weights to one file under its cap: Hessians, rounding, coding."""
 
 import hashlib
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fairway.artifact.budget import OverBudget, fit_to_cap, predict_bytes
-from fairway.artifact.config_json import config_from_json, config_to_json
+from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
 from fairway.artifact.container import pack, unpack
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.config import EvaluateConfig
@@ -20,16 +19,20 @@ from fairway.quant.hessian import collect_hessians, factor_hessians
 from fairway.quant.rules import quantize
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe as named
+from fairway.result import ArtifactResult
+from fairway.runtime.files import atomic_write
+from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 
+ARTIFACT = "model.fwy"
 FINEST, COARSEST = 0.6, 3.0  # factors on every clip_sigmas between which the cap is met
 SURE = 0.8  # trained weights take up to a fifth less than Gaussian ones, by which is predicted
 
 
 def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, runtime: Runtime) -> None:
-    """Say about how large the file will be, as far as the shapes of its tensors tell.
+    """Log about how large the file will be, as far as the shapes of its tensors tell.
 
     Raises OverBudget where not even the coarsest rounding could bring it under the cap: better now
     than after training.
@@ -55,7 +58,7 @@ def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, runtime: Runtime
 
 def calibrate(
     model: GPT, names: Collection[str], recipe: Recipe, data: DataFolder, runtime: Runtime
-) -> dict[str, Any]:
+) -> dict[str, Tensor]:
     """Hessians of training text, inside the training budget, for they are learned from it."""
     if not recipe.quant.needs_hessians:
         return {}
@@ -66,7 +69,7 @@ def calibrate(
     count = recipe.quant.calibration_batches
     with runtime.log.stage("calibrate", total=count) as stage, torch.inference_mode():
 
-        def texts() -> Any:
+        def texts() -> Iterator[Tensor]:
             for i in range(count):
                 yield rows.at(i).tokens.to(runtime.device)
                 stage.update(i + 1)
@@ -77,13 +80,31 @@ def calibrate(
     return {name: h for name, h in hessians.items() if name in names}
 
 
+def pack_run(
+    path: Path,
+    recipe: Recipe,
+    evaluate: EvaluateConfig,
+    weights: dict[str, Tensor],
+    hessians: dict[str, Tensor],
+    data: DataFolder,
+    runtime: Runtime,
+) -> None:
+    """Write the artifact, by one process; all go on once it is there. Raises OverBudget."""
+    if runtime.ranks.is_main:
+        with runtime.log.stage("pack") as stage:
+            tokenizer = data.tokenizer.to_bytes()
+            packed = make_artifact(recipe, evaluate, weights, hessians, tokenizer, stage.update)
+            atomic_write(path, packed)
+    runtime.ranks.barrier()
+
+
 def make_artifact(
     recipe: Recipe,
     evaluate: EvaluateConfig,
     weights: dict[str, Tensor],
-    hessians: dict[str, Any],
+    hessians: dict[str, Tensor],
     tokenizer: bytes,
-    tell: Callable[..., None] = lambda done, **numbers: None,
+    progress: Progress = silent,
 ) -> bytes:
     """The file: weights rounded as little as the cap allows. Raises OverBudget."""
     factors = factor_hessians(hessians)
@@ -93,13 +114,15 @@ def make_artifact(
         "evaluate": config_to_json(evaluate),
         "loops_active": recipe.model.loop is not None,
     }
+    if plugins := plugins_of((recipe.model, recipe.quant, evaluate)):
+        config["plugins"] = [asdict(plugin) for plugin in plugins]
     attempts = 0
 
     def attempt(factor: float) -> bytes:
         nonlocal attempts
         packed = pack(config, tokenizer, quantize(weights, factors, recipe.quant, factor))
         attempts += 1
-        tell(attempts, clip_factor=factor, bytes=len(packed))
+        progress(attempts, clip_factor=factor, bytes=len(packed))
         return packed
 
     _, packed = fit_to_cap(attempt, recipe.budget.cap_bytes, low=FINEST, high=COARSEST)
@@ -120,49 +143,56 @@ def pack_again(
     """
     if source.is_dir():
         chosen, model = load_trained(source, runtime.device)
-        evaluation = chosen.evaluate
         if recipe is not None:
             chosen = replace(chosen, quant=named(recipe).quant)
     else:
-        loaded = load_model(source, runtime.device)
-        if loaded.tokenizer.to_bytes() != data.tokenizer.to_bytes():
-            raise ValueError(
-                f"{data.path} was made with another tokenizer than {source}; prepare the text with "
-                f"the model's own"
-            )
-        model, evaluation = loaded.model, config_from_json(EvaluateConfig, loaded.evaluate)
-        if recipe is None:
-            raise ValueError(f"name the recipe by whose rules {source} is rounded: --recipe NAME")
-        rules = named(recipe)
-        batch = replace(rules.train.batch, rows=8, context=model.config.train_context)
-        chosen = replace(
-            rules,
-            name=f"{source.stem} by {recipe}",
-            tokens=replace(rules.tokens, vocab_size=model.config.vocab_size),
-            model=model.config,
-            train=replace(rules.train, batch=batch, loops_at=None),
-        )
+        chosen, model = _model_to_round(source, data, runtime.device, recipe)
     if cap_bytes is not None:
         chosen = replace(chosen, budget=replace(chosen.budget, cap_bytes=cap_bytes))
     weights = model.shipped_state_dict()
     hessians = calibrate(model, weights, chosen, data, runtime)
-    evaluation = evaluation.resolved(model.config.train_context)
+    evaluation = chosen.evaluate.resolved(model.config.train_context)
     with runtime.log.stage("pack") as stage:
         tokenizer = data.tokenizer.to_bytes()
         return make_artifact(chosen, evaluation, weights, hessians, tokenizer, stage.update)
 
 
-def describe_artifact(path: Path, cap_bytes: int) -> dict[str, Any]:
+def _model_to_round(
+    source: Path, data: DataFolder, device: torch.device, recipe: str | None
+) -> tuple[Recipe, GPT]:
+    """The model of a file, and a recipe that is its own but for the rules of rounding."""
+    loaded = load_model(source, device)
+    if loaded.tokenizer.to_bytes() != data.tokenizer.to_bytes():
+        raise ValueError(
+            f"{data.path} was made with another tokenizer than {source}; prepare the text with "
+            f"the model's own"
+        )
+    if recipe is None:
+        raise ValueError(f"name the recipe by whose rules {source} is rounded: --recipe NAME")
+    rules, model = named(recipe), loaded.model
+    batch = replace(rules.train.batch, rows=8, context=model.config.train_context)
+    chosen = replace(
+        rules,
+        name=f"{source.stem} by {recipe}",
+        tokens=replace(rules.tokens, vocab_size=model.config.vocab_size),
+        model=model.config,
+        train=replace(rules.train, batch=batch, loops_at=None),
+        evaluate=config_from_json(EvaluateConfig, loaded.evaluate),
+    )
+    return chosen, model
+
+
+def describe_artifact(path: Path, cap_bytes: int) -> ArtifactResult:
     """Bytes of each part of the file; the code that reads it is this package, which ships apart."""
     data = path.read_bytes()
     sizes, total = unpack(data).sizes, len(data)
     tokenizer = sizes["tokenizer"]
-    return {
-        "bytes_total": total,
-        "bytes_model": total - tokenizer,
-        "bytes_code": 0,
-        "bytes_tokenizer": tokenizer,
-        "cap_bytes": cap_bytes,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "groups": sizes,
-    }
+    return ArtifactResult(
+        bytes_total=total,
+        bytes_model=total - tokenizer,
+        bytes_code=0,
+        bytes_tokenizer=tokenizer,
+        cap_bytes=cap_bytes,
+        sha256=hashlib.sha256(data).hexdigest(),
+        groups=dict(sizes),
+    )

@@ -1,22 +1,24 @@
-"""The validation text, and a stage of the run that prices it."""
+"""The validation text scored at each stage of a run, and planned into its clock beforehand."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.curves import Curve
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
+from fairway.evaluate.curves import Curve, curve_data
+from fairway.evaluate.diagnostic import WARNING, adapt_then_score
 from fairway.evaluate.planner import Estimate, Range, largest_that_fits
-from fairway.evaluate.predictor import Chunk, ChunkPlan, Predictor
+from fairway.evaluate.predictor import Chunk, ChunkPlan, Frozen, Predictor
 from fairway.evaluate.timed import CheckpointConfig, Evaluation
 from fairway.evaluate.timed import evaluate as walk
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
+from fairway.result import DiagnosticResult, EvaluateResult, RunResult, ScoreResult, StageResult
 from fairway.runtime.setup import Runtime
 from fairway.tokens.val_text import ValText
 
@@ -45,7 +47,7 @@ def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime)
     )
 
 
-def evaluate(
+def score_text(
     predictor: Predictor,
     plans: Sequence[ChunkPlan],
     text: ValText,
@@ -57,14 +59,14 @@ def evaluate(
     spent_seconds: float = 0.0,
     checkpoint: Path | None = None,
 ) -> Evaluation:
-    """Score a text under the eyes of the log; what its time did to the score is said."""
-    running, bits = 0, 0.0
-    with runtime.log.stage(name, total=len(text.tokens) - 1) as stage:
+    """Score a text as a stage of the log, which also tells what its time did to the score."""
+    num_scored = 0
+    with runtime.log.stage(name, total=text.num_targets) as stage:
 
-        def observe(chunk: Chunk, nats: Tensor) -> None:
-            nonlocal running
-            running += chunk.num_targets
-            stage.update(running)
+        def on_chunk(chunk: Chunk, nats: Tensor) -> None:
+            nonlocal num_scored
+            num_scored += chunk.num_targets
+            stage.update(num_scored)
 
         found = walk(
             predictor,
@@ -75,11 +77,10 @@ def evaluate(
             lesson_seconds=lesson_seconds,
             spent_seconds=spent_seconds,
             checkpoint=None if checkpoint is None else CheckpointConfig(path=checkpoint),
-            observe=observe,
+            observe=on_chunk,
             ranks=runtime.ranks,
         )
-        bits = found.score.bits_per_byte
-        stage.update(running, bits_per_byte=bits)
+        stage.update(num_scored, bits_per_byte=found.score.bits_per_byte)
     if found.note is not None:
         runtime.log.say(f"{name}: {found.note}")
     return found
@@ -89,18 +90,97 @@ def without_learning(config: EvaluateConfig) -> EvaluateConfig:
     return replace(config, ttt=None, mixture=None)
 
 
-def stage_line(found: Evaluation) -> dict[str, Any]:
-    """What `result.json` says of a stage that was scored."""
-    return {
-        "bits_per_byte": found.score.bits_per_byte,
-        "nats_per_token": found.score.nats_per_token,
-        "seconds": found.seconds,
-    }
+def score_windows(
+    model: GPT, planned: Estimate, text: ValText, runtime: Runtime, name: str
+) -> StageResult:
+    """Without learning, and each window on its own: the quickest look at a model."""
+    config = without_learning(planned.config)
+    config = replace(config, stride=config.context or 1)
+    frozen = Frozen(model, config.rows, runtime.ranks)
+    return stage_result(score_text(frozen, plan_text(config, text), text, runtime, name))
 
 
-def running_curve(curve: Curve, most: int = 200) -> list[tuple[int, float]]:
+def score_as_planned(
+    model: GPT, recipe: Recipe, planned: Estimate, text: ValText, runtime: Runtime
+) -> tuple[Evaluation, Evaluation]:
+    """By sliding windows, and once more while learning from what was scored: that one counts.
+
+    Both go through the same chunks, so that they can be compared one by one.
+    """
+    config, ranks = planned.config, runtime.ranks
+    plans = plan_text(config, text)
+    sliding = score_text(Frozen(model, config.rows, ranks), plans, text, runtime, "score sliding")
+    began = time.perf_counter()
+    predictor = make_predictor(model, config, seed=recipe.seed, ranks=ranks)
+    learning = score_text(
+        predictor,
+        plans,
+        text,
+        runtime,
+        "score and learn",
+        budget_seconds=recipe.budget.eval_seconds,
+        lesson_seconds=planned.lesson_seconds,
+        spent_seconds=time.perf_counter() - began,
+    )
+    return sliding, learning
+
+
+def with_scores(
+    result: RunResult, planned: Estimate, sliding: Evaluation, learning: Evaluation
+) -> RunResult:
+    """The result with the score that counts, and how it came about."""
+    score, frozen = learning.score, sliding.curve
+    return replace(
+        result,
+        stages={**result.stages, "sliding": stage_result(sliding), "ttt": stage_result(learning)},
+        score=ScoreResult(
+            bits_per_byte=score.bits_per_byte,
+            nats=score.nats,
+            tokens=score.num_tokens,
+            bytes=score.num_bytes,
+        ),
+        evaluate=EvaluateResult(
+            seconds=learning.seconds,
+            budget_seconds=learning.budget_seconds,
+            planned_seconds=planned.total_seconds,
+            stride=planned.config.stride,
+            note=learning.note,
+        ),
+        curves={"frozen": running_curve(frozen), "learning": running_curve(learning.curve)},
+        chunks={k: tuple(v) for k, v in curve_data(learning.curve, frozen, most=100).items()},
+    )
+
+
+def diagnose(
+    model: GPT, recipe: Recipe, text: ValText, runtime: Runtime
+) -> dict[str, DiagnosticResult]:
+    """Numbers that are no scores, if the recipe asks for one."""
+    if recipe.diagnostic is None:
+        return {}
+    with runtime.log.stage("adapt then score"):
+        found = adapt_then_score(
+            model, recipe.diagnostic, text.tokens, text.target_bytes, runtime.ranks
+        )
+    runtime.log.say(f"adapt_then_score: {found}")
+    result = DiagnosticResult(
+        warning=WARNING,
+        illegal_bits_per_byte=found.illegal_bits_per_byte,
+        honest_bits_per_byte=found.honest.bits_per_byte,
+    )
+    return {"adapt_then_score": result}
+
+
+def stage_result(found: Evaluation) -> StageResult:
+    return StageResult(
+        bits_per_byte=found.score.bits_per_byte,
+        nats_per_token=found.score.nats_per_token,
+        seconds=found.seconds,
+    )
+
+
+def running_curve(curve: Curve, most: int = 200) -> tuple[tuple[int, float], ...]:
     """(bytes so far, bits per byte so far) at up to `most` places."""
     shown = curve.thinned(most)
     num_bytes = np.cumsum(shown.num_bytes).tolist()
     bits = shown.running_bits_per_byte()
-    return [(n, b) for n, b in zip(num_bytes, bits, strict=True) if b is not None]
+    return tuple((n, b) for n, b in zip(num_bytes, bits, strict=True) if b is not None)

@@ -1,170 +1,179 @@
 """The story: text to a proven score. Start reading here.
 
-`run` composes the stages and holds no logic of theirs; each arrow of the picture in the README is a
-line of it. Proof, audit, baselines and reports are further on, in `demo.py`.
+`fairway run` calls `run`, and so does Python, to start a run, to watch it, and to go on with it:
+
+    def watch(done=0, total=0, *, text="", **numbers): print(text, done, total, numbers)
+    result = run(recipe("pocket"), Path("data"), Path("runs/a"), progress=watch)
+    result = run(recipe("pocket"), Path("data"), Path("runs/a"), RunOptions(resume=True))
+
+`run_on` tells the story: each arrow of the picture in the README is a line of it.
 """
 
-import json
-import time
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fairway.artifact.loaded_model import LoadedModel, load_model
-from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
-from fairway.evaluate.curves import curve_data
-from fairway.evaluate.diagnostic import adapt_then_score
-from fairway.evaluate.planner import Estimate
-from fairway.evaluate.predictor import Frozen
+from fairway.artifact.config_json import plugins_of
+from fairway.artifact.loaded_model import load_model
 from fairway.model.gpt import GPT, num_params
-from fairway.pipeline.packing import calibrate, describe_artifact, expect_to_fit, make_artifact
+from fairway.pipeline.judging import audit_run, compare, prove_score, write_page
+from fairway.pipeline.packing import ARTIFACT, calibrate, describe_artifact, expect_to_fit, pack_run
 from fairway.pipeline.scoring import (
-    ValText,
-    evaluate,
+    diagnose,
     plan_into_clock,
-    running_curve,
-    stage_line,
-    without_learning,
+    score_as_planned,
+    score_windows,
+    with_scores,
 )
-from fairway.pipeline.training import CHECKPOINT, train_and_average
+from fairway.pipeline.training import Trained, train_and_average
 from fairway.recipes.recipe import Recipe
+from fairway.report.compressors import require
+from fairway.result import ResultFile, RunResult, TrainResult
 from fairway.runtime.device import machine, seed_everything
-from fairway.runtime.files import atomic_write
-from fairway.runtime.setup import Runtime
+from fairway.runtime.progress import Progress, silent
+from fairway.runtime.setup import Runtime, runtime_for
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
 
-ARTIFACT = "model.fwy"
+REPORT = "report.html"
+Prepare = Callable[[Path], object]  # makes the data folder of that name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How and where a run is made; what it makes is the recipe's business.
+
+    Attributes:
+        proof_tokens: tokens of the validation text to encode and decode again; 0 proves nothing
+        audit_seconds: seconds that auditing the result may take; 0 leaves it out
+        device: cpu, cuda, or cuda:N for GPU number N; None takes a GPU where there is one
+        threads: threads of the CPU; None takes all cores
+        compiled: train through torch.compile; None does so on GPUs only
+        resume: go on from the checkpoint in the run folder
+    """
+
+    proof_tokens: int = 2000  # enough to convince, few enough to decode in a quarter of a minute
+    audit_seconds: float = 30.0
+    device: str | None = None
+    threads: int | None = None
+    compiled: bool | None = None
+    resume: bool = False
+
+    def runtime(self, out: Path, progress: Progress) -> AbstractContextManager[Runtime]:
+        return runtime_for(
+            out, device=self.device, threads=self.threads, resume=self.resume, progress=progress
+        )
+
+
+DEFAULTS = RunOptions()
 
 
 def run(
-    recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime, resume: bool = False
-) -> dict[str, Any]:
-    """One run, from shards to an artifact that was rebuilt from its file and scored.
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    options: RunOptions = DEFAULTS,
+    *,
+    prepare: Prepare | None = None,
+    progress: Progress = silent,
+) -> RunResult:
+    """One run, from shards to a score that is proved, audited and reported in the folder `out`.
 
-    Returns what `result.json` holds. Raises ValueError for whatever the user can mend, before any
-    time is spent where that can be known before.
+    prepare   makes the folder `data` first
+    progress  called with all that the run's log is told
+
+    Under torchrun every process calls this; all but the first return once the scores are there.
+    Raises ValueError for whatever the user can mend, before any time is spent where that can be
+    known before.
     """
-    check_fit(recipe, data)
-    seed_everything(recipe.seed)
-    model = GPT(recipe.model).to(runtime.device)
-    tokenizer = data.tokenizer.to_bytes()
-    expect_to_fit(model, recipe, tokenizer, runtime)
-    text = ValText.of(data, recipe.tokens.val_tokens)
+    require()  # a figure missing at the end is missing for good
+    with options.runtime(out, progress) as runtime:
+        folder = open_data(data, runtime, prepare)
+        return run_on(runtime.measured(options.compiled), recipe, folder, out, options)
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    options: RunOptions = DEFAULTS,
+    *,
+    progress: Progress = silent,
+) -> TrainResult:
+    """The first stage alone; `fairway pack` goes on from the checkpoint in `out`."""
+    with options.runtime(out, progress) as runtime:
+        folder = open_data(data, runtime)
+        runtime = runtime.measured(options.compiled)
+        model = new_model(recipe, folder, runtime)
+        return train_and_average(model, recipe, folder, out, runtime, options.resume).result()
+
+
+def run_on(
+    runtime: Runtime, recipe: Recipe, data: DataFolder, out: Path, options: RunOptions = DEFAULTS
+) -> RunResult:
+    """`run` where log, device and data are there already. `result.json` grows with every stage, so
+    that whatever goes wrong late loses nothing."""
+    model, text = new_model(recipe, data, runtime), ValText.of(data, recipe.tokens.val_tokens)
     planned = plan_into_clock(model, recipe, text, runtime)
-
     seed_everything(recipe.seed)  # what planning took at random must not reach training
-    trained = train_and_average(model, recipe, data, out, runtime, resume)
+
+    trained = train_and_average(model, recipe, data, out, runtime, options.resume)
     hessians = calibrate(model, trained.weights, recipe, data, runtime)
-    trained.facts["seconds"] = time.perf_counter() - trained.began
-
-    windows = without_learning(planned.config)
-    windows = replace(windows, stride=windows.context or 1)
-    unrounded = Frozen(model, windows.rows, runtime.ranks)
-    in_float = evaluate(unrounded, plan_text(windows, text), text, runtime, "score float")
+    found = ResultFile(out, first_result(recipe, trained, runtime), write=runtime.ranks.is_main)
+    found.add_stage("float", score_windows(model, planned, text, runtime, "score float"))
     artifact = out / ARTIFACT
+    pack_run(artifact, recipe, planned.config, trained.weights, hessians, data, runtime)
+    found.add(artifact=describe_artifact(artifact, recipe.budget.cap_bytes))
+
+    loaded = load_model(artifact, runtime.device).model  # nothing in memory may flatter the score
+    found.add_stage("quantized", score_windows(loaded, planned, text, runtime, "score quantized"))
+    sliding, learning = score_as_planned(loaded, recipe, planned, text, runtime)
+    found.keep(with_scores(found.result, planned, sliding, learning))
+    found.add(diagnostics=diagnose(loaded, recipe, text, runtime))
+
+    judge = runtime.alone()  # what follows may take longer than peers would wait
+    if judge is not None:
+        found.add(proof=prove_score(artifact, recipe, text, judge, options.proof_tokens))
+        found.add(audit=audit_run(artifact, recipe, data, judge, options.audit_seconds))
+        found.add(baselines=compare(data, text, judge))
+        write_page([out], out / REPORT)
+    return found.result
+
+
+def open_data(data: Path, runtime: Runtime, prepare: Prepare | None = None) -> DataFolder:
+    """The data folder, after the first process has made it where that is asked for."""
     if runtime.ranks.is_main:
-        with runtime.log.stage("pack") as stage:
-            packed = make_artifact(
-                recipe, planned.config, trained.weights, hessians, tokenizer, stage.update
-            )
-            atomic_write(artifact, packed)
+        with runtime.log.stage("prepare"):
+            if prepare is not None:
+                prepare(data)
+            DataFolder(data)
     runtime.ranks.barrier()
-    loaded = load_model(artifact, runtime.device)  # nothing in memory may flatter the score
-    return {
-        "recipe": recipe.name,
-        "seed": recipe.seed,
-        **machine_facts(runtime),
-        "params": num_params(recipe.model),
-        "train": trained.facts,
-        "artifact": describe_artifact(artifact, recipe.budget.cap_bytes),
-        **score_served(
-            loaded, recipe, text, planned, windows, runtime, {"float": stage_line(in_float)}
-        ),
-    }
+    return DataFolder(data)
 
 
-def train_only(
-    recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime, resume: bool = False
-) -> dict[str, Any]:
-    """The first stage alone; `fairway pack` goes on from the checkpoint."""
+def new_model(recipe: Recipe, data: DataFolder, runtime: Runtime) -> GPT:
+    """The untrained model. Raises ValueError where recipe and data, or model and cap, cannot go
+    together."""
     check_fit(recipe, data)
     seed_everything(recipe.seed)
     model = GPT(recipe.model).to(runtime.device)
     expect_to_fit(model, recipe, data.tokenizer.to_bytes(), runtime)
-    trained = train_and_average(model, recipe, data, out, runtime, resume)
-    facts = trained.facts | {"params": num_params(recipe.model)}
-    return facts | {"checkpoint": str(out / CHECKPOINT)}
+    return model
 
 
-def score_served(
-    loaded: LoadedModel,
-    recipe: Recipe,
-    text: ValText,
-    planned: Estimate,
-    windows: EvaluateConfig,
-    runtime: Runtime,
-    stages: dict[str, Any],
-) -> dict[str, Any]:
-    """What `result.json` says of the model in the file: `stages`, and the score that counts."""
-    frozen, config = Frozen(loaded.model, planned.config.rows, runtime.ranks), planned.config
-    quantized = evaluate(frozen, plan_text(windows, text), text, runtime, "score quantized")
-    plans = plan_text(
-        config, text
-    )  # the same for both, so that they can be compared chunk by chunk
-    sliding = evaluate(frozen, plans, text, runtime, "score sliding")
-    began = time.perf_counter()
-    predictor = make_predictor(loaded.model, config, seed=recipe.seed, ranks=runtime.ranks)
-    learning = evaluate(
-        predictor,
-        plans,
-        text,
-        runtime,
-        "score and learn",
-        budget_seconds=recipe.budget.eval_seconds,
-        lesson_seconds=planned.lesson_seconds,
-        spent_seconds=time.perf_counter() - began,
-    )
-    score = learning.score
-    result: dict[str, Any] = {
-        "stages": stages
-        | {
-            "quantized": stage_line(quantized),
-            "sliding": stage_line(sliding),
-            "ttt": stage_line(learning),
-        },
-        "score": {
-            "bits_per_byte": score.bits_per_byte,
-            "nats": score.nats,
-            "tokens": score.num_tokens,
-            "bytes": score.num_bytes,
-        },
-        "evaluate": {
-            "seconds": learning.seconds,
-            "budget_seconds": recipe.budget.eval_seconds,
-            "planned_seconds": planned.total_seconds,
-            "stride": config.stride,
-            "note": learning.note,
-        },
-        "curves": {
-            "frozen": running_curve(sliding.curve),
-            "learning": running_curve(learning.curve),
-        },
-        "chunks": curve_data(learning.curve, sliding.curve, most=100),
-    }
-    if recipe.diagnostic is not None:
-        with runtime.log.stage("adapt then score"):
-            found = adapt_then_score(
-                loaded.model, recipe.diagnostic, text.tokens, text.target_bytes, runtime.ranks
-            )
-        runtime.log.say(f"adapt_then_score: {found}")
-        result["diagnostics"] = {"adapt_then_score": found.to_json()}
-    return result
-
-
-def machine_facts(runtime: Runtime) -> dict[str, Any]:
+def first_result(recipe: Recipe, trained: Trained, runtime: Runtime) -> RunResult:
+    """What is known once training is over."""
     found = machine()
-    told = f"{found['processor']}, {found['cores']} cores, {runtime.device}"
-    return {"device": told, "machine": found}
+    return RunResult(
+        recipe=recipe.name,
+        seed=recipe.seed,
+        device=f"{found.processor}, {found.cores} cores, {runtime.device}",
+        machine=found,
+        params=num_params(recipe.model),
+        train=trained.result(),
+        plugins=tuple(plugins_of(recipe)),
+    )
 
 
 def check_fit(recipe: Recipe, data: DataFolder) -> None:
@@ -182,7 +191,3 @@ def check_fit(recipe: Recipe, data: DataFolder) -> None:
         )
     if len(data.val) < 2:
         raise ValueError("the validation split is empty")
-
-
-def write_result(out: Path, result: dict[str, Any]) -> None:
-    atomic_write(out / "result.json", json.dumps(result, indent=1).encode())

@@ -4,18 +4,19 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairway.artifact.config_json import config_from_json, config_to_json
-from fairway.average import Average, build_average
+from fairway.average import build_average
 from fairway.model.gpt import GPT
 from fairway.quant.qat import attach, detach
 from fairway.recipes.recipe import Recipe
+from fairway.result import TrainResult
 from fairway.runtime.attention_backend import choose_attention_backend
 from fairway.runtime.files import atomic_write
+from fairway.runtime.run_log import Stage
 from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batch, Batches
 from fairway.tokens.shards import DataFolder
@@ -39,19 +40,192 @@ from fairway.train.train_state import (
 )
 
 CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
-TELL_SECONDS = 2.0  # between two losses that are read and written down
+REPORT_SECONDS = 2.0  # between two losses that are read and written down
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """weights  averaged, float32, as they ship
-    began    when the clock of the training budget started, by `time.perf_counter`
-    facts    what `result.json` says of training
+    """weights            averaged, float32, as they ship
+    began              when the clock of the training budget started, by `time.perf_counter`
+    tokens_per_second  of the steps alone
     """
 
     weights: dict[str, Tensor]
     began: float
-    facts: dict[str, Any]
+    budget_seconds: float | None
+    steps: int
+    tokens: int
+    tokens_per_second: float
+
+    def result(self) -> TrainResult:
+        """With the seconds until now: whatever else reads training text belongs to them."""
+        return TrainResult(
+            seconds=time.perf_counter() - self.began,
+            budget_seconds=self.budget_seconds,
+            steps=self.steps,
+            tokens=self.tokens,
+            tokens_per_second=self.tokens_per_second,
+        )
+
+
+def train_and_average(
+    model: GPT, recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime, resume: bool = False
+) -> Trained:
+    """Train `model` in place; leaves the averaged weights in it, and a checkpoint in `out`.
+
+    resume  go on from the checkpoint there; seconds spent before count
+
+    Ctrl-C keeps a checkpoint, says how to go on, and ends the run with ValueError.
+    """
+    training = Training(model, recipe, data, out, runtime)
+    if resume:
+        training.resume()
+    elif runtime.ranks.is_main:
+        recipe_json = json.dumps(config_to_json(recipe), indent=1)
+        atomic_write(out / RECIPE, recipe_json.encode())
+    training.run()
+    return training.finish()
+
+
+class Training:
+    """One training, and all that its next step depends on: written by `save`, read by `resume`.
+
+    steps, tokens   finished so far, by all ranks
+    spent_seconds   of earlier sessions, before `run`
+    session         when this one began, and the tokens there were by then
+    """
+
+    def __init__(
+        self, model: GPT, recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime
+    ) -> None:
+        config = recipe.train
+        self.model, self.recipe, self.out, self.runtime = model, recipe, out, runtime
+        self.batches = Batches(
+            data.train,
+            recipe.tokens.order,
+            rows=config.batch.rows,
+            context=config.batch.context,
+            bos_id=recipe.model.bos_id,
+        )
+        self.optimizers = build_optimizers(
+            model, config.optimizer, muon_dtype=runtime.compute_dtype, ranks=runtime.ranks
+        )
+        self.average = build_average(model, recipe.average)
+        self.steps = self.tokens = 0
+        self.spent_seconds = 0.0
+        self.began = time.perf_counter()
+        self.session = (self.began, 0)
+
+    def save(self, *, finished: bool) -> None:
+        """Every rank takes part; the first one writes."""
+        state = checkpoint_state(
+            self.model,
+            self.optimizers,
+            step=self.steps,
+            extra=self.average.checkpoint(),
+            position=self.batches.position,
+            tokens=self.tokens,
+            spent_seconds=time.perf_counter() - self.began,
+            finished=finished,
+        )
+        if self.runtime.ranks.is_main:
+            save_checkpoint(self.out / CHECKPOINT, state)
+
+    def resume(self) -> None:
+        """Raises ValueError where there is no checkpoint, or it is of another recipe."""
+        saved = _checkpoint_of(self.recipe, self.out)
+        restore(saved, self.model, self.optimizers)
+        self.average.restore(saved.extra)
+        self.steps, self.tokens = saved.step, saved.numbers["tokens"]
+        self.batches.position = saved.numbers["position"]
+        self.spent_seconds = saved.numbers["spent_seconds"]
+        self.runtime.log.say(
+            f"going on after step {self.steps}, {self.spent_seconds:.0f} s into training"
+        )
+
+    def run(self) -> None:
+        """Take steps until the clock says stop."""
+        seconds, runtime = self.recipe.train.seconds, self.runtime
+        backend = choose_attention_backend(runtime.device, runtime.compute_dtype, None)
+        if runtime.device.type == "cuda":
+            runtime.log.say(f"attention by {backend.name}: {backend.reason}")
+        if runtime.compiled:
+            with backend.active():  # what is chosen while compiling stays chosen
+                _compile(self.model, self.recipe, runtime)
+        self.began = time.perf_counter() - self.spent_seconds
+        total = seconds or float(self.recipe.train.steps or 0)
+        with runtime.log.stage("train", total=total) as stage, backend.active():
+            try:
+                self._take_steps(stage)
+            except TrainingInterrupted:
+                detach(self.model)
+                self.save(finished=False)
+                raise ValueError(
+                    f"interrupted after step {self.steps}; everything is kept in "
+                    f"{self.out / CHECKPOINT}. To go on, give the same command again with --resume"
+                ) from None
+        if not self.steps:
+            raise ValueError(f"no step fits into {seconds} seconds; give --train.seconds more")
+
+    def finish(self) -> Trained:
+        """Write the last checkpoint and leave the averaged weights in the model."""
+        detach(self.model)
+        seconds = time.perf_counter() - self.began
+        self.save(finished=True)
+        self.model.load_state_dict(self.average.state_dict())
+        self.model.eval()
+        return Trained(
+            weights=self.model.shipped_state_dict(),
+            began=self.began,
+            budget_seconds=self.recipe.train.seconds,
+            steps=self.steps,
+            tokens=self.tokens,
+            tokens_per_second=self.tokens / seconds,
+        )
+
+    def _take_steps(self, stage: Stage) -> None:
+        config, ranks = self.recipe.train, self.runtime.ranks
+        dealt, last, reported = Dealt(self.batches, self.runtime), None, -REPORT_SECONDS
+        self.session = (time.perf_counter(), self.tokens)
+        with interruptible() as stop:
+            for last in training_steps(
+                self.model,
+                dealt,
+                config,
+                self.optimizers,
+                build_clock(config, ranks=ranks, spent_seconds=self.spent_seconds),
+                ranks=ranks,
+                milestones=_late_rounding(self.recipe),
+                compute_dtype=self.runtime.compute_dtype,
+                first_step=self.steps,
+                stop=stop,
+            ):
+                self.average.update(last)
+                dealt.step_done(last.micro_batches)
+                self.steps, self.tokens = last.number, self.tokens + last.tokens
+                if time.perf_counter() - reported < REPORT_SECONDS:
+                    stage.update(self._done())
+                    continue
+                reported = time.perf_counter()
+                self._report(stage, last)
+            if last is not None:
+                self._report(stage, last)
+
+    def _done(self) -> float:
+        """Seconds or steps, whichever ends the run."""
+        by_clock = self.recipe.train.seconds is not None
+        return time.perf_counter() - self.began if by_clock else float(self.steps)
+
+    def _report(self, stage: Stage, step: Step) -> None:
+        began, tokens_before = self.session
+        rate = (self.tokens - tokens_before) / (time.perf_counter() - began)
+        stage.update(
+            self._done(),
+            step=step.number,
+            train_loss=step.loss.item(),
+            lr_scale=step.lr_scale,
+            tokens_per_second=round(rate),
+        )
 
 
 class Dealt:
@@ -81,125 +255,6 @@ class Dealt:
         self.taken = 0
 
 
-def train_and_average(
-    model: GPT, recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime, resume: bool = False
-) -> Trained:
-    """Train `model` in place; leaves the averaged weights in it, and a checkpoint in `out`.
-
-    resume  go on from the checkpoint there; seconds spent before count
-
-    Ctrl-C keeps a checkpoint, says how to go on, and ends the run with ValueError.
-    """
-    config, log = recipe.train, runtime.log
-    batches = Batches(
-        data.train,
-        recipe.tokens.order,
-        rows=config.batch.rows,
-        context=config.batch.context,
-        bos_id=recipe.model.bos_id,
-    )
-    optimizers = build_optimizers(
-        model, config.optimizer, muon_dtype=runtime.compute_dtype, ranks=runtime.ranks
-    )
-    average = build_average(model, recipe.average)
-    number = tokens = 0
-    spent_before = 0.0
-    if resume:
-        saved = _checkpoint_of(recipe, out)
-        restore(saved, model, optimizers)
-        average.restore(saved.extra)
-        number, batches.position = saved.step, saved.numbers["position"]
-        tokens, spent_before = saved.numbers["tokens"], saved.numbers["spent_seconds"]
-        log.say(f"going on after step {number}, {spent_before:.0f} s into training")
-    elif runtime.ranks.is_main:
-        recipe_json = json.dumps(config_to_json(recipe), indent=1)
-        atomic_write(out / RECIPE, recipe_json.encode())
-    backend = choose_attention_backend(runtime.device, runtime.compute_dtype, None)
-    if runtime.device.type == "cuda":
-        log.say(f"attention by {backend.name}: {backend.reason}")
-    if runtime.compiled:
-        with backend.active():  # what is chosen while compiling stays chosen
-            _compile(model, recipe, runtime)
-    began = time.perf_counter() - spent_before
-    clock = build_clock(config, ranks=runtime.ranks, spent_seconds=spent_before)
-    total = config.seconds or float(config.steps or 0)
-    told_at, resumed_at, resumed_tokens = 0.0, time.perf_counter(), tokens
-
-    def save(finished: bool) -> None:
-        state = checkpoint_state(
-            model,
-            optimizers,
-            step=number,
-            extra=average.checkpoint(),
-            position=batches.position,
-            tokens=tokens,
-            spent_seconds=time.perf_counter() - began,
-            finished=finished,
-        )
-        if runtime.ranks.is_main:
-            save_checkpoint(out / CHECKPOINT, state)
-
-    def done() -> float:
-        return time.perf_counter() - began if config.seconds else float(number)
-
-    def numbers(step: Step) -> dict[str, Any]:
-        rate = (tokens - resumed_tokens) / (time.perf_counter() - resumed_at)
-        return {
-            "step": step.number,
-            "train_loss": step.loss.item(),
-            "lr_scale": step.lr_scale,
-            "tokens_per_second": round(rate),
-        }
-
-    dealt, last = Dealt(batches, runtime), None
-    with log.stage("train", total=total) as stage, interruptible() as stop, backend.active():
-        try:
-            for step in training_steps(
-                model,
-                dealt,
-                config,
-                optimizers,
-                clock,
-                ranks=runtime.ranks,
-                milestones=_late_rounding(recipe),
-                compute_dtype=runtime.compute_dtype,
-                first_step=number,
-                stop=stop,
-            ):
-                average.update(step)
-                dealt.step_done(step.micro_batches)
-                number, tokens = step.number, tokens + step.tokens
-                last = step
-                if time.perf_counter() - told_at < TELL_SECONDS and number > 1:
-                    stage.update(done())
-                    continue
-                told_at = time.perf_counter()
-                stage.update(done(), **numbers(step))
-            if last is not None:
-                stage.update(done(), **numbers(last))
-        except TrainingInterrupted:
-            detach(model)
-            save(finished=False)
-            raise ValueError(
-                f"interrupted after step {number}; everything is kept in {out / CHECKPOINT}. To "
-                f"go on, give the same command again with --resume"
-            ) from None
-    if not number:
-        raise ValueError(f"no step fits into {config.seconds} seconds; give --train.seconds more")
-    detach(model)
-    seconds = time.perf_counter() - began
-    save(finished=True)
-    model.load_state_dict(average.state_dict())
-    model.eval()
-    facts = {
-        "budget_seconds": config.seconds,
-        "steps": number,
-        "tokens": tokens,
-        "tokens_per_second": tokens / seconds,
-    }
-    return Trained(weights=model.shipped_state_dict(), began=began, facts=facts)
-
-
 def load_trained(out: Path, device: torch.device) -> tuple[Recipe, GPT]:
     """The recipe of a run folder and its model with the averaged weights of its checkpoint."""
     path = out / RECIPE
@@ -212,7 +267,7 @@ def load_trained(out: Path, device: torch.device) -> tuple[Recipe, GPT]:
         raise ValueError(
             f"training in {out} was interrupted after step {saved.step}; finish it with --resume"
         )
-    average: Average = build_average(model, recipe.average)
+    average = build_average(model, recipe.average)
     restore_model(saved, model)
     average.restore(saved.extra)
     model.load_state_dict(average.state_dict())
@@ -239,11 +294,11 @@ def _late_rounding(recipe: Recipe) -> list[Milestone]:
     """Training sees rounded weights from `round_from` on (#414)."""
     if recipe.round_from is None:
         return []
-    return [Milestone("rounding", recipe.round_from, lambda m: _attach(m, recipe))]
 
+    def round_from_here(model: nn.Module) -> None:
+        attach(model, recipe.quant)
 
-def _attach(model: Any, recipe: Recipe) -> None:
-    attach(model, recipe.quant)
+    return [Milestone("rounding", recipe.round_from, round_from_here)]
 
 
 def _compile(model: GPT, recipe: Recipe, runtime: Runtime) -> None:

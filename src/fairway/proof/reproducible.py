@@ -86,13 +86,13 @@ def circumstances() -> dict[str, str]:
     """What decides how floats round here and is not ours to set."""
     found = machine()
     return {
-        "processor": found["processor"],
+        "processor": found.processor,
         # The instructions PyTorch chose decide more than the processor's name.
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "gpus": ", ".join(found["gpus"]),
-        "system": found["system"],
-        "python": found["python"],
-        "torch": found["torch"],
+        "gpus": ", ".join(found.gpus),
+        "system": found.system,
+        "python": found.python,
+        "torch": found.torch,
         "numpy": np.__version__,
         "fairway": fairway.__version__,
     }

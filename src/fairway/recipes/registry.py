@@ -1,11 +1,8 @@
 """All recipes by name with the scripts that ran them, those of users, and miniatures."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 from fairway.average import EmaConfig, SwaConfig
 from fairway.evaluate.config import EvaluateConfig
@@ -60,8 +57,7 @@ def load_recipe(spec: str) -> Recipe:
 
     Raises ValueError naming what is missing, or what was returned instead of a recipe.
     """
-    place, _, function = spec.rpartition(":")
-    build = _load_file(Path(place), function) if place.endswith(".py") else load_plugin(spec)
+    build = load_plugin(spec)
     made = build() if callable(build) else build
     if not isinstance(made, Recipe):
         raise ValueError(
@@ -69,20 +65,6 @@ def load_recipe(spec: str) -> Recipe:
             f"`fairway.recipes.diff.derive` for example"
         )
     return made
-
-
-def _load_file(path: Path, function: str) -> object:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; a recipe of your own is path/file.py:function")
-    spec = spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses of the file look it up here
-    spec.loader.exec_module(module)
-    if not hasattr(module, function):
-        raise ValueError(f"{path} has no function {function!r}")
-    return getattr(module, function)
 
 
 def smoke(full: Recipe, *, vocab_size: int = 300, steps: int = 6) -> Recipe:

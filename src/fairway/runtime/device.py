@@ -9,6 +9,7 @@ import os
 import platform
 import random
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,26 @@ from fairway.runtime.distributed import Ranks
 
 WORTHWHILE = 1.15  # bfloat16 must be this much faster, for it is also less exact
 PROBE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a measurement should be printed with.
+
+    cores    that this process may run on
+    threads  that PyTorch uses on the CPU
+    """
+
+    processor: str = ""
+    cores: int = 0
+    threads: int = 0
+    gpus: tuple[str, ...] = ()
+    torch: str = ""
+    python: str = ""
+    system: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def choose_device(requested: str | None = None, *, local_rank: int = 0) -> torch.device:
@@ -92,17 +113,17 @@ def deterministic(enabled: bool = True) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def machine() -> dict[str, Any]:
-    """What a measurement should be printed with."""
-    return {
-        "processor": _processor_name(),
-        "cores": _num_cores(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
+def machine() -> Machine:
+    """The machine that this process runs on."""
+    return Machine(
+        processor=_processor_name(),
+        cores=_num_cores(),
+        threads=torch.get_num_threads(),
+        gpus=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
+        torch=str(torch.__version__),
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+    )
 
 
 def _mlp_seconds(

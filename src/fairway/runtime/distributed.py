@@ -104,8 +104,8 @@ class Ranks:
             )
 
     def stop(self) -> None:
-        """Part from the peers, once all of them have come this far."""
-        if self.world_size == 1:
+        """Part from the peers, once all of them have come this far; a second time, do nothing."""
+        if self.world_size == 1 or not dist.is_initialized():
             return
         self.barrier()
         dist.destroy_process_group()

@@ -9,9 +9,9 @@ user names them again, with `--plugin` or `load_plugin`.
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,14 @@ class Plugin:
 
 
 _loaded: dict[str, Any] = {}  # by full name; what the user named in this process
+_given: dict[str, str] = {}  # full name: what the user typed
 
 
 def load_plugin(spec: str) -> Any:
     """The class or function of that name, which files may refer to from now on.
 
-    spec  `package.module:Name`, or an entry point of the group `fairway.plugins`
+    spec  `package.module:Name`, `path/file.py:Name`, whose full name is then `file:Name`, or an
+          entry point of the group `fairway.plugins`
 
     Raises ValueError naming what is missing.
     """
@@ -61,8 +63,13 @@ def load_plugin(spec: str) -> Any:
         raise ValueError(f"plug-in {spec!r}: cannot import {module_name} ({error})") from error
     except AttributeError:
         raise ValueError(f"plug-in {spec!r}: {module_name} has no {attribute!r}") from None
-    _loaded[name] = found
+    _loaded[name], _given[name] = found, spec
     return found
+
+
+def plugin_arguments() -> list[str]:
+    """The command line's words that load the same plug-ins in another process."""
+    return [word for spec in _given.values() for word in ("--plugin", spec)]
 
 
 def plugin_class(name: str, base: type) -> type:
@@ -102,22 +109,24 @@ def describe_plugin(cls: type) -> Plugin:
     )
 
 
-def check_recorded(recorded: Mapping[str, Any]) -> str | None:
+def check_recorded(recorded: Plugin) -> str | None:
     """What differs between a recorded plug-in and the one that is loaded, or None."""
-    name = str(recorded.get("name"))
-    if name not in _loaded:
+    if recorded.name not in _loaded:
         return None  # whoever needs it says so
-    now = describe_plugin(_loaded[name])
-    if now.sha256 == recorded.get("sha256"):
+    now = describe_plugin(_loaded[recorded.name])
+    if now.sha256 == recorded.sha256:
         return None
     return (
-        f"plug-in {name} is not the one this was made with: version {now.version or 'unknown'} "
-        f"({now.sha256[:12]}) instead of {recorded.get('version') or 'unknown'} "
-        f"({str(recorded.get('sha256'))[:12]})"
+        f"plug-in {now.name} is not the one this was made with: version "
+        f"{now.version or 'unknown'} ({now.sha256[:12]}) instead of "
+        f"{recorded.version or 'unknown'} ({recorded.sha256[:12]})"
     )
 
 
 def _full_name(spec: str) -> str:
+    file, _, attribute = spec.rpartition(":")
+    if file.endswith(".py"):
+        return f"{_module_of(Path(file).resolve())}:{attribute}"
     if ":" in spec:
         return spec
     points = {point.name: point.value for point in importlib.metadata.entry_points(group=GROUP)}
@@ -128,3 +137,19 @@ def _full_name(spec: str) -> str:
             f"{GROUP}{known}"
         )
     return points[spec]
+
+
+def _module_of(file: Path) -> str:
+    """The name under which a file of Python can be imported from now on."""
+    if not file.is_file():
+        raise ValueError(f"plug-in: there is no file {file}")
+    if file.stem not in sys.modules:
+        found = importlib.util.spec_from_file_location(file.stem, file)
+        assert found is not None
+        assert found.loader is not None
+        sys.modules[file.stem] = module = importlib.util.module_from_spec(found)
+        sys.path.append(str(file.parent))  # where it may have a neighbour that it imports
+        found.loader.exec_module(module)
+    elif Path(sys.modules[file.stem].__file__ or "").resolve() != file:
+        raise ValueError(f"plug-in {file}: a module named {file.stem!r} is there; rename the file")
+    return file.stem

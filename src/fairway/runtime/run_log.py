@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from fairway.runtime.progress import Progress, silent
+
 LINE_SECONDS = 5.0  # least time between two plain lines
 LINE_SHARE = 0.1  # ... which also wait for this much of the stage
 SILENCE_SECONDS = 30.0  # ... but not for longer than this
@@ -22,9 +24,10 @@ SILENCE_SECONDS = 30.0  # ... but not for longer than this
 class RunLog:
     """One run's log; use as a context manager or `close` it.
 
-    path    file of JSON lines, added to when it exists; None writes no file
-    quiet   nothing on the screen (ranks other than the first, tests)
-    screen  where people look; a live display if it is a terminal, else a line now and then
+    path      file of JSON lines, added to when it exists; None writes no file
+    quiet     nothing on the screen (ranks other than the first, tests)
+    screen    where people look; a live display if it is a terminal, else a line now and then
+    progress  called with all that is said and with every update of a stage, whose name is the text
     """
 
     def __init__(
@@ -33,10 +36,11 @@ class RunLog:
         *,
         quiet: bool = False,
         screen: IO[str] | None = None,
+        progress: Progress = silent,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.screen = screen if screen is not None else sys.stderr
-        self.quiet, self.now = quiet, now
+        self.quiet, self.progress, self.now = quiet, progress, now
         self.began = now()
         self.file: IO[str] | None = None
         if path is not None:
@@ -66,11 +70,15 @@ class RunLog:
     def say(self, text: str) -> None:
         """A line for people, kept in the file too."""
         self.write("say", text=text)
+        self.progress(text=text)
         self._print(text)
 
     @contextmanager
     def stage(self, name: str, *, total: float | None = None) -> Iterator["Stage"]:
-        """A part of the run with a beginning and an end; `total` is what `done` counts up to."""
+        """A part of the run with a beginning and an end; `total` is what `done` counts up to.
+
+        Its `update` is a `Progress`, for whatever takes long inside.
+        """
         self.write("begin", stage=name, total=total)
         stage = Stage(self, name, total)
         if not self.quiet and self.screen.isatty():
@@ -98,19 +106,27 @@ class Stage:
         self.log, self.name, self.total = log, name, total
         self.began = log.now()
         self.done = 0.0
-        self.numbers: dict[str, Any] = {}
+        self.numbers: dict[str, float] = {}
         self._printed_at, self._printed_done = self.began, 0.0
         self._show: Callable[[Stage], None] = _show_line
 
-    def update(self, done: float, **numbers: Any) -> None:
-        """`done` of `total` is finished. Numbers are kept in the file; bare progress is only shown.
+    def update(
+        self, done: float = 0.0, total: float = 0.0, *, text: str = "", **numbers: float
+    ) -> None:
+        """A `Progress`: numbers and text are kept in the file, bare progress is only shown.
 
         Numbers are plain ones: whoever has a tensor knows when reading it is cheap.
         """
-        self.done = done
+        self.done, self.total = done or self.done, total or self.total
+        if text:
+            self.log.write(self.name, text=text)
+            if not (done or numbers):
+                self.log.progress(text=text)
+                return
         if numbers:
             self.numbers = numbers
             self.log.write("update", stage=self.name, done=done, **numbers)
+        self.log.progress(self.done, self.total or 0.0, text=text or self.name, **numbers)
         if not self.log.quiet:
             self._show(self)
 
@@ -154,7 +170,9 @@ def _live_display(log: RunLog, stage: Stage) -> Iterator[None]:
         task = display.add_task(stage.name, total=stage.total, numbers="")
 
         def show(stage: Stage) -> None:
-            display.update(task, completed=stage.done, numbers=_listed(stage.numbers, ""))
+            display.update(
+                task, completed=stage.done, total=stage.total, numbers=_listed(stage.numbers, "")
+            )
 
         stage._show, log._live = show, display
         try:
@@ -174,7 +192,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _listed(numbers: dict[str, Any], before: str = ", ") -> str:
+def _listed(numbers: dict[str, float], before: str = ", ") -> str:
     texts = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items()]
     return before + ", ".join(texts) if texts else ""
 

@@ -1,12 +1,18 @@
 """Where a run happens: handed to every stage, decided once."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
-from fairway.runtime.device import choose_compute_dtype
+from fairway.runtime.device import choose_compute_dtype, choose_device
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.progress import Progress, silent
 from fairway.runtime.run_log import RunLog
+
+LOG = "train.log"
 
 
 @dataclass(frozen=True)
@@ -14,22 +20,56 @@ class Runtime:
     """compiled  training runs through `torch.compile`: minutes once, for every step thereafter"""
 
     device: torch.device
-    compute_dtype: torch.dtype
-    ranks: Ranks
-    log: RunLog
+    compute_dtype: torch.dtype = torch.float32
+    ranks: Ranks = field(default_factory=Ranks)
+    log: RunLog = field(default_factory=RunLog)
     compiled: bool = False
 
+    def measured(self, compiled: bool | None = None) -> "Runtime":
+        """With the number type that is fastest here; the log says which and why.
 
-def set_up(
-    log: RunLog, device: torch.device, ranks: Ranks | None = None, compiled: bool | None = None
-) -> Runtime:
-    """Choose the number type that is fastest here; says which and why.
+        compiled  None: on GPUs, where the kernels that it saves are most of a small model's step
+        """
+        dtype, reason = choose_compute_dtype(self.device, ranks=self.ranks)
+        compiled = self.device.type == "cuda" if compiled is None else compiled
+        name, through = str(dtype).removeprefix("torch."), " through torch.compile" * compiled
+        self.log.say(f"training in {name} on {self.device}{through}: {reason}")
+        return replace(self, compute_dtype=dtype, compiled=compiled)
 
-    compiled  None: on GPUs, where the kernels that it saves are most of a small model's step
+    def alone(self) -> "Runtime | None":
+        """The first process without its peers, who need not wait for it; None on all others."""
+        self.ranks.stop()
+        return replace(self, ranks=Ranks()) if self.ranks.is_main else None
+
+
+@contextmanager
+def runtime_for(
+    folder: Path,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    progress: Progress = silent,
+) -> Iterator[Runtime]:
+    """A run folder with its log, the device, and the peers that torchrun started, if it did.
+
+    device    cpu, cuda or cuda:N; None takes a GPU where there is one
+    threads   of PyTorch on the CPU; None leaves them as they are
+    resume    go on with the log that is there
+    quiet     nothing on the screen
+    progress  called with all that the log is told
     """
-    ranks = ranks or Ranks()
-    dtype, reason = choose_compute_dtype(device, ranks=ranks)
-    compiled = device.type == "cuda" if compiled is None else compiled
-    through = " through torch.compile" if compiled else ""
-    log.say(f"training in {str(dtype).removeprefix('torch.')} on {device}{through}: {reason}")
-    return Runtime(device, dtype, ranks, log, compiled)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    ranks = Ranks.from_env()
+    log_file = folder / LOG if ranks.is_main else None
+    if log_file is not None and not resume:
+        log_file.unlink(missing_ok=True)
+    chosen = choose_device(device, local_rank=ranks.local_rank)
+    with (
+        RunLog(log_file, quiet=quiet or not ranks.is_main, progress=progress) as log,
+        ranks.running(chosen),
+    ):
+        yield Runtime(chosen, ranks=ranks, log=log)

@@ -1,0 +1,91 @@
+"""What is done with a score: prove it, audit it, compare it, report it. The work of one process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fairway.artifact.config_json import config_to_json
+from fairway.artifact.loaded_model import load_model
+from fairway.audit.artifact import audit_artifact
+from fairway.audit.findings import AuditReport
+from fairway.proof.certificate import Certificate
+from fairway.proof.prove import prove
+from fairway.recipes.recipe import Recipe
+from fairway.recipes.registry import RECIPES
+from fairway.report.compressors import compare_with_compressors
+from fairway.report.page import write_report
+from fairway.result import CompressorResult, ProofResult
+from fairway.runtime.files import atomic_write
+from fairway.runtime.setup import Runtime
+from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
+
+PROOF, CERTIFICATE = "proof.fwp", "certificate.json"
+PRIMING_TOKENS, SCORED_TOKENS = 8_000_000, 4_000_000  # given to compressors, which are slow
+
+
+def prove_score(
+    artifact: Path, recipe: Recipe, text: ValText, runtime: Runtime, num_tokens: int
+) -> ProofResult | None:
+    """Encode the first `num_tokens` targets and decode them again; 0 leaves it out.
+
+    Proof and certificate lie beside the artifact.
+    """
+    if not num_tokens:
+        return None
+    num_targets = min(num_tokens, text.num_targets)
+    with runtime.log.stage("prove", total=2 * num_targets) as stage:
+        certificate = prove(
+            load_model(artifact),
+            text.tokens,
+            text.target_bytes,
+            out=artifact.with_name(PROOF),
+            num_targets=num_targets,
+            seed=recipe.seed,
+            progress=stage.update,
+        )
+    atomic_write(artifact.with_name(CERTIFICATE), certificate.to_json().encode())
+    return proof_result(certificate)
+
+
+def proof_result(certificate: Certificate) -> ProofResult:
+    return ProofResult(
+        tokens=certificate.num_tokens,
+        coded_bytes=certificate.coded_bytes,
+        coded_bits_per_byte=certificate.coded_bits_per_byte,
+        claimed_bits_per_byte=certificate.claimed_bits_per_byte,
+        decoded_equal=certificate.decoded_equal,
+        holds=certificate.holds,
+    )
+
+
+def audit_run(
+    artifact: Path, recipe: Recipe, data: DataFolder, runtime: Runtime, seconds: float
+) -> AuditReport | None:
+    """Probe the artifact for about so many seconds; 0 leaves it out."""
+    if not seconds:
+        return None
+    with runtime.log.stage("audit") as stage:
+        return audit_artifact(
+            artifact,
+            data,
+            seconds=seconds,
+            cap_bytes=recipe.budget.cap_bytes,
+            eval_seconds=recipe.budget.eval_seconds,
+            seed=recipe.seed,
+            progress=lambda line: stage.update(text=line),
+        )
+
+
+def compare(data: DataFolder, text: ValText, runtime: Runtime) -> dict[str, CompressorResult]:
+    """General compressors on the same text."""
+    tail = data.train[max(0, len(data.train) - PRIMING_TOKENS) :]
+    train = data.tokenizer.decode(tail)
+    val = data.tokenizer.decode(text.tokens[:SCORED_TOKENS].tolist())
+    with runtime.log.stage("baselines") as stage:
+        return compare_with_compressors(train, val, progress=stage.update)
+
+
+def write_page(runs: Sequence[Path], out: Path) -> Path:
+    """One page about run folders, beside the recipes that this version knows."""
+    known = {name: config_to_json(make()) for name, make in RECIPES.items()}
+    return write_report(runs, out, recipes=known)

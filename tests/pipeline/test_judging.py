@@ -1,0 +1,67 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairway.audit.findings import AuditReport
+from fairway.pipeline import judging
+from fairway.pipeline.judging import audit_run, compare, prove_score, write_page
+from fairway.recipes.registry import recipe, smoke
+from fairway.result import RunResult
+from fairway.runtime.run_log import RunLog
+from fairway.runtime.setup import Runtime
+from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
+
+Go = Callable[..., RunResult]
+
+
+def test_a_proof_is_of_as_many_tokens_as_there_are_or_of_none(
+    song: DataFolder, runtime: Runtime, go: Go, tmp_path: Path
+) -> None:
+    chosen, artifact, text = smoke(recipe("pocket")), tmp_path / "model.fwy", ValText.of(song)
+    go(chosen, tmp_path)
+    assert prove_score(artifact, chosen, text, runtime, 0) is None
+    assert not (tmp_path / "proof.fwp").exists()
+    short = text.first(30)
+    proof = prove_score(artifact, chosen, short, runtime, 1_000_000)
+    assert proof is not None
+    assert (proof.tokens, proof.holds) == (30, True)
+    assert json.loads((tmp_path / "certificate.json").read_text())["num_tokens"] == 30
+
+
+def test_an_audit_holds_the_run_to_its_own_budget_and_keeps_what_it_says(
+    song: DataFolder, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, report, asked = smoke(recipe("pocket")), AuditReport("model.fwy", {}), {}
+
+    def audit_artifact(model: Path, data: DataFolder, **options: Any) -> AuditReport:
+        asked.update(options)
+        options["progress"]("walking")
+        return report
+
+    monkeypatch.setattr(judging, "audit_artifact", audit_artifact)
+    assert audit_run(tmp_path / "model.fwy", chosen, song, runtime, 0) is None
+    assert not asked
+    with RunLog(tmp_path / "log", quiet=True) as log:
+        logged = Runtime(runtime.device, log=log)
+        assert audit_run(tmp_path / "model.fwy", chosen, song, logged, 3.0) is report
+    assert asked["cap_bytes"] == chosen.budget.cap_bytes
+    assert asked["eval_seconds"] == chosen.budget.eval_seconds
+    assert asked["seconds"] == 3.0
+    assert '"event": "audit"' in (tmp_path / "log").read_text()
+
+
+def test_compressors_read_the_text_that_was_scored(song: DataFolder, runtime: Runtime) -> None:
+    text = ValText.of(song, 50)
+    found = compare(song, text, runtime)
+    assert set(found) == {"xz", "zstd", "ppmd"}
+    assert found["xz"].primed < found["xz"].alone
+    assert found["xz"].val_bytes == len(song.tokenizer.decode(text.tokens.tolist()))
+
+
+def test_a_page_is_written_of_a_run_folder(go: Go, tmp_path: Path) -> None:
+    go(smoke(recipe("pocket")), tmp_path)
+    assert "pocket_smoke" in write_page([tmp_path], tmp_path / "report.html").read_text()
