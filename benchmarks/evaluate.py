@@ -24,13 +24,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fairway.artifact.loaded_model import load_model
+from fairway.evaluate.chunks import Chunk, cut_chunk, plan_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
-from fairway.evaluate.learners.gates import Mixture
-from fairway.evaluate.learners.sgd import Precision, Sgd, SgdPredictor
-from fairway.evaluate.predictor import Chunk, Frozen, cut_chunk, plan_chunks
-from fairway.evaluate.timed import Evaluation
-from fairway.evaluate.timed import evaluate as walk
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.learner import Precision
+from fairway.evaluate.learners.documents import DocumentAdapters
+from fairway.evaluate.learners.mixture import Mixture
+from fairway.evaluate.learners.phased import Phased
+from fairway.evaluate.learners.sgd import Sgd, SgdPredictor
+from fairway.evaluate.timed import Evaluation, evaluate_in_time
 from fairway.interop.published_weights import load_checkpoint
 from fairway.model.adapters import AdapterConfig
 from fairway.model.gpt import GPT
@@ -84,8 +86,8 @@ def same_as_published(vectors: Path) -> dict[str, Any]:
     names = ("EVAL_SEQ_LEN", "EVAL_STRIDE", "TTT_CHUNK_TOKENS")
     context, stride, chunk_tokens = (int(config[name]) for name in names)
     plans = plan_chunks(len(tokens), context, stride, chunk_tokens)
-    sizes = torch.ones(len(tokens) - 1, dtype=torch.long)
-    ours = walk(Frozen(model), plans, tokens, sizes).score.nats_per_token
+    text = ValText(tokens, torch.ones(len(tokens) - 1, dtype=torch.long), ())
+    ours = evaluate_in_time(Frozen(model), plans, text).score.nats_per_token
     theirs = float(vector["sliding"]["val_loss"])
     return tell("golden vector, sliding", ours=ours, published=theirs, gap=abs(ours - theirs))
 
@@ -98,7 +100,7 @@ def scoring_speed(model: GPT, text: ValText, context: int, stride: int) -> list[
     fast = replace(cached, precision="bfloat16")
 
     def ours(chosen: EvaluateConfig) -> Evaluation:
-        return walk(make_predictor(model, chosen), plans, text.tokens, text.target_bytes)
+        return evaluate_in_time(make_predictor(model, chosen), plans, text)
 
     seconds = fastest(
         lambda: published.score(model, text.tokens, plans),
@@ -138,7 +140,7 @@ def learning_speed(model: GPT, text: ValText, context: int, sgd: Sgd) -> list[di
     """Tokens a second of learning epochs, ours against the published loop."""
     chunk_tokens = max(sgd.chunk_tokens, 4 * context)
     plan = plan_chunks(min(len(text.tokens), 2 * chunk_tokens + 1), context, context, chunk_tokens)
-    chunk = cut_chunk(plan[0], text.tokens, text.target_bytes)
+    chunk = cut_chunk(plan[0], text)
     theirs = copy.deepcopy(model)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=sgd.lr, momentum=sgd.momentum)
     settings = {"epochs": sgd.epochs, "batch_sequences": sgd.batch_sequences}
@@ -221,8 +223,9 @@ def learning_gain(
                 priced = nats[offset : offset + window.num_targets]
                 into[window.score_from - 1 : window.stop - 1] = priced
 
-        found = walk(make_predictor(model, config), plan_text(config, text), text.tokens,
-                     text.target_bytes, observe=book)  # fmt: skip
+        found = evaluate_in_time(
+            make_predictor(model, config), plan_text(config, text), text, on_chunk=book
+        )
         bits = found.score.bits_per_byte
         frozen_score = bits if name == "frozen" else frozen_score
         gain = frozen_score - bits

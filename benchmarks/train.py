@@ -20,7 +20,7 @@ from nanogpt import NanoGPT
 from nanogpt import train as train_nanogpt
 
 from fairway.evaluate.config import plan_text
-from fairway.evaluate.predictor import Frozen
+from fairway.evaluate.frozen import Frozen
 from fairway.model.gpt import GPT
 from fairway.pipeline.scoring import evaluate, without_learning
 from fairway.pipeline.training import train_and_average

@@ -11,8 +11,9 @@ from fairway.artifact.loaded_model import LoadedModel
 from fairway.cli.answer import take_settings
 from fairway.cli.use import Evaluated
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
-from fairway.evaluate.learners.gates import Mixture
+from fairway.evaluate.learners.documents import DocumentAdapters
+from fairway.evaluate.learners.mixture import Mixture
+from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.adapters import AdapterConfig
 from fairway.model.attention import AttentionConfig
@@ -49,7 +50,11 @@ def test_validation_text_is_never_opened_and_the_answer_is_never_worse(
     loaded: LoadedModel, data: DataFolder
 ) -> None:
     said: list[str] = []
-    found = tune(loaded, data, SGD, TuneConfig(trials=4, tokens=200), said.append)
+
+    def progress(done: float = 0.0, total: float = 0.0, *, text: str = "", **_: float) -> None:
+        said.append(text)
+
+    found = tune(loaded, data, SGD, TuneConfig(trials=4, tokens=200), progress)
     with pytest.raises(ValueError, match="val"):
         data.val  # noqa: B018  (it cannot even be)
     assert found.best <= found.baseline
@@ -101,10 +106,11 @@ def test_settings_that_miss_the_clock_are_not_tried(loaded: LoadedModel, data: D
 
 
 def test_held_out_text_is_whole_documents_from_the_end(data: DataFolder) -> None:
-    tokens, target_bytes, starts = held_out(data, 120)
+    text = held_out(data, 120)
+    tokens = text.tokens
     assert len(tokens) >= 120
-    assert starts[0] == 0
-    assert len(target_bytes) == len(tokens) - 1
+    assert text.document_starts[0] == 0
+    assert len(text.target_bytes) == len(tokens) - 1
     assert torch.equal(tokens, torch.from_numpy(data.train[:].astype("int64"))[-len(tokens) :])
 
 

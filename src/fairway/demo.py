@@ -60,7 +60,7 @@ def judge_run(
         result["baselines"] = baselines(
             data.tokenizer.decode(tail),
             data.tokenizer.decode(text.tokens[:PRICED_TOKENS].tolist()),
-            progress=lambda done, total: stage.update(done),
+            progress=lambda done=0.0, total=0.0, **_: stage.update(done),
         )
     write_result(out, result)
     configs = {name: config_to_json(make()) for name, make in RECIPES.items()}
@@ -81,7 +81,7 @@ def _prove(
             out=out / "proof.fwp",
             num_targets=num_targets,
             seed=recipe.seed,
-            progress=lambda done, total: stage.update(done),
+            progress=lambda done=0.0, total=0.0, **_: stage.update(done),
         )
     atomic_write(out / "certificate.json", certificate.to_json().encode())
     return {

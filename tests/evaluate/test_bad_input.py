@@ -16,7 +16,7 @@ from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import estimate, measure_rates
-from fairway.evaluate.timed import evaluate
+from fairway.evaluate.timed import evaluate_in_time
 from fairway.runtime.distributed import Ranks
 
 from .models import (
@@ -26,10 +26,10 @@ from .models import (
     LENGTHS,
     SGD,
     by_position,
-    ones,
     plans_of,
     text,
     tiny_model,
+    val_text,
 )
 
 EVERY = pytest.mark.parametrize("name", CONFIGS)
@@ -73,8 +73,8 @@ def test_the_shortest_texts_can_be_planned_into_a_clock(
     plans = plans_of(config, tokens, starts)
     rates = measure_rates(tiny_model(), config, plans, repeats=1)
     assert estimate(config, rates, plans).total_seconds < 60.0
-    found = evaluate(
-        make_predictor(tiny_model(), config), plans, tokens, ones(tokens), budget_seconds=60.0
+    found = evaluate_in_time(
+        make_predictor(tiny_model(), config), plans, val_text(tokens), budget_seconds=60.0
     )
     assert found.score.num_tokens == len(tokens) - 1
 
@@ -140,12 +140,11 @@ def price_few(rank: int, world_size: int, folder: Path) -> None:
     with ranks.running(torch.device("cpu"), init_method=f"file://{folder}/meet{world_size}"):
         for name, config in CONFIGS.items():
             prices: list[Tensor] = []
-            evaluate(
+            evaluate_in_time(
                 make_predictor(tiny_model(), config, ranks=ranks),
                 plans_of(config, tokens, starts),
-                tokens,
-                ones(tokens),
-                observe=lambda chunk, nats, prices=prices: prices.append(nats),
+                val_text(tokens),
+                on_chunk=lambda chunk, nats, prices=prices: prices.append(nats),
                 ranks=ranks,
             )
             found[name] = torch.cat(prices)

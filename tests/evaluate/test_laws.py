@@ -19,8 +19,8 @@ from .models import (
     VOCAB,
     by_position,
     chunks_of,
+    nats_in_order,
     plans_of,
-    prices_in_order,
     text,
     tiny_model,
 )
@@ -44,7 +44,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def test_scoring_leaves_no_trace(config: EvaluateConfig) -> None:
     chunks = chunks_of(config, TOKENS, STARTS)
     predictor = make_predictor(tiny_model(), config)
-    prices_in_order(predictor, chunks[:2])
+    nats_in_order(predictor, chunks[:2])
     before = everything(predictor)
     first, other, again = (predictor.score(chunks[i]) for i in (2, 1, 2))
     assert torch.equal(first, again)
@@ -56,7 +56,7 @@ def test_scoring_leaves_no_trace(config: EvaluateConfig) -> None:
 def test_what_the_caller_holds_is_never_changed(config: EvaluateConfig) -> None:
     model = tiny_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    prices_in_order(make_predictor(model, config), chunks_of(config, TOKENS, STARTS))
+    nats_in_order(make_predictor(model, config), chunks_of(config, TOKENS, STARTS))
     assert equal(before, model.state_dict())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -124,14 +124,14 @@ def test_learning_goes_on_from_a_saved_state_as_if_never_interrupted(
 ) -> None:
     chunks = chunks_of(config, TOKENS, STARTS)
     through = make_predictor(tiny_model(), config)
-    expected = prices_in_order(through, chunks)
+    expected = nats_in_order(through, chunks)
     for stop in (len(chunks) // 2,):
         first = make_predictor(tiny_model(), config)
-        prices_in_order(first, chunks[:stop])
+        nats_in_order(first, chunks[:stop])
         state = copy.deepcopy(first.state_dict())
         second = make_predictor(tiny_model(), config)
         second.load_state_dict(state)
-        found = prices_in_order(second, chunks[stop:])
+        found = nats_in_order(second, chunks[stop:])
         assert all(torch.equal(a, b) for a, b in zip(found, expected[stop:], strict=True))
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fairway.evaluate.config import make_predictor
-from fairway.evaluate.timed import CheckpointConfig, evaluate
+from fairway.evaluate.timed import CheckpointConfig, evaluate_in_time
 from fairway.runtime.distributed import Ranks
 
-from .models import CONFIGS, ones, plans_of, text, tiny_model
+from .models import CONFIGS, plans_of, text, tiny_model, val_text
 
 TOKENS, STARTS = text((25, 3, 30, 12))
 NAMES = ("frozen", "frozen cached", "sgd", "muon", "phased", "mixture of adapters")
@@ -24,14 +24,13 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     with ranks.running(torch.device("cpu"), init_method=f"file://{folder}/meet{world_size}"):
         for name in NAMES:
             config, prices = CONFIGS[name], []
-            evaluate(
+            evaluate_in_time(
                 make_predictor(tiny_model(), config, ranks=ranks),
                 plans_of(config, TOKENS, STARTS),
-                TOKENS,
-                ones(TOKENS),
+                val_text(TOKENS),
                 budget_seconds=1e6,  # so that the ranks have to agree on the time, too
                 checkpoint=saved if name == "sgd" else None,
-                observe=lambda chunk, nats, prices=prices: prices.append(nats),
+                on_chunk=lambda chunk, nats, prices=prices: prices.append(nats),
                 ranks=ranks,
             )
             found[name] = torch.cat(prices)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.evaluate.predictor import plan_chunks
+from fairway.evaluate.chunks import plan_chunks
 from fairway.proof.segments import (
     MOST_SEGMENTS,
     choose_segments,

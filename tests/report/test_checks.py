@@ -82,4 +82,4 @@ def test_an_illegal_number_never_comes_without_its_words(entry: Any) -> None:
     assert diagnostics({"diagnostics": {"adapt_then_score": entry}}) == [
         ("adapt_then_score", 1.2, ILLEGAL)
     ]
-    assert ILLEGAL == "illegal: learned from a token before pricing it"
+    assert ILLEGAL == "illegal: learned from a token before scoring it"

@@ -118,7 +118,7 @@ def test_an_illegal_number_stands_only_beside_its_words(tmp_path: Path) -> None:
     result = full_result() | {"diagnostics": {"adapt_then_score": {"bits_per_byte": 1.2345}}}
     text = page(tmp_path, result).text
     assert text.count("1.2345") == 1
-    assert "1.2345 illegal: learned from a token before pricing it" in text
+    assert "1.2345 illegal: learned from a token before scoring it" in text
 
 
 def test_text_from_outside_cannot_become_markup(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_an_illegal_number_is_printed_only_with_its_words() -> None:
         print_result(result, screen)
         lines = [line for line in screen.getvalue().splitlines() if "1.23456" in line]
         assert len(lines) == 1
-        assert "illegal: learned from a token before pricing it" in lines[0]
+        assert "illegal: learned from a token before scoring it" in lines[0]
 
 
 def test_markdown_keeps_its_columns_whatever_a_cell_holds() -> None:

@@ -42,7 +42,11 @@ def tune(argv: list[str]) -> Answer:
             config: of the search
             out: write the answer here too; its flags are for `fairway run` and `fairway score`
         """
-        found = search(loaded, data, present.evaluate, config, lambda s: print(s, file=sys.stderr))
+
+        def say(done: float = 0.0, total: float = 0.0, *, text: str = "", **_: float) -> None:
+            print(text, file=sys.stderr)
+
+        found = search(loaded, data, present.evaluate, config, say)
         if out is not None:
             found.write(out)
         print(f"{found.baseline:.5f} -> {found.best:.5f}, {found.trials} trials", file=sys.stderr)

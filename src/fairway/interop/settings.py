@@ -12,7 +12,8 @@ from typing import Any
 
 from fairway.average import EmaConfig, SwaConfig
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
+from fairway.evaluate.learners.documents import DocumentAdapters
+from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.interop.defaults import Lineage
 from fairway.interop.environment import Environment, model_config, parse_environment

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.curves import Curve
-from fairway.evaluate.planner import Estimate, Range, largest_that_fits
-from fairway.evaluate.predictor import Chunk, ChunkPlan, Predictor
-from fairway.evaluate.timed import CheckpointConfig, Evaluation
-from fairway.evaluate.timed import evaluate as walk
+from fairway.evaluate.planner import Estimate, largest_that_fits
+from fairway.evaluate.predictor import Predictor
+from fairway.evaluate.timed import CheckpointConfig, Evaluation, evaluate_in_time
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
 from fairway.runtime.setup import Runtime
@@ -29,19 +29,15 @@ def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime)
     """
     fast = "bfloat16" if runtime.compute_dtype == torch.bfloat16 else "float32"
     config = recipe.evaluate.resolved(recipe.model.train_context, fast, runtime.compiled)
-    epochs = (getattr(config.ttt, "epochs", 1),)
-    choices = Range(strides=(config.stride,), epochs=epochs)
-    if recipe.evaluate_range is not None and recipe.train.steps is None:
-        choices = recipe.evaluate_range
+    choices = recipe.evaluate_range if recipe.train.steps is None else None
     return largest_that_fits(
         model,
         config,
-        choices,
+        text,
         recipe.budget.eval_seconds,
-        len(text.tokens),
-        text.document_starts,
+        choices=choices,
         ranks=runtime.ranks,
-        say=lambda line: runtime.log.say(f"evaluation, {line}"),
+        progress=lambda *_, text="", **__: runtime.log.say(f"evaluation, {text}"),
     )
 
 
@@ -61,21 +57,20 @@ def evaluate(
     running, bits = 0, 0.0
     with runtime.log.stage(name, total=len(text.tokens) - 1) as stage:
 
-        def observe(chunk: Chunk, nats: Tensor) -> None:
+        def on_chunk(chunk: Chunk, nats: Tensor) -> None:
             nonlocal running
             running += chunk.num_targets
             stage.update(running)
 
-        found = walk(
+        found = evaluate_in_time(
             predictor,
             plans,
-            text.tokens,
-            text.target_bytes,
+            text,
             budget_seconds=budget_seconds,
             lesson_seconds=lesson_seconds,
             spent_seconds=spent_seconds,
             checkpoint=None if checkpoint is None else CheckpointConfig(path=checkpoint),
-            observe=observe,
+            on_chunk=on_chunk,
             ranks=runtime.ranks,
         )
         bits = found.score.bits_per_byte

@@ -14,8 +14,8 @@ from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.curves import curve_data
 from fairway.evaluate.diagnostic import adapt_then_score
+from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.planner import Estimate
-from fairway.evaluate.predictor import Frozen
 from fairway.model.gpt import GPT, num_params
 from fairway.pipeline.packing import calibrate, describe_artifact, expect_to_fit, make_artifact
 from fairway.pipeline.scoring import (
@@ -153,9 +153,7 @@ def score_served(
     }
     if recipe.diagnostic is not None:
         with runtime.log.stage("adapt then score"):
-            found = adapt_then_score(
-                loaded.model, recipe.diagnostic, text.tokens, text.target_bytes, runtime.ranks
-            )
+            found = adapt_then_score(loaded.model, recipe.diagnostic, text, runtime.ranks)
         runtime.log.say(f"adapt_then_score: {found}")
         result["diagnostics"] = {"adapt_then_score": found.to_json()}
     return result

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from fairway.coding.symbols import TextDecoder, TextEncoder
-from fairway.evaluate.predictor import ChunkPlan, Predictor, Reader, cut_chunk
+from fairway.evaluate.chunks import ChunkPlan, cut_chunk
+from fairway.evaluate.predictor import Predictor, Reader
 from fairway.evaluate.window_batch import group_windows
 from fairway.proof.reproducible import Checkpoints, NotReproducible
-
-Progress = Callable[[int, int], None]  # tokens done, tokens in all
+from fairway.runtime.progress import Progress, silent
+from fairway.tokens.val_text import ValText
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,16 +111,16 @@ def encode_stream(
     config: WalkConfig,
     *,
     given: Tensor,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Encoded:
-    """The bits of every target of `plans`, priced by a fresh predictor that learns on the way.
+    """The bits of every target of `plans`, coded by a fresh predictor that learns on the way.
 
     tokens  (N,) int64, the stream that the plans index
     given   (N,) int64: the tokens a decoder has without reading bits (each document's BOS), and -1
             everywhere else
     """
     source, checkpoints = Known(tokens), Checkpoints(config.every)
-    _walk(new_predictor(), plans, given.clone(), source, checkpoints, config, progress)
+    _fill_in(new_predictor(), plans, given.clone(), source, checkpoints, config, progress)
     return Encoded(source.encoder.finish(), checkpoints.finish(), source.nats)
 
 
@@ -131,7 +132,7 @@ def decode_stream(
     *,
     given: Tensor,
     checkpoints: Sequence[int],
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """The (N,) int64 tokens that `encode_stream` was given, from their bits alone.
 
@@ -140,42 +141,42 @@ def decode_stream(
     """
     checked = Checkpoints(config.every, expected=checkpoints)
     tokens, source = given.clone(), Coded(data)
-    _walk(new_predictor(), plans, tokens, source, checked, config, progress)
+    _fill_in(new_predictor(), plans, tokens, source, checked, config, progress)
     checked.finish()
     source.finish()
     return tokens
 
 
-def _walk(
+def _fill_in(
     predictor: Predictor,
     plans: Sequence[ChunkPlan],
     tokens: Tensor,
     source: Source,
     checkpoints: Checkpoints,
     config: WalkConfig,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     """Fill the unknown places of `tokens` from `source`, chunk after chunk.
 
     A place not yet filled holds -1, which no embedding accepts: a plan that reads ahead of what it
-    has priced fails on the encoder's side too.
+    has scored fails on the encoder's side too.
     """
     total = sum(plan.num_targets for plan in plans)
-    no_bytes = torch.zeros(len(tokens) - 1, dtype=torch.long)  # bytes belong to scores, not here
+    # Bytes belong to scores, not here. The text is filled in while it is read.
+    text = ValText(tokens, torch.zeros(max(0, len(tokens) - 1), dtype=torch.long), ())
     for number, plan in enumerate(plans, start=1):
         reader = predictor.reader(plan)
         for members in in_step(plan, config.rows, config.pad_to):
             read_in_step(reader, plan, members, tokens, source, checkpoints)
-            if progress is not None:
-                progress(checkpoints.num_tokens, total)
+            progress(checkpoints.num_tokens, total)
         if number < len(plans):
-            predictor.learn(cut_chunk(plan, tokens, no_bytes))
+            predictor.learn(cut_chunk(plan, text))
 
 
 def in_step(plan: ChunkPlan, rows: int, pad_to: int) -> Iterator[tuple[int, ...]]:
     """Groups of a plan's windows that can be read side by side, in an order that can be decoded.
 
-    A row's windows follow one another, because each reads what the one before it priced; windows
+    A row's windows follow one another, because each reads what the one before it scored; windows
     of different rows know nothing of each other.
     """
     queues: dict[int, list[int]] = {}

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from fairway.artifact.loaded_model import LoadedModel
-from fairway.evaluate.config import CHUNK_TOKENS, EvaluateConfig, make_predictor
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
-from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.predictor import ChunkPlan, Predictor
-from fairway.proof.bitstream import Progress, WalkConfig, decode_stream, encode_stream
+from fairway.evaluate.chunks import ChunkPlan
+from fairway.evaluate.config import EvaluateConfig, make_predictor
+from fairway.evaluate.predictor import Predictor
+from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream
 from fairway.proof.file_format import Refused, pack, unpack
 from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, settled
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.verify import check_model, explained
 from fairway.runtime.files import atomic_write
+from fairway.runtime.progress import Progress, silent
 
 MAGIC = b"FWYTXT01"
-TOLD = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
+RECORDED = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ class CompressConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Told:
-    """What the header tells a decompressor."""
+class _Header:
+    """What a decompressor has to know before the first bit."""
 
     model: str
     text: str
@@ -70,7 +70,7 @@ def compress(
     loaded: LoadedModel,
     data: bytes,
     config: CompressConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> bytes:
     """The compressed form of any bytes, for `decompress` with the same model.
 
@@ -85,7 +85,7 @@ def compress(
             "`fairway prepare` trained"
         )
     ids = tokenizer.encode(data)
-    told = _Told(
+    header = _Header(
         model=loaded.sha256,
         text=hashlib.sha256(data).hexdigest(),
         num_tokens=len(ids),
@@ -93,15 +93,15 @@ def compress(
         adapt=config.adapt,
         threads=config.threads,
         every=config.every,
-        made={key: circumstances()[key] for key in TOLD},
+        made={key: circumstances()[key] for key in RECORDED},
     )
-    tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), told, tokenizer.bos_id)
-    with settled(told.threads):
+    tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), header, tokenizer.bos_id)
+    with settled(header.threads):
         coded = encode_stream(
-            lambda: _predictor(loaded, told),
-            _plans(loaded, told),
+            lambda: _predictor(loaded, header),
+            _plans(loaded, header),
             tokens,
-            _walk(loaded, told),
+            _walk_config(loaded, header),
             given=known,
             progress=progress,
         )
@@ -109,40 +109,40 @@ def compress(
         "checkpoints": np.array(coded.checkpoints, dtype="<u4").tobytes(),
         "symbols": coded.data,
     }
-    return pack(MAGIC, asdict(told), sections)
+    return pack(MAGIC, asdict(header), sections)
 
 
-def decompress(loaded: LoadedModel, data: bytes, progress: Progress | None = None) -> bytes:
+def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) -> bytes:
     """Inverse of `compress`.
 
     Raises `Refused` for a damaged or foreign file or another model, and `NotReproducible` when this
     machine computes other probabilities than the one that compressed; never returns wrong bytes.
     """
-    header, sections = unpack(MAGIC, data, "a file that fairway compressed")
+    fields, sections = unpack(MAGIC, data, "a file that fairway compressed")
     try:
-        told = _Told(**header)
+        header = _Header(**fields)
         checkpoints = np.frombuffer(sections["checkpoints"], "<u4").tolist()
         symbols = sections["symbols"]
     except (TypeError, KeyError) as error:
         raise Refused("its header is of another version of fairway; use that version") from error
-    check_model(told.model, loaded, "file")
-    unknown = torch.full((told.num_tokens,), -1)
-    _, known = _with_bos(unknown, told, loaded.tokenizer.bos_id)
+    check_model(header.model, loaded, "file")
+    unknown = torch.full((header.num_tokens,), -1)
+    _, known = _with_bos(unknown, header, loaded.tokenizer.bos_id)
     try:
-        with settled(told.threads):
+        with settled(header.threads):
             tokens = decode_stream(
-                lambda: _predictor(loaded, told),
-                _plans(loaded, told),
+                lambda: _predictor(loaded, header),
+                _plans(loaded, header),
                 symbols,
-                _walk(loaded, told),
+                _walk_config(loaded, header),
                 given=known,
                 checkpoints=checkpoints,
                 progress=progress,
             )
     except NotReproducible as error:
-        raise explained(error, told.made) from error
+        raise explained(error, header.made) from error
     text = loaded.tokenizer.decode(tokens.tolist())
-    if hashlib.sha256(text).hexdigest() != told.text:
+    if hashlib.sha256(text).hexdigest() != header.text:
         raise Refused(
             "every token came back but the bytes did not: the tokenizer decodes differently; "
             "compare the versions of sentencepiece"
@@ -155,7 +155,7 @@ def compress_file(
     source: Path,
     target: Path,
     config: CompressConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> int:
     """`compress` from file to file; returns how many bytes were written."""
     packed = compress(loaded, _read(source), config, progress)
@@ -164,7 +164,7 @@ def compress_file(
 
 
 def decompress_file(
-    loaded: LoadedModel, source: Path, target: Path, progress: Progress | None = None
+    loaded: LoadedModel, source: Path, target: Path, progress: Progress = silent
 ) -> int:
     """`decompress` from file to file, all or nothing; returns how many bytes were written."""
     try:
@@ -182,55 +182,44 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _bounds(told: _Told) -> list[int]:
+def _bounds(header: _Header) -> list[int]:
     """Edges of the segments, in the stream that has a BOS before each of them."""
-    edges = segment_bounds(told.num_tokens, told.segments)
+    edges = segment_bounds(header.num_tokens, header.segments)
     return [edge + i for i, edge in enumerate(edges)]
 
 
-def _with_bos(ids: Tensor, told: _Told, bos_id: int) -> tuple[Tensor, Tensor]:
+def _with_bos(ids: Tensor, header: _Header, bos_id: int) -> tuple[Tensor, Tensor]:
     """The stream of a file's ids, and what of it a decoder knows beforehand (-1 elsewhere)."""
-    known = torch.full((told.num_tokens + told.segments,), -1)
-    known[_bounds(told)[:-1]] = bos_id
+    known = torch.full((header.num_tokens + header.segments,), -1)
+    known[_bounds(header)[:-1]] = bos_id
     stream = known.clone()
     stream[known < 0] = ids
     return stream, known
 
 
-def _evaluation(loaded: LoadedModel, told: _Told) -> EvaluateConfig:
+def _evaluation(loaded: LoadedModel, header: _Header) -> EvaluateConfig:
     config = evaluation_of(loaded).resolved(loaded.model.config.train_context)
-    if not told.adapt:
+    if not header.adapt:
         return replace(config, ttt=None, mixture=None)
-    if isinstance(config.ttt, Sgd):
-        # Many segments share a chunk: what each has of it is shorter than a context, and a step is
-        # to learn from as many tokens as it does where the model is scored.
-        assert config.context is not None
-        share = share_of(config.ttt.chunk_tokens, told.segments, config.stride)
-        shorter = max(1, config.context // share)
-        size = config.ttt.batch_sequences * shorter
-        config = replace(config, ttt=replace(config.ttt, batch_sequences=size))
+    chunk_targets, ttt = config.learner.chunk_targets(), config.ttt
+    if ttt is not None and chunk_targets is not None:
+        share = share_of(chunk_targets, header.segments, config.stride)
+        ttt = ttt.for_segments(share, config.known_context)
     # Adapters live in rows, and each segment needs one of its own.
-    return replace(config, rows=max(config.rows, told.segments))
+    return replace(config, rows=max(config.rows, header.segments), ttt=ttt)
 
 
-def _predictor(loaded: LoadedModel, told: _Told) -> Predictor:
-    return make_predictor(loaded.model, _evaluation(loaded, told))
+def _predictor(loaded: LoadedModel, header: _Header) -> Predictor:
+    return make_predictor(loaded.model, _evaluation(loaded, header))
 
 
-def _plans(loaded: LoadedModel, told: _Told) -> list[ChunkPlan]:
-    config = _evaluation(loaded, told)
-    assert config.context is not None
-    match config.ttt:
-        case DocumentAdapters() | Phased():
-            chunk_tokens = None
-        case Sgd():
-            chunk_tokens = config.ttt.chunk_tokens
-        case None:
-            chunk_tokens = CHUNK_TOKENS
-    return plan_segments(_bounds(told), config.context, config.stride, chunk_tokens)
+def _plans(loaded: LoadedModel, header: _Header) -> list[ChunkPlan]:
+    config = _evaluation(loaded, header)
+    chunk_targets = config.learner.chunk_targets()
+    return plan_segments(_bounds(header), config.known_context, config.stride, chunk_targets)
 
 
-def _walk(loaded: LoadedModel, told: _Told) -> WalkConfig:
+def _walk_config(loaded: LoadedModel, header: _Header) -> WalkConfig:
     return WalkConfig(
-        rows=told.segments, pad_to=loaded.model.config.train_context, every=told.every
+        rows=header.segments, pad_to=loaded.model.config.train_context, every=header.every
     )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.learners.documents import Phased
+from fairway.evaluate.learners.phased import Phased
 from fairway.model.attention import GateConfig
 from fairway.model.gpt import ParallelConfig
 from fairway.quant.lowrank import LowRankConfig

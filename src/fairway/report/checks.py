@@ -14,7 +14,7 @@ Result = Mapping[str, Any]
 State = Literal["kept", "broken", "not run", "no limit"]
 
 NOT_RUN = "not run"
-ILLEGAL = "illegal: learned from a token before pricing it"  # the only words for such a number
+ILLEGAL = "illegal: learned from a token before scoring it"  # the only words for such a number
 ILLEGAL_DIAGNOSTICS = frozenset({"adapt_then_score"})
 
 
