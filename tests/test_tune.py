@@ -93,6 +93,24 @@ def test_every_way_to_learn_has_a_search(
     assert found.best <= found.baseline
 
 
+def test_a_learner_from_outside_has_the_search_that_it_suggests(
+    sign_steps: type, loaded: LoadedModel, data: DataFolder
+) -> None:
+    present = replace(SGD, ttt=sign_steps(lr=0.5, chunk_tokens=64))
+    found = tune(loaded, data, present, TuneConfig(trials=3, tokens=150))
+    assert found.best <= found.baseline
+    assert set(found.override) <= {"ttt.lr"}
+
+
+def test_a_learner_that_suggests_nothing_cannot_be_tuned(
+    sign_steps: type, loaded: LoadedModel, data: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(sign_steps, "suggest")
+    present = replace(SGD, ttt=sign_steps(chunk_tokens=64))
+    with pytest.raises(ValueError, match="SignSteps suggests no values to a search"):
+        tune(loaded, data, present, TuneConfig(trials=3, tokens=150))
+
+
 def test_the_search_ends_in_time(loaded: LoadedModel, data: DataFolder) -> None:
     found = tune(loaded, data, SGD, TuneConfig(seconds=1.0, tokens=400))
     assert found.seconds < 6.0  # a trial ends with the chunk it is in; the first one is whole

@@ -64,8 +64,8 @@ def test_the_text_comes_back_and_its_size_is_the_score(name: str, lengths: list[
     decoded = decode_stream(
         make, plans, coded.data, walk, given=given, checkpoints=coded.checkpoints
     )
-    text = ValText(tokens, torch.ones(len(tokens) - 1, dtype=torch.long), ())
-    score = score_stream(make(), read_chunks(plans, text))
+    whole = ValText(tokens, torch.ones(len(tokens) - 1, dtype=torch.long), ())
+    score = score_stream(make(), read_chunks(plans, whole))
 
     assert torch.equal(decoded, tokens)
     assert coded.nats == pytest.approx(score.nats, abs=1e-2)
