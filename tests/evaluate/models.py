@@ -26,7 +26,7 @@ VOCAB, CONTEXT, BOS = 24, 16, 1
 
 
 def tiny_model(**changes) -> GPT:
-    """Two narrow blocks with weights large enough to have opinions."""
+    """Two narrow blocks with weights large enough to tell tokens apart."""
     settings = {
         "vocab_size": VOCAB,
         "model_dim": 16,

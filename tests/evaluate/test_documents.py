@@ -40,7 +40,7 @@ def of_document(nats: Tensor, document: int) -> Tensor:
     return nats[STARTS[document] : ends[document]]
 
 
-def test_a_cold_document_is_priced_as_if_it_were_alone() -> None:
+def test_a_cold_document_is_scored_as_if_it_were_alone() -> None:
     """Nothing is left of the documents before it, nor of those beside it."""
     together = by_position(with_rows(3, COLD), TOKENS, STARTS)
     others = TOKENS.clone()
@@ -52,7 +52,7 @@ def test_a_cold_document_is_priced_as_if_it_were_alone() -> None:
     assert not torch.equal(of_document(together, 2), of_document(again, 2))
 
 
-def test_rows_change_speed_and_not_prices() -> None:
+def test_rows_change_speed_and_not_nats() -> None:
     one, four = (by_position(with_rows(rows, COLD), TOKENS, STARTS) for rows in (1, 4))
     assert torch.allclose(one, four, atol=1e-3)
 
@@ -102,10 +102,10 @@ def test_a_step_is_adamw_on_each_row_by_itself() -> None:
         predictor.learn(chunk)
         one = chunk.texts[0][None]
         for _ in range(2):
-            priced = chunk.plan.windows[0].num_targets
-            logits = twin.model(one[:, :-1], adapters=twin.bank)[0, -priced:]
+            scored = chunk.plan.windows[0].num_targets
+            logits = twin.model(one[:, :-1], adapters=twin.bank)[0, -scored:]
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(logits, one[0, -priced:]).backward()
+            torch.nn.functional.cross_entropy(logits, one[0, -scored:]).backward()
             optimizer.step()
     for a, b in zip(predictor.bank.parameters(), twin.bank.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)

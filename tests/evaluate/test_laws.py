@@ -62,7 +62,7 @@ def test_what_the_caller_holds_is_never_changed(config: EvaluateConfig) -> None:
 
 
 @every_predictor
-def test_changing_a_token_changes_no_earlier_price(config: EvaluateConfig) -> None:
+def test_changing_a_token_changes_no_earlier_nats(config: EvaluateConfig) -> None:
     """In the order of the text, to the last bit: a leak of 1e-7 is a leak."""
     before = by_position(config, TOKENS, STARTS)
     for position in (30, 60):
@@ -75,18 +75,18 @@ def test_changing_a_token_changes_no_earlier_price(config: EvaluateConfig) -> No
 
 
 @every_predictor
-def test_every_token_is_priced_once(config: EvaluateConfig) -> None:
-    priced = [
+def test_every_token_is_scored_once(config: EvaluateConfig) -> None:
+    scored = [
         position
         for plan in plans_of(config, TOKENS, STARTS)
         for window in plan.windows
         for position in range(window.score_from, window.stop)
     ]
-    assert sorted(priced) == list(range(1, len(TOKENS)))
+    assert sorted(scored) == list(range(1, len(TOKENS)))
 
 
 @every_predictor
-def test_a_decoder_reads_the_very_prices_and_they_are_distributions(
+def test_a_decoder_reads_the_very_nats_and_they_are_distributions(
     config: EvaluateConfig,
 ) -> None:
     chunks = chunks_of(config, TOKENS, STARTS)
@@ -136,7 +136,7 @@ def test_learning_goes_on_from_a_saved_state_as_if_never_interrupted(
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("frozen")])
-def test_learning_changes_later_prices(name: str) -> None:
+def test_learning_changes_later_nats(name: str) -> None:
     config = CONFIGS[name]
     frozen = EvaluateConfig(
         context=config.context, stride=config.stride, documents=config.documents

@@ -67,7 +67,7 @@ def test_merging_averages_the_evidence_of_those_who_have_any() -> None:
     assert gates.below[1] == one.below[1] == two.below[1]
 
 
-def test_surprises_have_a_class_each_and_a_spread_opinion_has_none() -> None:
+def test_surprises_have_a_class_each_and_a_spread_expert_has_none() -> None:
     classes = surprise_class(torch.tensor([0.0, 0.6, 3.0, 40.0], dtype=torch.float64))
     assert classes.tolist() == [0, 1, 2, 3]
 
@@ -97,13 +97,13 @@ def test_what_lies_further_back_than_the_context_is_remembered() -> None:
     phrase = torch.randint(2, VOCAB, (30,), generator=generator)
     noise = torch.randint(2, VOCAB, (60,), generator=generator)
     tokens = torch.cat((torch.tensor([1]), phrase, noise, phrase, noise[:30], phrase))
-    prices = by_position(dataclasses.replace(MIXED, stride=1), tokens, [0])
-    first, third = prices[:30], prices[150:]
+    nats = by_position(dataclasses.replace(MIXED, stride=1), tokens, [0])
+    first, third = nats[:30], nats[150:]
     assert third[5:].mean() < 0.5 * first[5:].mean()
 
 
-def test_a_decoders_price_is_the_scorers_to_a_billionth() -> None:
-    """Where both are told the same logits, by a stand-in for the model."""
+def test_a_decoders_nats_are_the_scorers_to_a_billionth() -> None:
+    """Where both are given the same logits, by a stand-in for the model."""
     tokens, starts = text([60, 50])
     log_probs = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0)).log_softmax(1)
 

@@ -72,18 +72,18 @@ def test_a_walk_that_goes_on_adds_to_what_was_booked() -> None:
 
 @given(st.integers(2, 400), st.integers(1, 6), st.integers(1, 20), st.integers(1, 8))
 @settings(max_examples=60)
-def test_a_chunk_owns_no_target_that_is_still_to_be_priced(
+def test_a_chunk_owns_no_target_that_is_still_to_be_scored(
     num_tokens: int, stride: int, longer: int, strides: int
 ) -> None:
     plans = plan_chunks(num_tokens, stride + longer, stride, stride * strides)
-    priced: list[int] = []
+    scored: list[int] = []
     for plan in plans:
-        priced += [p for w in plan.windows for p in range(w.score_from, w.stop)]
+        scored += [p for w in plan.windows for p in range(w.score_from, w.stop)]
         ((begin, end),) = plan.spans
-        assert set(range(begin + 1, end)) <= set(priced)
-    assert priced == list(range(1, num_tokens))
+        assert set(range(begin + 1, end)) <= set(scored)
+    assert scored == list(range(1, num_tokens))
     owned = [p for plan in plans for begin, end in plan.spans for p in range(begin + 1, end)]
-    assert owned == priced
+    assert owned == scored
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=9), st.integers(1, 4), st.integers(1, 8))
@@ -93,8 +93,8 @@ def test_documents_side_by_side_stay_in_file_order(
 ) -> None:
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     plans = plan_documents(starts, sum(lengths), 8, stride, rows)
-    priced = [p for plan in plans for w in plan.windows for p in range(w.score_from, w.stop)]
-    assert sorted(priced) == list(range(1, sum(lengths)))
+    scored = [p for plan in plans for w in plan.windows for p in range(w.score_from, w.stop)]
+    assert sorted(scored) == list(range(1, sum(lengths)))
     for plan in plans:
         assert len(set(plan.rows)) == len(plan.rows)
         assert len({document // rows for document in plan.rows}) == 1
@@ -132,8 +132,8 @@ def test_the_last_layer_computes_only_what_counts_and_nothing_else_differs() -> 
             assert torch.allclose(model(tokens, start=start), full[:, start:], atol=1e-5, rtol=0)
 
 
-def test_padding_changes_no_price() -> None:
-    """Documents of unequal lengths share passes; each price is that of a pass of its own."""
+def test_padding_changes_no_nats() -> None:
+    """Documents of unequal lengths share batches, and each is scored as in a batch of its own."""
     model = tiny_model()
     for plan in plan_documents(STARTS, len(TOKENS), CONTEXT, 4, 6):
         chunk = cut_chunk(plan, val_text(TOKENS))

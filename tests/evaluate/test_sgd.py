@@ -74,7 +74,7 @@ def test_scores_and_weights_are_those_of_1413(shared: Path) -> None:
 
 
 def test_scores_of_691_follow_from_ours_by_counting_its_last_tokens_as_often(shared: Path) -> None:
-    """Its windows at the end, shorter than the context, price the last `stride` tokens again."""
+    """Its windows at the end, shorter than the context, score the last `stride` tokens again."""
     vector, model, sizes = golden(shared, "eval_pr691.pt", "pr414")
     config, tokens = vector["config"], vector["tokens"]
     context, stride = int(config["EVAL_SEQ_LEN"]), int(config["EVAL_STRIDE"])

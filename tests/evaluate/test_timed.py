@@ -25,7 +25,7 @@ PLANS = plans_of(SGD, TOKENS, STARTS)
 
 
 class FakeClock:
-    """Tells a time that only the fake predictor moves."""
+    """Shows a time that only the fake predictor moves."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -35,15 +35,17 @@ class FakeClock:
 
 
 class Slow(LearnsUntil):
-    """Takes seconds of a fake clock: so many per token priced, so many per lesson."""
+    """Takes seconds of a fake clock: so many per token scored, so many per lesson."""
 
-    def __init__(self, inner: Predictor, clock: FakeClock, price: float, lesson: float) -> None:
+    def __init__(
+        self, inner: Predictor, clock: FakeClock, per_target: float, lesson: float
+    ) -> None:
         super().__init__(inner, 10**9)
-        self.clock, self.price, self.lesson = clock, price, lesson
+        self.clock, self.per_target, self.lesson = clock, per_target, lesson
         self.lessons: list[int] = []
 
     def score(self, chunk: Chunk) -> Tensor:
-        self.clock.time += self.price * chunk.num_targets
+        self.clock.time += self.per_target * chunk.num_targets
         return super().score(chunk)
 
     def learn(self, chunk: Chunk) -> None:
@@ -52,9 +54,9 @@ class Slow(LearnsUntil):
         super().learn(chunk)
 
 
-def timed(budget: float | None, price: float, lesson: float) -> tuple[Evaluation, Slow]:
+def timed(budget: float | None, per_target: float, lesson: float) -> tuple[Evaluation, Slow]:
     clock = FakeClock()
-    slow = Slow(make_predictor(tiny_model(), SGD), clock, price, lesson)
+    slow = Slow(make_predictor(tiny_model(), SGD), clock, per_target, lesson)
     found = evaluate_in_time(slow, PLANS, val_text(TOKENS), budget_seconds=budget, now=clock)
     return found, slow
 
@@ -68,7 +70,7 @@ def test_without_a_budget_it_is_the_walk_and_nothing_else() -> None:
     assert slow.lessons == list(range(len(PLANS) - 1))
 
 
-def test_learning_stops_while_there_is_time_to_price_the_rest() -> None:
+def test_learning_stops_while_there_is_time_to_score_the_rest() -> None:
     targets = len(TOKENS) - 1
     for lessons in (1, 2, 4):
         budget = 1.05 * targets + 50.0 * lessons + 5.0
@@ -143,15 +145,15 @@ def test_a_killed_evaluation_goes_on_from_its_last_chunk_with_the_same_result(
                 checkpoint=checkpoint,
                 on_chunk=die_at(number),
             )
-    priced: list[int] = []
+    scored: list[int] = []
     resumed = evaluate_in_time(
         make_predictor(tiny_model(), config),
         plans,
         val_text(tokens),
         checkpoint=checkpoint,
-        on_chunk=lambda chunk, nats: priced.append(chunk.plan.index),
+        on_chunk=lambda chunk, nats: scored.append(chunk.plan.index),
     )
-    assert priced == list(range(4, len(plans)))
+    assert scored == list(range(4, len(plans)))
     assert resumed.score == whole.score
     assert resumed.curve.nats == whole.curve.nats
     assert len(resumed.curve.learn_seconds) == len(plans)

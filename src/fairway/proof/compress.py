@@ -6,7 +6,9 @@ it is evaluated. The layout of the bytes is in `file_format.py`, the coding in `
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,12 +98,13 @@ def compress(
         made={key: circumstances()[key] for key in RECORDED},
     )
     tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), header, tokenizer.bos_id)
+    new_predictor, plans, walk = _coding(loaded, header)
     with settled(header.threads):
         coded = encode_stream(
-            lambda: _predictor(loaded, header),
-            _plans(loaded, header),
+            new_predictor,
+            plans,
             tokens,
-            _walk_config(loaded, header),
+            walk,
             given=known,
             progress=progress,
         )
@@ -128,13 +131,14 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
     check_model(header.model, loaded, "file")
     unknown = torch.full((header.num_tokens,), -1)
     _, known = _with_bos(unknown, header, loaded.tokenizer.bos_id)
+    new_predictor, plans, walk = _coding(loaded, header)
     try:
         with settled(header.threads):
             tokens = decode_stream(
-                lambda: _predictor(loaded, header),
-                _plans(loaded, header),
+                new_predictor,
+                plans,
                 symbols,
-                _walk_config(loaded, header),
+                walk,
                 given=known,
                 checkpoints=checkpoints,
                 progress=progress,
@@ -209,17 +213,13 @@ def _evaluation(loaded: LoadedModel, header: _Header) -> EvaluateConfig:
     return replace(config, rows=max(config.rows, header.segments), ttt=ttt)
 
 
-def _predictor(loaded: LoadedModel, header: _Header) -> Predictor:
-    return make_predictor(loaded.model, _evaluation(loaded, header))
-
-
-def _plans(loaded: LoadedModel, header: _Header) -> list[ChunkPlan]:
+def _coding(
+    loaded: LoadedModel, header: _Header
+) -> tuple[Callable[[], Predictor], list[ChunkPlan], WalkConfig]:
+    """What encoder and decoder share: new predictors, plans, and how the plans are walked."""
     config = _evaluation(loaded, header)
-    chunk_targets = config.learner.chunk_targets()
-    return plan_segments(_bounds(header), config.known_context, config.stride, chunk_targets)
-
-
-def _walk_config(loaded: LoadedModel, header: _Header) -> WalkConfig:
-    return WalkConfig(
-        rows=header.segments, pad_to=loaded.model.config.train_context, every=header.every
-    )
+    bounds, every = _bounds(header), config.learner.chunk_targets()
+    plans = plan_segments(bounds, config.known_context, config.stride, every)
+    pad_to = loaded.model.config.train_context
+    walk = WalkConfig(rows=header.segments, pad_to=pad_to, every=header.every)
+    return partial(make_predictor, loaded.model, config), plans, walk

@@ -38,7 +38,7 @@ class Checkpoint:
     @property
     def extra(self) -> dict[str, Tensor]:
         """The caller's own tensors, such as running averages."""
-        return _under("extra.", self.tensors)
+        return under("extra.", self.tensors)
 
 
 def checkpoint_state(
@@ -74,7 +74,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizers: Optimizers) ->
     stood; milestones that were passed are reached again before the next step.
     """
     restore_model(checkpoint, model)
-    optimizers.load_state_dict(_under("optimizer.", checkpoint.tensors))
+    optimizers.load_state_dict(under("optimizer.", checkpoint.tensors))
     torch.set_rng_state(checkpoint.tensors["random.cpu"])
     if "random.cuda" in checkpoint.tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"])
@@ -82,7 +82,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizers: Optimizers) ->
 
 def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
     """The weights alone, as the last step left them."""
-    saved, ours = _under("model.", checkpoint.tensors), _model_tensors(model)
+    saved, ours = under("model.", checkpoint.tensors), _model_tensors(model)
     if saved.keys() != ours.keys():
         odd = ", ".join(sorted(saved.keys() ^ ours.keys()))
         raise ValueError(f"checkpoint and model differ in {odd}; resume with the recipe it is from")
@@ -144,7 +144,8 @@ def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **buffers}
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose name begins with `prefix`, by what follows it."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()

@@ -19,6 +19,7 @@ from fairway.evaluate.learners.evidence import Evidence, gather_evidence, read_w
 from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, surprise_class
 from fairway.evaluate.learners.ngram import Expert, Memory
 from fairway.evaluate.predictor import ModelPredictor, Reader
+from fairway.train.train_state import under
 
 TINY = 1e-300  # a model's probability that underflowed is still a probability
 
@@ -208,9 +209,7 @@ class MixturePredictor:
             row_state.gates.load_state(state[f"trails/{row}/gates"])
             for window in row_state.windows:
                 read_window(row_state.memory, *window)
-        self.base.load_state_dict(
-            {name.removeprefix("base/"): t for name, t in state.items() if name.startswith("base/")}
-        )
+        self.base.load_state_dict(under("base/", state))
 
 
 def _pack_windows(name: str, windows: Sequence[tuple[Tensor, int]]) -> dict[str, Tensor]:

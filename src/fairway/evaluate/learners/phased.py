@@ -19,6 +19,7 @@ from fairway.evaluate.predictor import ALONE, Reader
 from fairway.evaluate.window_batch import WindowBatch
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
+from fairway.train.train_state import under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +171,10 @@ class PhasedPredictor(Frozen):
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.local.load_state_dict(_below("local/", state))
-        self.learner.load_state_dict(_below("learner/", state))
+        self.local.load_state_dict(under("local/", state))
+        self.learner.load_state_dict(under("learner/", state))
         documents = state["documents"].tolist()
         texts = state["texts"].split(state["lengths"].tolist())
         self.texts = dict(zip(documents, texts, strict=True))
         self.finished = {d for d, f in zip(documents, state["finished"].tolist(), strict=True) if f}
         self.phases_done = int(state["phases_done"])
-
-
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: t for name, t in state.items() if name.startswith(prefix)}

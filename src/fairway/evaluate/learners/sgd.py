@@ -23,6 +23,7 @@ from fairway.evaluate.predictor import ALONE
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
 from fairway.train.compiled import compile_loss
+from fairway.train.train_state import under
 
 Schedule = Literal["cosine", "linear", "constant"]
 
@@ -254,13 +255,7 @@ class WeightLearner:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         for name, weight in self.trained.items():
             weight.copy_(state[f"weights/{name}"])
-        self.stepper.load_state_dict(
-            {
-                name.removeprefix("optimizer/"): value
-                for name, value in state.items()
-                if name.startswith("optimizer/")
-            }
-        )
+        self.stepper.load_state_dict(under("optimizer/", state))
 
 
 def cut_pieces(text: Tensor, context: int) -> list[Tensor]:
