@@ -197,15 +197,9 @@ def evaluate_in_time(
         ranks=ranks,
         now=now,
     )
-    curve = state.curve
 
     def book(chunk: Chunk, nats: Tensor) -> None:
-        curve.add(
-            tokens=chunk.num_targets,
-            num_bytes=chunk.num_bytes,
-            nats=nats.sum().item(),
-            score_seconds=clocked.score_seconds,
-        )
+        state.book(chunk, nats, clocked.score_seconds)
         if on_chunk is not None:
             on_chunk(chunk, nats)
 
@@ -213,10 +207,7 @@ def evaluate_in_time(
         for plan in plans[state.next_chunk :]:
             yield cut_chunk(plan, text)
             # Whoever asks for the next chunk is done with this one: scored, booked, learned from.
-            curve.learn_seconds[-1] = clocked.learn_seconds
-            state.next_chunk = plan.index + 1
-            state.seconds = clocked.spent_seconds
-            state.learned_chunks = clocked.learned_chunks
+            state.advance(plan, clocked)
             saved.save(predictor, state)
 
     score_stream(clocked, chunks(), book, booked=state.score)
@@ -227,7 +218,7 @@ def evaluate_in_time(
         learned_chunks=clocked.learned_chunks,
         seconds=clocked.spent_seconds,
         budget_seconds=budget_seconds,
-        curve=curve,
+        curve=state.curve,
     )
 
 
@@ -240,6 +231,21 @@ class _State:
     seconds: float
     score: Score
     curve: Curve
+
+    def book(self, chunk: Chunk, nats: Tensor, score_seconds: float) -> None:
+        self.curve.add(
+            tokens=chunk.num_targets,
+            num_bytes=chunk.num_bytes,
+            nats=nats.sum().item(),
+            score_seconds=score_seconds,
+        )
+
+    def advance(self, plan: ChunkPlan, clocked: Clocked) -> None:
+        """`plan` is done with, as `clocked` timed it."""
+        self.curve.learn_seconds[-1] = clocked.learn_seconds
+        self.next_chunk = plan.index + 1
+        self.seconds = clocked.spent_seconds
+        self.learned_chunks = clocked.learned_chunks
 
 
 class _Saved:
