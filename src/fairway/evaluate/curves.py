@@ -5,7 +5,7 @@ Nothing is drawn here; see `report/`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 
@@ -38,8 +38,13 @@ class Curve:
         """At most `most` entries, each the sum of equally many neighbours."""
         step = max(1, -(-len(self.tokens) // most))
         begins = range(0, len(self.tokens), step)
-        series = {one.name: getattr(self, one.name) for one in fields(self)}
-        return Curve(**{k: [sum(v[b : b + step]) for b in begins] for k, v in series.items()})
+        return Curve(
+            tokens=[sum(self.tokens[b : b + step]) for b in begins],
+            num_bytes=[sum(self.num_bytes[b : b + step]) for b in begins],
+            nats=[sum(self.nats[b : b + step]) for b in begins],
+            score_seconds=[sum(self.score_seconds[b : b + step]) for b in begins],
+            learn_seconds=[sum(self.learn_seconds[b : b + step]) for b in begins],
+        )
 
     def running_bits_per_byte(self) -> list[float | None]:
         """Bits per byte of everything scored up to each chunk; None before the first byte."""
