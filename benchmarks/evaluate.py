@@ -19,20 +19,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from measuring.rows import Row, show
 from measuring.small_run import given_or_small_run
 from peers import published
 from torch import Tensor
 
 from fairway.artifact.loaded_model import load_model
+from fairway.evaluate.chunks import Chunk, cut_chunk, plan_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
-from fairway.evaluate.learners.gates import Mixture
-from fairway.evaluate.learners.sgd import Precision, Sgd, SgdPredictor
-from fairway.evaluate.predictor import Chunk, Frozen, cut_chunk, plan_chunks
-from fairway.evaluate.timed import Evaluation
-from fairway.evaluate.timed import evaluate as walk
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.learner import Precision
+from fairway.evaluate.learners.documents import DocumentAdapters
+from fairway.evaluate.learners.mixture import Mixture
+from fairway.evaluate.learners.phased import Phased
+from fairway.evaluate.learners.sgd import Sgd, SgdPredictor
+from fairway.evaluate.timed import Evaluation, evaluate_in_time
 from fairway.interop.published_weights import load_checkpoint
 from fairway.model.adapters import AdapterConfig
 from fairway.model.gpt import GPT
@@ -44,10 +45,10 @@ from fairway.report.style import (
     INK,
     ORANGE,
     PALE,
-    end_label,
-    spread,
+    Line,
+    draw_lines,
+    line_figure,
     style,
-    title,
 )
 from fairway.runtime.device import choose_compute_dtype, machine
 from fairway.tokens.shards import DataFolder
@@ -121,8 +122,8 @@ def same_as_published(vectors: Path) -> Row:
     names = ("EVAL_SEQ_LEN", "EVAL_STRIDE", "TTT_CHUNK_TOKENS")
     context, stride, chunk_tokens = (int(config[name]) for name in names)
     plans = plan_chunks(len(tokens), context, stride, chunk_tokens)
-    sizes = torch.ones(len(tokens) - 1, dtype=torch.long)
-    ours = walk(Frozen(model), plans, tokens, sizes).score.nats_per_token
+    text = ValText(tokens, torch.ones(len(tokens) - 1, dtype=torch.long), ())
+    ours = evaluate_in_time(Frozen(model), plans, text).score.nats_per_token
     theirs = float(vector["sliding"]["val_loss"])
     return show("golden vector, sliding", ours=ours, published=theirs, gap=abs(ours - theirs))
 
@@ -135,7 +136,7 @@ def scoring_speed(model: GPT, text: ValText, context: int, stride: int, repeats:
     fast = replace(cached, precision="bfloat16")
 
     def ours(chosen: EvaluateConfig) -> Evaluation:
-        return walk(make_predictor(model, chosen), plans, text.tokens, text.target_bytes)
+        return evaluate_in_time(make_predictor(model, chosen), plans, text)
 
     seconds = fastest(
         repeats,
@@ -176,7 +177,7 @@ def learning_speed(model: GPT, text: ValText, context: int, sgd: Sgd, extent: Ex
     """Tokens a second of learning epochs, ours against the published loop."""
     chunk_tokens = max(sgd.chunk_tokens, 4 * context)
     plan = plan_chunks(min(len(text.tokens), 2 * chunk_tokens + 1), context, context, chunk_tokens)
-    chunk = cut_chunk(plan[0], text.tokens, text.target_bytes)
+    chunk = cut_chunk(plan[0], text)
     theirs = copy.deepcopy(model)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=sgd.lr, momentum=sgd.momentum)
     sgd = replace(sgd, chunk_tokens=chunk_tokens)
@@ -262,8 +263,9 @@ def learning_gain(
                 priced = nats[offset : offset + window.num_targets]
                 into[window.score_from - 1 : window.stop - 1] = priced
 
-        found = walk(make_predictor(model, config), plan_text(config, text), text.tokens,
-                     text.target_bytes, observe=book)  # fmt: skip
+        found = evaluate_in_time(
+            make_predictor(model, config), plan_text(config, text), text, on_chunk=book
+        )
         bits = found.score.bits_per_byte
         frozen_score = bits if name == "frozen" else frozen_score
         gain = frozen_score - bits
@@ -281,22 +283,18 @@ def draw(curves: dict[str, list[float]], num_tokens: int, out: Path) -> None:
     late = len(frozen) // 10  # before that a running mean says nothing
     colours = {"controls": PALE, "SGD": BLUE, "AdamW": ORANGE, "Muon": GREEN, "adapters": INK}
     with style():
-        figure = Figure(figsize=(7.2, 4.8))
-        axes = figure.subplots()
-        ends = []
+        figure, (axes,) = line_figure("Bits per byte so far, against the frozen model", 4.8)
+        lines = []
         for name, curve in curves.items():
             if name in ("frozen", "the run's own"):
                 continue
             colour = colours.get(name.split()[0], GREY)
             below = np.array(curve) - frozen
-            dashes = "--" if name.endswith("mixture") else "-"
-            axes.plot(thousands[late:], below[late:], color=colour, linestyle=dashes)
-            ends.append((float(below[-1]), f"{name} {below[-1]:+.3f}", colour))
-        gap = 0.05 * (axes.get_ylim()[1] - axes.get_ylim()[0])
-        heights = spread([height for height, _, _ in sorted(ends)], gap)
-        for height, (_, label, colour) in zip(heights, sorted(ends), strict=True):
-            end_label(axes, thousands[-1], height, label, GREY if colour == PALE else colour)
-        title(figure, "Bits per byte so far, against the frozen model")
+            text = f"{name} {below[-1]:+.3f}"
+            lines.append(Line(list(thousands[late:]), list(below[late:]), text, colour))
+        draw_lines(axes, lines, gap=0.05)
+        for line, drawn in zip(lines, axes.get_lines(), strict=True):
+            drawn.set_linestyle("--" if "mixture" in line.text else "-")
         axes.set_xlabel("thousand tokens of the text; dashed: with the mixture")
         axes.set_xlim(0, thousands[-1])
         axes.grid(axis="y")
@@ -304,13 +302,9 @@ def draw(curves: dict[str, list[float]], num_tokens: int, out: Path) -> None:
         figure.savefig(out, facecolor="white", metadata={"Date": None})
 
 
-def first_tokens(text: ValText, size: int) -> ValText:
-    return text.first(size - 1)
-
-
 def speeds(model: GPT, text: ValText, extent: Extent) -> list[Row]:
     """Of scoring and of learning, on the beginning of the text."""
-    short, context = first_tokens(text, extent.speed_tokens), model.config.train_context
+    short, context = text.first(-1 + extent.speed_tokens), model.config.train_context
     places = [(context, context // part) for part in extent.strides]
     places += [(1024, 64)] if extent.long_context else []
     rows = []

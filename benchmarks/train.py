@@ -21,7 +21,7 @@ from peers.nanogpt import NanoGPT
 from peers.nanogpt import train as train_nanogpt
 
 from fairway.evaluate.config import plan_text
-from fairway.evaluate.predictor import Frozen
+from fairway.evaluate.frozen import Frozen
 from fairway.model.gpt import GPT
 from fairway.pipeline.scoring import score_text, without_learning
 from fairway.pipeline.training import train_and_average

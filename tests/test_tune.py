@@ -10,8 +10,9 @@ import torch
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.cli.answer import take_settings
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
-from fairway.evaluate.learners.gates import Mixture
+from fairway.evaluate.learners.documents import DocumentAdapters
+from fairway.evaluate.learners.mixture import Mixture
+from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.adapters import AdapterConfig
 from fairway.model.attention import AttentionConfig
@@ -55,7 +56,11 @@ def test_validation_text_is_never_opened_and_the_answer_is_never_worse(
     loaded: LoadedModel, data: DataFolder
 ) -> None:
     said: list[str] = []
-    found = tune(loaded, data, SGD, TuneConfig(trials=4, tokens=200), said.append)
+
+    def progress(done: float = 0.0, total: float = 0.0, *, text: str = "", **_: float) -> None:
+        said.append(text)
+
+    found = tune(loaded, data, SGD, TuneConfig(trials=4, tokens=200), progress)
     with pytest.raises(ValueError, match="val"):
         data.val  # noqa: B018  (it cannot even be)
     assert found.best <= found.baseline
@@ -94,6 +99,24 @@ def test_every_way_to_learn_has_a_search(
     assert found.best <= found.baseline
 
 
+def test_a_learner_from_outside_has_the_search_that_it_suggests(
+    sign_steps: type, loaded: LoadedModel, data: DataFolder
+) -> None:
+    present = replace(SGD, ttt=sign_steps(lr=0.5, chunk_tokens=64))
+    found = tune(loaded, data, present, TuneConfig(trials=3, tokens=150))
+    assert found.best <= found.baseline
+    assert set(found.override) <= {"ttt.lr"}
+
+
+def test_a_learner_that_suggests_nothing_cannot_be_tuned(
+    sign_steps: type, loaded: LoadedModel, data: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(sign_steps, "suggest")
+    present = replace(SGD, ttt=sign_steps(chunk_tokens=64))
+    with pytest.raises(ValueError, match="SignSteps suggests no values to a search"):
+        tune(loaded, data, present, TuneConfig(trials=3, tokens=150))
+
+
 def test_the_search_ends_in_time(loaded: LoadedModel, data: DataFolder) -> None:
     found = tune(loaded, data, SGD, TuneConfig(seconds=1.0, tokens=400))
     assert found.seconds < 6.0  # a trial ends with the chunk it is in; the first one is whole
@@ -107,10 +130,11 @@ def test_settings_that_miss_the_clock_are_not_tried(loaded: LoadedModel, data: D
 
 
 def test_held_out_text_is_whole_documents_from_the_end(data: DataFolder) -> None:
-    tokens, target_bytes, starts = held_out(data, 120)
+    text = held_out(data, 120)
+    tokens = text.tokens
     assert len(tokens) >= 120
-    assert starts[0] == 0
-    assert len(target_bytes) == len(tokens) - 1
+    assert text.document_starts[0] == 0
+    assert len(text.target_bytes) == len(tokens) - 1
     assert torch.equal(tokens, torch.from_numpy(data.train[:].astype("int64"))[-len(tokens) :])
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairway.evaluate.predictor import Chunk, ChunkPlan
+from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.model.gpt import GPT
 
 

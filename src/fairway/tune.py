@@ -10,8 +10,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,15 @@ from torch import Tensor
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.evaluate.bpb import Score
-from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
-from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.chunks import Chunk, read_chunks
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation, plan_text
 from fairway.evaluate.planner import estimate, measure_rates
-from fairway.evaluate.predictor import Chunk, read_chunks, score_stream
+from fairway.evaluate.predictor import score_stream
 from fairway.runtime.files import atomic_write
+from fairway.runtime.progress import Progress, silent
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
 
 NOTE = (
     "found on training documents, which training may have read: the level is too low, the order "
@@ -53,7 +53,7 @@ class TuneConfig:
         if self.seconds <= 0 or self.tokens < 2 or (self.trials is not None and self.trials < 1):
             raise ValueError(
                 f"seconds={self.seconds}, tokens={self.tokens}, trials={self.trials}: all must be "
-                "positive, and two tokens are the least that can be priced"
+                "positive, and two tokens are the least that can be scored"
             )
         if (self.eval_seconds is None) != (self.eval_tokens is None):
             raise ValueError("eval_seconds and eval_tokens say one thing together: give both")
@@ -106,83 +106,128 @@ def tune(
     data: DataFolder,
     present: EvaluateConfig,
     config: TuneConfig,
-    tell: Callable[[str], None] = lambda line: None,
+    progress: Progress = silent,
 ) -> TuneResult:
     """Search settings for the ways to learn that `present` has switched on.
 
-    Raises ValueError where nothing in `present` learns, or the training text is too short.
+    progress  called with a line for the present settings and for each better ones
+
+    Raises ValueError where nothing in `present` learns or can be searched, or the training text is
+    too short.
     """
-    begin = time.perf_counter()
     present = present.resolved(loaded.model.config.train_context)
-    if present.ttt is None and present.mixture is None:
+    if not present.learns:
         raise ValueError(
             "nothing in this evaluation learns, so there is nothing to tune; switch something on, "
             'as in --set \'evaluate.ttt={"type":"Sgd"}\''
         )
-    tokens, target_bytes, starts = held_out(data, config.tokens)
-    trials = 0
+    search = _Search(loaded, present, config, held_out(data, config.tokens), progress)
+    search.run()
+    return TuneResult(
+        config=search.best_config,
+        best=search.best,
+        baseline=search.baseline,
+        trials=search.trials,
+        seconds=search.seconds,
+        tokens=len(search.text.tokens),
+        override=changes(present, search.best_config),
+    )
 
-    def bits_of(chosen: EvaluateConfig, trial: optuna.Trial | None) -> float:
+
+class _Search:
+    """The best settings so far, the present ones first."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        present: EvaluateConfig,
+        config: TuneConfig,
+        text: ValText,
+        progress: Progress,
+    ) -> None:
+        self.began = time.perf_counter()
+        self.loaded, self.present, self.config, self.text = loaded, present, config, text
+        self.progress = progress
+        self.trials = 0
+        self.best_config = present
+        self.best = self.baseline = self._bits_of(present)
+        size = len(text.tokens)
+        line = f"present settings: {self.best:.5f} bits per byte of {size:,} training tokens"
+        progress(text=line)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    def run(self) -> None:
+        with warnings.catch_warnings(), _quiet():
+            # Two reports of one tenth are one too many for Optuna, which says so each time.
+            warnings.simplefilter("ignore", UserWarning)
+            study = optuna.create_study(
+                sampler=optuna.samplers.TPESampler(seed=self.config.seed, n_startup_trials=6),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
+            )
+            left = self.config.seconds - self.seconds
+            if left > 0:
+                study.optimize(
+                    self._objective,
+                    n_trials=self.config.trials,
+                    timeout=left,
+                    catch=(_OutOfTime,),
+                )
+
+    def _objective(self, trial: optuna.Trial) -> float:
+        chosen = self.present.suggested(trial)
+        if not trial.params:
+            raise ValueError(
+                f"{type(self.present.ttt).__name__} suggests no values to a search, so there is "
+                "nothing to tune; give it a `suggest` method"
+            )
+        if not self._fits(chosen):
+            raise optuna.TrialPruned
+        bits = self._bits_of(chosen, trial)
+        if bits < self.best:
+            self.best, self.best_config = bits, chosen
+            found = _shown(changes(self.present, chosen))
+            self.progress(text=f"trial {trial.number + 1}: {bits:.5f}, {found}")
+        return bits
+
+    def _bits_of(self, chosen: EvaluateConfig, trial: optuna.Trial | None = None) -> float:
         """Bits per byte; stops where time is over, or where the trial is worse than others were."""
-        nonlocal trials
         running = Score()
 
-        def observe(chunk: Chunk, nats: Tensor) -> None:
+        def check_trial(chunk: Chunk, nats: Tensor) -> None:
             running.add(nats, chunk.num_bytes)
             if trial is None:
                 return
-            if time.perf_counter() - begin > config.seconds:
+            if self.seconds > self.config.seconds:
                 raise _OutOfTime
             # A tenth of the text at a time: chunks of different trials differ in length.
-            tenth = 10 * running.num_tokens // len(tokens)
+            tenth = 10 * running.num_tokens // len(self.text.tokens)
             trial.report(running.bits_per_byte if running.num_bytes else 99.0, tenth)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        plans = plan_evaluation(chosen, len(tokens), starts)
-        predictor = make_predictor(loaded.model, chosen, seed=config.seed)
-        score = score_stream(predictor, read_chunks(plans, tokens, target_bytes), observe)
-        trials += 1
+        plans = plan_text(chosen, self.text)
+        predictor = make_predictor(self.loaded.model, chosen, seed=self.config.seed)
+        score = score_stream(predictor, read_chunks(plans, self.text), check_trial)
+        self.trials += 1
         return score.bits_per_byte
 
-    baseline = bits_of(present, None)
-    tell(f"present settings: {baseline:.5f} bits per byte of {len(tokens):,} training tokens")
-    best, best_config = baseline, present
-
-    def objective(trial: optuna.Trial) -> float:
-        nonlocal best, best_config
-        chosen = suggested(trial, present)
-        if not _fits(loaded, chosen, config, starts):
-            raise optuna.TrialPruned
-        bits = bits_of(chosen, trial)
-        if bits < best:
-            best, best_config = bits, chosen
-            tell(f"trial {trial.number + 1}: {bits:.5f}, {_shown(changes(present, chosen))}")
-        return bits
-
-    with warnings.catch_warnings(), _quiet():
-        # Two reports of one tenth are one too many for Optuna, which says so each time.
-        warnings.simplefilter("ignore", UserWarning)
-        study = optuna.create_study(
-            sampler=optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=6),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
-        )
-        left = config.seconds - (time.perf_counter() - begin)
-        if left > 0:
-            study.optimize(objective, n_trials=config.trials, timeout=left, catch=(_OutOfTime,))
-    return TuneResult(
-        config=best_config,
-        best=best,
-        baseline=baseline,
-        trials=trials,
-        seconds=time.perf_counter() - begin,
-        tokens=len(tokens),
-        override=changes(present, best_config),
-    )
+    def _fits(self, chosen: EvaluateConfig) -> bool:
+        """Whether a whole evaluation with these settings keeps its clock, as measured."""
+        seconds, size = self.config.eval_seconds, self.config.eval_tokens
+        if seconds is None or size is None:
+            return True
+        # As many documents for their length as the held-out text has.
+        every = max(2, self.config.tokens // max(1, len(self.text.document_starts)))
+        plans = plan_evaluation(chosen, size, range(0, size, every))
+        rates = measure_rates(self.loaded.model, chosen, plans, repeats=1)
+        return estimate(chosen, rates, plans).total_seconds <= 0.9 * seconds
 
 
-def held_out(data: DataFolder, size: int) -> tuple[Tensor, Tensor, list[int]]:
-    """The last whole training documents of about `size` tokens: tokens, target bytes, starts."""
+def held_out(data: DataFolder, size: int) -> ValText:
+    """The last whole training documents of about `size` tokens."""
     stream = data.train
     tail = stream[max(0, len(stream) - 4 * size) :]
     opens = np.flatnonzero(tail == data.tokenizer.bos_id)
@@ -196,68 +241,8 @@ def held_out(data: DataFolder, size: int) -> tuple[Tensor, Tensor, list[int]]:
         raise ValueError(f"{len(stream)} training tokens are too few to tune on; give more text")
     counts = byte_table(data.tokenizer).target_bytes(tokens)
     starts = np.flatnonzero(tokens == data.tokenizer.bos_id).tolist()
-    return torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(counts), starts
-
-
-def suggested(trial: optuna.Trial, present: EvaluateConfig) -> EvaluateConfig:
-    """The present evaluation with other settings for whatever learns in it."""
-    ttt = present.ttt
-    match ttt:
-        case Sgd():
-            ttt = _sgd(trial, ttt, present.stride, "")
-        case DocumentAdapters():
-            ttt = _adapters(trial, ttt)
-        case Phased():
-            adapters = None if ttt.adapters is None else _adapters(trial, ttt.adapters)
-            ttt = replace(ttt, adapters=adapters, sgd=_sgd(trial, ttt.sgd, 1, "phase_"))
-    mixture = present.mixture
-    if mixture is not None:
-        mixture = replace(
-            mixture,
-            fade=trial.suggest_float("fade", 50.0, 2000.0, log=True),
-            memory=trial.suggest_float("memory", 0.9, 0.999),
-            open=trial.suggest_float("open", 0.5, 0.95),
-        )
-    return replace(present, ttt=ttt, mixture=mixture)
-
-
-def _sgd(trial: optuna.Trial, sgd: Sgd, stride: int, prefix: str) -> Sgd:
-    chunk = max(stride, sgd.chunk_tokens // stride * stride)
-    sizes = sorted({max(stride, chunk // 2 // stride * stride), chunk, 2 * chunk})
-    return replace(
-        sgd,
-        lr=trial.suggest_float(f"{prefix}lr", sgd.lr / 10, sgd.lr * 10, log=True),
-        epochs=trial.suggest_int(f"{prefix}epochs", 1, max(4, 2 * sgd.epochs)),
-        momentum=trial.suggest_float(f"{prefix}momentum", 0.0, 0.95),
-        chunk_tokens=trial.suggest_categorical(f"{prefix}chunk_tokens", sizes),
-        schedule=trial.suggest_categorical(f"{prefix}schedule", ["cosine", "constant"]),
-    )
-
-
-def _adapters(trial: optuna.Trial, ttt: DocumentAdapters) -> DocumentAdapters:
-    rank = trial.suggest_categorical("rank", [4, 8, 16, 32, 64])
-    alpha = rank * trial.suggest_float("alpha_over_rank", 0.5, 4.0)
-    return replace(
-        ttt,
-        adapters=replace(ttt.adapters, rank=rank, alpha=alpha),
-        lr=trial.suggest_float("adapter_lr", ttt.lr / 10, ttt.lr * 30, log=True),
-        weight_decay=trial.suggest_float("adapter_weight_decay", 0.0, 1.0),
-        steps=trial.suggest_int("steps", 1, 3),
-        warm=trial.suggest_categorical("warm", [True, False]),
-    )
-
-
-def _fits(
-    loaded: LoadedModel, chosen: EvaluateConfig, config: TuneConfig, starts: list[int]
-) -> bool:
-    """Whether a whole evaluation with these settings keeps its clock, as measured."""
-    if config.eval_seconds is None or config.eval_tokens is None:
-        return True
-    # As many documents for their length as the held-out text has.
-    every = max(2, config.tokens // max(1, len(starts)))
-    plans = plan_evaluation(chosen, config.eval_tokens, range(0, config.eval_tokens, every))
-    rates = measure_rates(loaded.model, chosen, plans, repeats=1)
-    return estimate(chosen, rates, plans).total_seconds <= 0.9 * config.eval_seconds
+    ids = torch.from_numpy(tokens.astype(np.int64))
+    return ValText(ids, torch.from_numpy(counts), tuple(starts))
 
 
 def changes(before: EvaluateConfig, after: EvaluateConfig) -> dict[str, Any]:
@@ -282,7 +267,7 @@ def _shown(override: dict[str, Any]) -> str:
 
 
 class _quiet:
-    """Optuna says every trial by itself; here `tell` says those that matter."""
+    """Optuna says every trial by itself; here `progress` says those that matter."""
 
     def __enter__(self) -> None:
         self.before = optuna.logging.get_verbosity()

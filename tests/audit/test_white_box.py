@@ -14,12 +14,14 @@ from fairway.audit.white_box import (
     probe_distributions,
     walk,
 )
+from fairway.evaluate.chunks import Chunk, cut_chunk, plan_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor
-from fairway.evaluate.learners.gates import Mixture
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.predictor import Chunk, Frozen, cut_chunk, plan_chunks
 from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT, ModelConfig
+from fairway.tokens.val_text import ValText
 
 VOCAB, BOS = 40, 1
 TOKENS = torch.randint(2, VOCAB, (97,), generator=torch.Generator().manual_seed(0))
@@ -69,7 +71,7 @@ def test_an_honest_learner_passes_every_probe() -> None:
 
 def test_learning_before_pricing_is_seen_in_the_order() -> None:
     watched = Watched(make_predictor(model(), CONFIG), 97)
-    chunks = [cut_chunk(plan, TOKENS, BYTES) for plan in ONE_ROW]
+    chunks = [cut_chunk(plan, ValText(TOKENS, BYTES, ())) for plan in ONE_ROW]
     watched.learn(chunks[0])
     for chunk in chunks:
         watched.score(chunk)
@@ -81,7 +83,7 @@ def test_learning_before_pricing_is_seen_in_the_order() -> None:
 def test_a_target_priced_twice_or_never_is_seen() -> None:
     watched = Watched(Frozen(model()), 97)
     for plan in (ONE_ROW[0], ONE_ROW[1], ONE_ROW[1]):
-        watched.score(cut_chunk(plan, TOKENS, BYTES))
+        watched.score(cut_chunk(plan, ValText(TOKENS, BYTES, ())))
     said = [finding.said for finding in watched.order_result().findings]
     assert any("priced 2 times" in text or "priced 0 times" in text for text in said)
 

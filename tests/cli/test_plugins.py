@@ -12,8 +12,6 @@ from fairway.cli import main
 from fairway.prepare import prepare_documents
 from fairway.runtime import plugins
 
-pytest.importorskip("fairway.evaluate.learner")
-
 Fairway = Callable[..., tuple[int, str]]  # status, standard error
 
 VERSES = [f"{i} green bottles hanging on the wall, {i * 7} more. ".encode() * 6 for i in range(40)]

@@ -6,19 +6,27 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fairway.evaluate.chunks import (
+    Chunk,
+    ChunkPlan,
+    cut_chunk,
+    read_chunks,
+)
 from fairway.evaluate.config import EvaluateConfig, Mixture, make_predictor, plan_evaluation
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
+from fairway.evaluate.learners.documents import DocumentAdapters
+from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.predictor import Chunk, ChunkPlan, Predictor, cut_chunk, read_chunks
+from fairway.evaluate.predictor import Predictor
 from fairway.model.adapters import AdapterConfig
 from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT, ModelConfig, SkipConfig
+from fairway.tokens.val_text import ValText
 
 VOCAB, CONTEXT, BOS = 24, 16, 1
 
 
 def tiny_model(**changes) -> GPT:
-    """Two narrow blocks with weights large enough to have opinions."""
+    """Two narrow blocks with weights large enough to tell tokens apart."""
     settings = {
         "vocab_size": VOCAB,
         "model_dim": 16,
@@ -98,19 +106,20 @@ LENGTHS = (19, 2, 24, 11, 18)
 
 
 def chunks_of(config: EvaluateConfig, tokens: Tensor, starts: Sequence[int]) -> list[Chunk]:
-    return list(read_chunks(plans_of(config, tokens, starts), tokens, ones(tokens)))
+    return list(read_chunks(plans_of(config, tokens, starts), val_text(tokens)))
 
 
 def plans_of(config: EvaluateConfig, tokens: Tensor, starts: Sequence[int]) -> list[ChunkPlan]:
     return plan_evaluation(config, len(tokens), starts)
 
 
-def ones(tokens: Tensor) -> Tensor:
-    return torch.ones(len(tokens) - 1, dtype=torch.long)
+def val_text(tokens: Tensor, starts: Sequence[int] = ()) -> ValText:
+    """A text whose every token stands for one byte."""
+    return ValText(tokens, torch.ones(len(tokens) - 1, dtype=torch.long), tuple(starts))
 
 
-def prices_in_order(predictor: Predictor, chunks: Sequence[Chunk]) -> list[Tensor]:
-    """What each chunk costs, each priced before it is learned from."""
+def nats_in_order(predictor: Predictor, chunks: Sequence[Chunk]) -> list[Tensor]:
+    """What each chunk costs, each scored before it is learned from."""
     nats = []
     for chunk in chunks:
         nats.append(predictor.score(chunk))
@@ -119,14 +128,14 @@ def prices_in_order(predictor: Predictor, chunks: Sequence[Chunk]) -> list[Tenso
 
 
 def by_position(config: EvaluateConfig, tokens: Tensor, starts: Sequence[int]) -> Tensor:
-    """Nats (n - 1,) of tokens[1:], whatever the order of pricing."""
+    """Nats (n - 1,) of tokens[1:], whatever the order of scoring."""
     predictor, found = make_predictor(tiny_model(), config), torch.full((len(tokens) - 1,), -1.0)
     for plan in plans_of(config, tokens, starts):
-        chunk = cut_chunk(plan, tokens, ones(tokens))
+        chunk = cut_chunk(plan, val_text(tokens))
         nats, begin = predictor.score(chunk), 0
         for window in plan.windows:
-            priced = nats[begin : begin + window.num_targets]
-            found[window.score_from - 1 : window.stop - 1] = priced.float()
+            scored = nats[begin : begin + window.num_targets]
+            found[window.score_from - 1 : window.stop - 1] = scored.float()
             begin += window.num_targets
         predictor.learn(chunk)
     return found

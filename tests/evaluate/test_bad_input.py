@@ -16,7 +16,7 @@ from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import estimate, measure_rates
-from fairway.evaluate.timed import evaluate
+from fairway.evaluate.timed import evaluate_in_time
 from fairway.runtime.distributed import Ranks
 
 from .models import (
@@ -26,10 +26,10 @@ from .models import (
     LENGTHS,
     SGD,
     by_position,
-    ones,
     plans_of,
     text,
     tiny_model,
+    val_text,
 )
 
 EVERY = pytest.mark.parametrize("name", CONFIGS)
@@ -55,13 +55,13 @@ def documents(lengths: Sequence[int]) -> tuple[Tensor, list[int]]:
 
 @EVERY
 @pytest.mark.parametrize("lengths", SHORT.values(), ids=SHORT)
-def test_documents_of_one_token_leave_every_token_priced_once(
+def test_documents_of_one_token_leave_every_token_scored_once(
     name: str, lengths: tuple[int, ...]
 ) -> None:
     tokens, starts = documents(lengths)
-    prices = by_position(CONFIGS[name], tokens, starts)
-    assert prices.isfinite().all()
-    assert (prices > 0).all()  # one that was left out is below
+    nats = by_position(CONFIGS[name], tokens, starts)
+    assert nats.isfinite().all()
+    assert (nats > 0).all()  # one that was left out is below
 
 
 @EVERY
@@ -73,8 +73,8 @@ def test_the_shortest_texts_can_be_planned_into_a_clock(
     plans = plans_of(config, tokens, starts)
     rates = measure_rates(tiny_model(), config, plans, repeats=1)
     assert estimate(config, rates, plans).total_seconds < 60.0
-    found = evaluate(
-        make_predictor(tiny_model(), config), plans, tokens, ones(tokens), budget_seconds=60.0
+    found = evaluate_in_time(
+        make_predictor(tiny_model(), config), plans, val_text(tokens), budget_seconds=60.0
     )
     assert found.score.num_tokens == len(tokens) - 1
 
@@ -88,10 +88,10 @@ def test_an_empty_validation_set_is_an_error_before_anything_is_computed(name: s
 
 @pytest.mark.parametrize("chunk_tokens", [4, 8])
 @pytest.mark.parametrize("name", BY_CHUNKS)
-def test_chunks_shorter_than_a_context_price_every_token_and_teach(
+def test_chunks_shorter_than_a_context_score_every_token_and_teach(
     name: str, chunk_tokens: int
 ) -> None:
-    """The first window prices a whole context, so the chunk after the first holds no window."""
+    """The first window scores a whole context, so the chunk after the first holds no window."""
     tokens, starts = text(LENGTHS)
     config = CONFIGS[name]
     assert isinstance(config.ttt, Sgd)
@@ -132,33 +132,32 @@ def test_more_frozen_blocks_than_the_model_has_are_refused() -> None:
 WORLD, FEW = 4, (5, 3)  # ranks; two windows where documents are kept apart, else one
 
 
-def price_few(rank: int, world_size: int, folder: Path) -> None:
-    """Evaluate every config as one of several ranks, and leave the prices in a file."""
+def score_few(rank: int, world_size: int, folder: Path) -> None:
+    """Evaluate every config as one of several ranks, and leave the nats in a file."""
     torch.set_num_threads(1)
     (tokens, starts), ranks = documents(FEW), Ranks(rank, world_size)
     found: dict[str, Tensor] = {}
     with ranks.running(torch.device("cpu"), init_method=f"file://{folder}/meet{world_size}"):
         for name, config in CONFIGS.items():
-            prices: list[Tensor] = []
-            evaluate(
+            kept: list[Tensor] = []
+            evaluate_in_time(
                 make_predictor(tiny_model(), config, ranks=ranks),
                 plans_of(config, tokens, starts),
-                tokens,
-                ones(tokens),
-                observe=lambda chunk, nats, prices=prices: prices.append(nats),
+                val_text(tokens),
+                on_chunk=lambda chunk, nats, kept=kept: kept.append(nats),
                 ranks=ranks,
             )
-            found[name] = torch.cat(prices)
+            found[name] = torch.cat(kept)
     torch.save(found, folder / f"{world_size}.{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dict[str, Tensor]]:
-    """(ranks in all, rank) to the prices by config."""
+    """(ranks in all, rank) to the nats by config."""
     folder = tmp_path_factory.mktemp("few")
     fork = multiprocessing.get_context("fork")
     peers = [(size, rank) for size in (1, WORLD) for rank in range(size)]
-    processes = [fork.Process(target=price_few, args=(rank, size, folder)) for size, rank in peers]
+    processes = [fork.Process(target=score_few, args=(rank, size, folder)) for size, rank in peers]
     for process in processes:
         process.start()
     for process in processes:
@@ -168,7 +167,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dict[
 
 
 @EVERY
-def test_more_ranks_than_windows_give_the_price_of_one(name: str, few: dict) -> None:
+def test_more_ranks_than_windows_give_the_nats_of_one(name: str, few: dict) -> None:
     tokens, starts = documents(FEW)
     most = max(len(plan.windows) for plan in plans_of(CONFIGS[name], tokens, starts))
     assert most < WORLD

@@ -14,7 +14,7 @@ def test_the_score_is_a_ratio_of_sums_not_a_mean_of_ratios() -> None:
     assert score.nats_per_token == pytest.approx(3.0)
 
 
-def test_a_million_small_prices_add_up_exactly() -> None:
+def test_a_million_small_nats_add_up_exactly() -> None:
     score = Score()
     for _ in range(100):
         score.add(torch.full((10_000,), 0.1, dtype=torch.float32), num_bytes=1)

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from fairway.evaluate.cached import cached_runs, drop_oldest
+from fairway.evaluate.chunks import cut_chunk, plan_chunks
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.predictor import Frozen, cut_chunk, plan_chunks
+from fairway.evaluate.frozen import Frozen
 from fairway.model.attention import AttentionConfig
 
-from .models import ADAPTERS, CONTEXT, PLAIN, VOCAB, ones, text, tiny_model
+from .models import ADAPTERS, CONTEXT, PLAIN, VOCAB, text, tiny_model, val_text
 
 TOKENS, STARTS = text((70, 50))
 
@@ -23,7 +24,7 @@ def test_runs_hold_every_window_once_in_order_and_never_cross_a_row() -> None:
 
 
 def test_a_run_of_one_window_is_exact() -> None:
-    chunk = cut_chunk(plan_chunks(len(TOKENS), CONTEXT, 4, 200)[0], TOKENS, ones(TOKENS))
+    chunk = cut_chunk(plan_chunks(len(TOKENS), CONTEXT, 4, 200)[0], val_text(TOKENS))
     exact = Frozen(tiny_model()).score(chunk)
     runs = cached_runs(chunk.plan, 3)
     cached = Frozen(tiny_model(), cached=3).score(chunk)
@@ -38,7 +39,7 @@ def test_a_run_of_one_window_is_exact() -> None:
 def test_one_layer_has_nothing_to_approximate() -> None:
     """Keys of the first layer depend on their token alone, so turning them back is exact."""
     model = tiny_model(num_layers=1, skips=None)
-    chunk = cut_chunk(plan_chunks(len(TOKENS), CONTEXT, 4, 200)[0], TOKENS, ones(TOKENS))
+    chunk = cut_chunk(plan_chunks(len(TOKENS), CONTEXT, 4, 200)[0], val_text(TOKENS))
     exact, cached = (Frozen(model, cached=c).score(chunk) for c in (None, 5))
     assert torch.allclose(cached, exact, atol=1e-5)
 

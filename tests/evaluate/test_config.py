@@ -5,15 +5,11 @@ import tyro
 
 from fairway.evaluate import config as evaluation_config
 from fairway.evaluate.config import EvaluateConfig, Mixture, make_predictor, plan_evaluation
-from fairway.evaluate.learners.documents import (
-    DocumentAdapters,
-    DocumentPredictor,
-    Phased,
-    PhasedPredictor,
-)
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.learners.documents import DocumentAdapters, DocumentPredictor
 from fairway.evaluate.learners.mixture import MixturePredictor
+from fairway.evaluate.learners.phased import Phased, PhasedPredictor
 from fairway.evaluate.learners.sgd import Sgd, SgdPredictor
-from fairway.evaluate.predictor import Frozen
 from fairway.model.adapters import AdapterConfig
 
 from .models import CONFIGS, CONTEXT, PLAIN, tiny_model

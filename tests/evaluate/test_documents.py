@@ -4,14 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fairway.evaluate.chunks import plan_chunks, plan_documents, read_chunks
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.learners.documents import (
-    DocumentAdapters,
-    DocumentPredictor,
-    Phased,
-    PhasedPredictor,
-)
-from fairway.evaluate.predictor import Frozen, plan_chunks, plan_documents, read_chunks
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.learners.documents import DocumentAdapters, DocumentPredictor
+from fairway.evaluate.learners.phased import Phased, PhasedPredictor
 from fairway.model.adapters import AdapterConfig
 
 from .models import (
@@ -22,10 +19,10 @@ from .models import (
     SGD,
     by_position,
     chunks_of,
-    ones,
-    prices_in_order,
+    nats_in_order,
     text,
     tiny_model,
+    val_text,
 )
 
 LENGTHS = (21, 2, 30, 17, 9, 26)
@@ -43,7 +40,7 @@ def of_document(nats: Tensor, document: int) -> Tensor:
     return nats[STARTS[document] : ends[document]]
 
 
-def test_a_cold_document_is_priced_as_if_it_were_alone() -> None:
+def test_a_cold_document_is_scored_as_if_it_were_alone() -> None:
     """Nothing is left of the documents before it, nor of those beside it."""
     together = by_position(with_rows(3, COLD), TOKENS, STARTS)
     others = TOKENS.clone()
@@ -55,7 +52,7 @@ def test_a_cold_document_is_priced_as_if_it_were_alone() -> None:
     assert not torch.equal(of_document(together, 2), of_document(again, 2))
 
 
-def test_rows_change_speed_and_not_prices() -> None:
+def test_rows_change_speed_and_not_nats() -> None:
     one, four = (by_position(with_rows(rows, COLD), TOKENS, STARTS) for rows in (1, 4))
     assert torch.allclose(one, four, atol=1e-3)
 
@@ -74,11 +71,9 @@ def test_the_first_stride_of_a_document_is_the_models_own() -> None:
 def test_a_warm_row_hands_on_what_it_learned_to_look_at_but_not_what_it_said() -> None:
     predictor = DocumentPredictor(tiny_model(), ADAPTERS, rows=1)
     begun = {name: p.detach().clone() for name, p in predictor.bank.down.items()}
-    chunks = list(
-        read_chunks(plan_documents(STARTS, len(TOKENS), CONTEXT, 4, 1), TOKENS, ones(TOKENS))
-    )
+    chunks = list(read_chunks(plan_documents(STARTS, len(TOKENS), CONTEXT, 4, 1), val_text(TOKENS)))
     fresh = next(c for c in chunks if c.plan.rows == (2,))
-    prices_in_order(predictor, chunks[: chunks.index(fresh)])
+    nats_in_order(predictor, chunks[: chunks.index(fresh)])
     assert any(up.abs().max() > 0 for up in predictor.bank.up.values())
     assert any(not torch.equal(begun[k], p) for k, p in predictor.bank.down.items())
     assert torch.allclose(predictor.score(fresh), Frozen(tiny_model()).score(fresh), atol=1e-6)
@@ -91,7 +86,7 @@ def test_a_warm_row_hands_on_what_it_learned_to_look_at_but_not_what_it_said() -
 def test_what_a_documents_end_would_teach_is_not_computed() -> None:
     predictor = DocumentPredictor(tiny_model(), ADAPTERS, rows=8)
     tokens, starts = text((5, 5, 5))
-    prices_in_order(predictor, chunks_of(with_rows(8, ADAPTERS), tokens, starts)[-1:])
+    nats_in_order(predictor, chunks_of(with_rows(8, ADAPTERS), tokens, starts)[-1:])
     assert predictor.steps.tolist() == [0] * 8
 
 
@@ -107,10 +102,10 @@ def test_a_step_is_adamw_on_each_row_by_itself() -> None:
         predictor.learn(chunk)
         one = chunk.texts[0][None]
         for _ in range(2):
-            priced = chunk.plan.windows[0].num_targets
-            logits = twin.model(one[:, :-1], adapters=twin.bank)[0, -priced:]
+            scored = chunk.plan.windows[0].num_targets
+            logits = twin.model(one[:, :-1], adapters=twin.bank)[0, -scored:]
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(logits, one[0, -priced:]).backward()
+            torch.nn.functional.cross_entropy(logits, one[0, -scored:]).backward()
             optimizer.step()
     for a, b in zip(predictor.bank.parameters(), twin.bank.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
@@ -164,7 +159,7 @@ def test_what_cannot_be_is_refused() -> None:
     predictor = DocumentPredictor(tiny_model(), ADAPTERS, rows=2)
     crowded = plan_documents(STARTS, len(TOKENS), CONTEXT, 4, rows=3)[0]
     with pytest.raises(ValueError, match="more than the 2 rows"):
-        predictor.score(next(read_chunks([crowded], TOKENS, ones(TOKENS))))
+        predictor.score(next(read_chunks([crowded], val_text(TOKENS))))
     stream = plan_chunks(len(TOKENS), CONTEXT, 16, 16)[1]
     with pytest.raises(ValueError, match="plan_documents"):
-        predictor.learn(next(read_chunks([stream], TOKENS, ones(TOKENS))))
+        predictor.learn(next(read_chunks([stream], val_text(TOKENS))))

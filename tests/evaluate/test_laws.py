@@ -19,8 +19,8 @@ from .models import (
     VOCAB,
     by_position,
     chunks_of,
+    nats_in_order,
     plans_of,
-    prices_in_order,
     text,
     tiny_model,
 )
@@ -44,7 +44,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def test_scoring_leaves_no_trace(config: EvaluateConfig) -> None:
     chunks = chunks_of(config, TOKENS, STARTS)
     predictor = make_predictor(tiny_model(), config)
-    prices_in_order(predictor, chunks[:2])
+    nats_in_order(predictor, chunks[:2])
     before = everything(predictor)
     first, other, again = (predictor.score(chunks[i]) for i in (2, 1, 2))
     assert torch.equal(first, again)
@@ -56,13 +56,13 @@ def test_scoring_leaves_no_trace(config: EvaluateConfig) -> None:
 def test_what_the_caller_holds_is_never_changed(config: EvaluateConfig) -> None:
     model = tiny_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    prices_in_order(make_predictor(model, config), chunks_of(config, TOKENS, STARTS))
+    nats_in_order(make_predictor(model, config), chunks_of(config, TOKENS, STARTS))
     assert equal(before, model.state_dict())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @every_predictor
-def test_changing_a_token_changes_no_earlier_price(config: EvaluateConfig) -> None:
+def test_changing_a_token_changes_no_earlier_nats(config: EvaluateConfig) -> None:
     """In the order of the text, to the last bit: a leak of 1e-7 is a leak."""
     before = by_position(config, TOKENS, STARTS)
     for position in (30, 60):
@@ -75,18 +75,18 @@ def test_changing_a_token_changes_no_earlier_price(config: EvaluateConfig) -> No
 
 
 @every_predictor
-def test_every_token_is_priced_once(config: EvaluateConfig) -> None:
-    priced = [
+def test_every_token_is_scored_once(config: EvaluateConfig) -> None:
+    scored = [
         position
         for plan in plans_of(config, TOKENS, STARTS)
         for window in plan.windows
         for position in range(window.score_from, window.stop)
     ]
-    assert sorted(priced) == list(range(1, len(TOKENS)))
+    assert sorted(scored) == list(range(1, len(TOKENS)))
 
 
 @every_predictor
-def test_a_decoder_reads_the_very_prices_and_they_are_distributions(
+def test_a_decoder_reads_the_very_nats_and_they_are_distributions(
     config: EvaluateConfig,
 ) -> None:
     chunks = chunks_of(config, TOKENS, STARTS)
@@ -124,19 +124,19 @@ def test_learning_goes_on_from_a_saved_state_as_if_never_interrupted(
 ) -> None:
     chunks = chunks_of(config, TOKENS, STARTS)
     through = make_predictor(tiny_model(), config)
-    expected = prices_in_order(through, chunks)
+    expected = nats_in_order(through, chunks)
     for stop in (len(chunks) // 2,):
         first = make_predictor(tiny_model(), config)
-        prices_in_order(first, chunks[:stop])
+        nats_in_order(first, chunks[:stop])
         state = copy.deepcopy(first.state_dict())
         second = make_predictor(tiny_model(), config)
         second.load_state_dict(state)
-        found = prices_in_order(second, chunks[stop:])
+        found = nats_in_order(second, chunks[stop:])
         assert all(torch.equal(a, b) for a, b in zip(found, expected[stop:], strict=True))
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("frozen")])
-def test_learning_changes_later_prices(name: str) -> None:
+def test_learning_changes_later_nats(name: str) -> None:
     config = CONFIGS[name]
     frozen = EvaluateConfig(
         context=config.context, stride=config.stride, documents=config.documents

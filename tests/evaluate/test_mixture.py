@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairway.evaluate.chunks import cut_chunk
 from fairway.evaluate.config import make_predictor
-from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, Mixture, surprise_class
-from fairway.evaluate.learners.mixture import MixturePredictor
-from fairway.evaluate.predictor import Frozen, cut_chunk
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, surprise_class
+from fairway.evaluate.learners.mixture import Mixture, MixturePredictor
 
 from .models import (
     CONFIGS,
@@ -17,11 +18,11 @@ from .models import (
     VOCAB,
     by_position,
     chunks_of,
-    ones,
+    nats_in_order,
     plans_of,
-    prices_in_order,
     text,
     tiny_model,
+    val_text,
 )
 
 MIXED = CONFIGS["mixture"]
@@ -33,7 +34,7 @@ FLOATS = st.floats(0.0, 1.0)
 def test_a_chain_lies_between_what_it_joins_and_credits_both_sides(
     steps: list[tuple[int, float]], model: float
 ) -> None:
-    gates = Gates([0, 1, 2, 4], Mixture())
+    gates = Gates([0, 1, 2, 4], memory=0.99, open=0.8)
     chosen, experts = [g for g, _ in steps], [o for _, o in steps]
     p, shares = gates.chain(chosen, experts, model)
     assert min([model, *experts]) - 1e-12 <= p <= max([model, *experts]) + 1e-12
@@ -44,7 +45,7 @@ def test_a_chain_lies_between_what_it_joins_and_credits_both_sides(
 
 
 def test_a_gate_learns_whom_to_believe_and_never_shuts_for_good() -> None:
-    gates = Gates([4], Mixture())
+    gates = Gates([4], memory=0.99, open=0.8)
     for right in (1.0, 0.0):
         for _ in range(500):
             _, shares = gates.chain([0], [right], 0.05)
@@ -55,7 +56,7 @@ def test_a_gate_learns_whom_to_believe_and_never_shuts_for_good() -> None:
 
 
 def test_merging_averages_the_evidence_of_those_who_have_any() -> None:
-    gates = Gates([4, 4, 4], Mixture())
+    gates = Gates([4, 4, 4], memory=0.99, open=0.8)
     one, two = gates.copy(), gates.copy()
     for gate in (0, NUM_SURPRISES):
         one.learn([gate], [1.0])
@@ -66,7 +67,7 @@ def test_merging_averages_the_evidence_of_those_who_have_any() -> None:
     assert gates.below[1] == one.below[1] == two.below[1]
 
 
-def test_surprises_have_a_class_each_and_a_spread_opinion_has_none() -> None:
+def test_surprises_have_a_class_each_and_a_spread_expert_has_none() -> None:
     classes = surprise_class(torch.tensor([0.0, 0.6, 3.0, 40.0], dtype=torch.float64))
     assert classes.tolist() == [0, 1, 2, 3]
 
@@ -96,13 +97,13 @@ def test_what_lies_further_back_than_the_context_is_remembered() -> None:
     phrase = torch.randint(2, VOCAB, (30,), generator=generator)
     noise = torch.randint(2, VOCAB, (60,), generator=generator)
     tokens = torch.cat((torch.tensor([1]), phrase, noise, phrase, noise[:30], phrase))
-    prices = by_position(dataclasses.replace(MIXED, stride=1), tokens, [0])
-    first, third = prices[:30], prices[150:]
+    nats = by_position(dataclasses.replace(MIXED, stride=1), tokens, [0])
+    first, third = nats[:30], nats[150:]
     assert third[5:].mean() < 0.5 * first[5:].mean()
 
 
-def test_a_decoders_price_is_the_scorers_to_a_billionth() -> None:
-    """Where both are told the same logits, by a stand-in for the model."""
+def test_a_decoders_nats_are_the_scorers_to_a_billionth() -> None:
+    """Where both are given the same logits, by a stand-in for the model."""
     tokens, starts = text([60, 50])
     log_probs = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0)).log_softmax(1)
 
@@ -148,7 +149,7 @@ def test_learning_without_scoring_first_learns_the_same() -> None:
     tokens, starts = text([60, 50])
     chunks = chunks_of(MIXED, tokens, starts)
     scored, unscored = (make_predictor(tiny_model(), MIXED) for _ in range(2))
-    prices_in_order(scored, chunks)
+    nats_in_order(scored, chunks)
     for chunk in chunks:
         unscored.learn(chunk)
     a, b = scored.state_dict(), unscored.state_dict()
@@ -162,7 +163,7 @@ def test_documents_side_by_side_share_nothing_until_all_have_ended() -> None:
     assert isinstance(predictor, MixturePredictor)
     for plan in plans_of(config, tokens, starts):
         before = len(predictor.committed)
-        predictor.learn(cut_chunk(plan, tokens, ones(tokens)))
+        predictor.learn(cut_chunk(plan, val_text(tokens)))
         grew = len(predictor.committed) > before
         assert grew == (not predictor.row_states)
     texts = torch.cat([window[-n:] for window, n in predictor.committed])

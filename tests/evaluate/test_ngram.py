@@ -22,7 +22,7 @@ def remember(tokens: list[int], orders: tuple[int, ...] = ORDERS, vocab_size: in
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60))
 @settings(max_examples=60)
-def test_every_opinion_is_a_distribution_over_the_vocabulary(tokens: list[int]) -> None:
+def test_every_expert_is_a_distribution_over_the_vocabulary(tokens: list[int]) -> None:
     memory = remember(tokens)
     kinds = memory.orders_of_kinds()
     for expert in memory.experts():

@@ -13,7 +13,7 @@ from fairway.evaluate.planner import (
     measure_rates,
 )
 
-from .models import CONFIGS, CONTEXT, SGD, plans_of, text, tiny_model
+from .models import CONFIGS, CONTEXT, SGD, plans_of, text, tiny_model, val_text
 
 TOKENS, STARTS = text((40, 50, 40, 30))
 
@@ -60,14 +60,17 @@ BASE = EvaluateConfig(stride=4, rows=3, ttt=Sgd(chunk_tokens=24, batch_sequences
 
 def choose(budget: float, config: EvaluateConfig = BASE) -> tuple[EvaluateConfig, list[str]]:
     said: list[str] = []
+
+    def progress(done: float = 0.0, total: float = 0.0, *, text: str = "", **_: float) -> None:
+        said.append(text)
+
     found = largest_that_fits(
         tiny_model(),
         config,
-        CHOICES,
+        val_text(TOKENS, STARTS),
         budget,
-        len(TOKENS),
-        STARTS,
-        say=said.append,
+        choices=CHOICES,
+        progress=progress,
         now=Ticking(1.0),
     )
     return found.config, said

@@ -7,22 +7,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fairway.evaluate.bpb import Score
-from fairway.evaluate.predictor import (
+from fairway.evaluate.chunks import (
     Chunk,
     ChunkPlan,
-    Frozen,
-    Reader,
     cut_chunk,
-    group_windows,
     plan_chunks,
     plan_documents,
     read_chunks,
-    score_stream,
 )
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.predictor import Reader, score_stream
+from fairway.evaluate.window_batch import group_windows
 from fairway.evaluate.windows import Window
 from fairway.runtime.distributed import Ranks
 
-from .models import CONTEXT, VOCAB, ones, text, tiny_model
+from .models import CONTEXT, VOCAB, text, tiny_model, val_text
 
 TOKENS, STARTS = text((21, 2, 30, 17, 9, 26))
 
@@ -53,11 +52,11 @@ def test_a_chunk_is_learned_only_after_it_was_scored_and_booked() -> None:
     recorder = Recorder()
     plans = plan_chunks(len(TOKENS), CONTEXT, 4, 24)
 
-    def observe(chunk: Chunk, nats: Tensor) -> None:
+    def on_chunk(chunk: Chunk, nats: Tensor) -> None:
         recorder.calls.append(("book", chunk.plan.index))
 
-    chunks = read_chunks(plans, TOKENS, ones(TOKENS))
-    score = score_stream(recorder, chunks, observe)
+    chunks = read_chunks(plans, val_text(TOKENS))
+    score = score_stream(recorder, chunks, on_chunk)
     wanted = [(verb, p.index) for p in plans for verb in ("score", "book", "learn")]
     assert recorder.calls == wanted
     assert score.num_tokens == score.num_bytes == len(TOKENS) - 1
@@ -65,7 +64,7 @@ def test_a_chunk_is_learned_only_after_it_was_scored_and_booked() -> None:
 
 def test_a_walk_that_goes_on_adds_to_what_was_booked() -> None:
     plans = plan_chunks(len(TOKENS), CONTEXT, 4, 24)
-    chunks = list(read_chunks(plans, TOKENS, ones(TOKENS)))
+    chunks = list(read_chunks(plans, val_text(TOKENS)))
     whole = score_stream(Frozen(tiny_model()), chunks)
     booked = score_stream(Frozen(tiny_model()), chunks[:2])
     assert score_stream(Frozen(tiny_model()), chunks[2:], booked=booked) == whole
@@ -73,18 +72,18 @@ def test_a_walk_that_goes_on_adds_to_what_was_booked() -> None:
 
 @given(st.integers(2, 400), st.integers(1, 6), st.integers(1, 20), st.integers(1, 8))
 @settings(max_examples=60)
-def test_a_chunk_owns_no_target_that_is_still_to_be_priced(
+def test_a_chunk_owns_no_target_that_is_still_to_be_scored(
     num_tokens: int, stride: int, longer: int, strides: int
 ) -> None:
     plans = plan_chunks(num_tokens, stride + longer, stride, stride * strides)
-    priced: list[int] = []
+    scored: list[int] = []
     for plan in plans:
-        priced += [p for w in plan.windows for p in range(w.score_from, w.stop)]
+        scored += [p for w in plan.windows for p in range(w.score_from, w.stop)]
         ((begin, end),) = plan.spans
-        assert set(range(begin + 1, end)) <= set(priced)
-    assert priced == list(range(1, num_tokens))
+        assert set(range(begin + 1, end)) <= set(scored)
+    assert scored == list(range(1, num_tokens))
     owned = [p for plan in plans for begin, end in plan.spans for p in range(begin + 1, end)]
-    assert owned == priced
+    assert owned == scored
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=9), st.integers(1, 4), st.integers(1, 8))
@@ -94,8 +93,8 @@ def test_documents_side_by_side_stay_in_file_order(
 ) -> None:
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     plans = plan_documents(starts, sum(lengths), 8, stride, rows)
-    priced = [p for plan in plans for w in plan.windows for p in range(w.score_from, w.stop)]
-    assert sorted(priced) == list(range(1, sum(lengths)))
+    scored = [p for plan in plans for w in plan.windows for p in range(w.score_from, w.stop)]
+    assert sorted(scored) == list(range(1, sum(lengths)))
     for plan in plans:
         assert len(set(plan.rows)) == len(plan.rows)
         assert len({document // rows for document in plan.rows}) == 1
@@ -114,7 +113,7 @@ def test_documents_side_by_side_stay_in_file_order(
 
 def test_a_chunk_holds_copies_and_reaches_no_token_beyond_its_own() -> None:
     tokens = TOKENS.clone()
-    chunk = cut_chunk(plan_chunks(len(tokens), CONTEXT, 4, 24)[1], tokens, ones(tokens))
+    chunk = cut_chunk(plan_chunks(len(tokens), CONTEXT, 4, 24)[1], val_text(tokens))
     before = [one.clone() for one in (*chunk.texts, *chunk.span_texts)]
     tokens.zero_()
     assert all(
@@ -133,11 +132,11 @@ def test_the_last_layer_computes_only_what_counts_and_nothing_else_differs() -> 
             assert torch.allclose(model(tokens, start=start), full[:, start:], atol=1e-5, rtol=0)
 
 
-def test_padding_changes_no_price() -> None:
-    """Documents of unequal lengths share passes; each price is that of a pass of its own."""
+def test_padding_changes_no_nats() -> None:
+    """Documents of unequal lengths share batches, and each is scored as in a batch of its own."""
     model = tiny_model()
     for plan in plan_documents(STARTS, len(TOKENS), CONTEXT, 4, 6):
-        chunk = cut_chunk(plan, TOKENS, ones(TOKENS))
+        chunk = cut_chunk(plan, val_text(TOKENS))
         together, offsets = Frozen(model, rows=6).score(chunk), plan.offsets
         for i, (window, one) in enumerate(zip(plan.windows, chunk.texts, strict=True)):
             with torch.inference_mode():
@@ -155,7 +154,7 @@ def test_windows_longer_than_the_training_context_are_not_padded() -> None:
 
 
 def test_ranks_share_the_windows_and_idle_ones_have_none() -> None:
-    chunk = cut_chunk(plan_chunks(len(TOKENS), CONTEXT, 4, 24)[1], TOKENS, ones(TOKENS))
+    chunk = cut_chunk(plan_chunks(len(TOKENS), CONTEXT, 4, 24)[1], val_text(TOKENS))
     for world_size in (1, 2, 5, 40):
         members: list[int] = []
         for rank in range(world_size):
@@ -177,8 +176,8 @@ def test_reading_before_starting_says_what_to_do() -> None:
 
 def test_scores_are_float64_sums() -> None:
     plans = plan_chunks(len(TOKENS), CONTEXT, 4, 24)
-    score = score_stream(Frozen(tiny_model()), read_chunks(plans, TOKENS, ones(TOKENS)))
+    score = score_stream(Frozen(tiny_model()), read_chunks(plans, val_text(TOKENS)))
     assert isinstance(score, Score)
-    parts = [Frozen(tiny_model()).score(c) for c in read_chunks(plans, TOKENS, ones(TOKENS))]
+    parts = [Frozen(tiny_model()).score(c) for c in read_chunks(plans, val_text(TOKENS))]
     assert all(part.dtype == torch.float64 for part in parts)
     assert score.nats == sum(part.sum().item() for part in parts)

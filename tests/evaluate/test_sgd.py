@@ -7,27 +7,23 @@ import torch
 from torch import Tensor
 
 from fairway.evaluate.bpb import Score
+from fairway.evaluate.chunks import ChunkPlan, plan_chunks, read_chunks
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.learners.optimizers import is_control
 from fairway.evaluate.learners.sgd import (
     Sgd,
     SgdPredictor,
     WeightLearner,
     chunk_rate,
     cut_pieces,
-    is_control,
 )
-from fairway.evaluate.predictor import (
-    ChunkPlan,
-    Frozen,
-    Predictor,
-    plan_chunks,
-    read_chunks,
-    score_stream,
-)
+from fairway.evaluate.predictor import Predictor, score_stream
 from fairway.evaluate.windows import Window
 from fairway.interop.published_weights import load_checkpoint
 from fairway.model.gpt import GPT
+from fairway.tokens.val_text import ValText
 
-from .models import CONTEXT, SGD, ones, prices_in_order, text, tiny_model
+from .models import CONTEXT, SGD, nats_in_order, text, tiny_model, val_text
 
 TOKENS, _ = text((60, 60))
 
@@ -58,7 +54,7 @@ def published_plans(config: dict[str, str], num_tokens: int) -> list[ChunkPlan]:
 
 
 def walk(predictor: Predictor, plans: list[ChunkPlan], tokens: Tensor, sizes: Tensor) -> Score:
-    return score_stream(predictor, read_chunks(plans, tokens, sizes))
+    return score_stream(predictor, read_chunks(plans, ValText(tokens, sizes, ())))
 
 
 def test_scores_and_weights_are_those_of_1413(shared: Path) -> None:
@@ -78,7 +74,7 @@ def test_scores_and_weights_are_those_of_1413(shared: Path) -> None:
 
 
 def test_scores_of_691_follow_from_ours_by_counting_its_last_tokens_as_often(shared: Path) -> None:
-    """Its windows at the end, shorter than the context, price the last `stride` tokens again."""
+    """Its windows at the end, shorter than the context, score the last `stride` tokens again."""
     vector, model, sizes = golden(shared, "eval_pr691.pt", "pr414")
     config, tokens = vector["config"], vector["tokens"]
     context, stride = int(config["EVAL_SEQ_LEN"]), int(config["EVAL_STRIDE"])
@@ -103,7 +99,7 @@ def test_scores_of_691_follow_from_ours_by_counting_its_last_tokens_as_often(sha
 def learned(config: Sgd, model: GPT | None = None) -> SgdPredictor:
     predictor = SgdPredictor(model or tiny_model(), config, context=CONTEXT)
     plans = plan_chunks(len(TOKENS), CONTEXT, 4, config.chunk_tokens)
-    prices_in_order(predictor, list(read_chunks(plans, TOKENS, ones(TOKENS))))
+    nats_in_order(predictor, list(read_chunks(plans, val_text(TOKENS))))
     return predictor
 
 

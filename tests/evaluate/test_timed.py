@@ -5,11 +5,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from fairway.evaluate.chunks import Chunk, read_chunks
 from fairway.evaluate.config import make_predictor
-from fairway.evaluate.predictor import Chunk, Frozen, Predictor, read_chunks, score_stream
-from fairway.evaluate.timed import CheckpointConfig, Clocked, Evaluation, LearnsUntil, evaluate
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.predictor import Predictor, score_stream
+from fairway.evaluate.timed import (
+    CheckpointConfig,
+    Clocked,
+    Evaluation,
+    LearnsUntil,
+    evaluate_in_time,
+)
 
-from .models import CONFIGS, ones, plans_of, text, tiny_model
+from .models import CONFIGS, plans_of, text, tiny_model, val_text
 
 TOKENS, STARTS = text((40, 50, 40))
 SGD = CONFIGS["sgd"]
@@ -17,7 +25,7 @@ PLANS = plans_of(SGD, TOKENS, STARTS)
 
 
 class FakeClock:
-    """Tells a time that only the fake predictor moves."""
+    """Shows a time that only the fake predictor moves."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -27,15 +35,17 @@ class FakeClock:
 
 
 class Slow(LearnsUntil):
-    """Takes seconds of a fake clock: so many per token priced, so many per lesson."""
+    """Takes seconds of a fake clock: so many per token scored, so many per lesson."""
 
-    def __init__(self, inner: Predictor, clock: FakeClock, price: float, lesson: float) -> None:
+    def __init__(
+        self, inner: Predictor, clock: FakeClock, per_target: float, lesson: float
+    ) -> None:
         super().__init__(inner, 10**9)
-        self.clock, self.price, self.lesson = clock, price, lesson
+        self.clock, self.per_target, self.lesson = clock, per_target, lesson
         self.lessons: list[int] = []
 
     def score(self, chunk: Chunk) -> Tensor:
-        self.clock.time += self.price * chunk.num_targets
+        self.clock.time += self.per_target * chunk.num_targets
         return super().score(chunk)
 
     def learn(self, chunk: Chunk) -> None:
@@ -44,23 +54,23 @@ class Slow(LearnsUntil):
         super().learn(chunk)
 
 
-def timed(budget: float | None, price: float, lesson: float) -> tuple[Evaluation, Slow]:
+def timed(budget: float | None, per_target: float, lesson: float) -> tuple[Evaluation, Slow]:
     clock = FakeClock()
-    slow = Slow(make_predictor(tiny_model(), SGD), clock, price, lesson)
-    found = evaluate(slow, PLANS, TOKENS, ones(TOKENS), budget_seconds=budget, now=clock)
+    slow = Slow(make_predictor(tiny_model(), SGD), clock, per_target, lesson)
+    found = evaluate_in_time(slow, PLANS, val_text(TOKENS), budget_seconds=budget, now=clock)
     return found, slow
 
 
 def test_without_a_budget_it_is_the_walk_and_nothing_else() -> None:
     found, slow = timed(None, 1.0, 1000.0)
-    chunks = read_chunks(PLANS, TOKENS, ones(TOKENS))
+    chunks = read_chunks(PLANS, val_text(TOKENS))
     assert found.score == score_stream(make_predictor(tiny_model(), SGD), chunks)
     assert found.learned_chunks == found.num_chunks == len(PLANS)
     assert found.note is None
     assert slow.lessons == list(range(len(PLANS) - 1))
 
 
-def test_learning_stops_while_there_is_time_to_price_the_rest() -> None:
+def test_learning_stops_while_there_is_time_to_score_the_rest() -> None:
     targets = len(TOKENS) - 1
     for lessons in (1, 2, 4):
         budget = 1.05 * targets + 50.0 * lessons + 5.0
@@ -83,25 +93,24 @@ def test_even_a_hopeless_budget_ends_with_a_score_and_says_so() -> None:
 
 def test_a_decoder_follows_the_schedule_that_the_clock_decided() -> None:
     found, _ = timed(1.05 * len(TOKENS) + 105.0, 1.0, 50.0)
-    again = evaluate(
+    again = evaluate_in_time(
         make_predictor(tiny_model(), SGD),
         PLANS,
-        TOKENS,
-        ones(TOKENS),
+        val_text(TOKENS),
         learned_chunks=found.learned_chunks,
     )
     assert 0 < found.learned_chunks < len(PLANS)
     assert again.score == found.score
     follower = LearnsUntil(make_predictor(tiny_model(), SGD), found.learned_chunks)
-    assert score_stream(follower, read_chunks(PLANS, TOKENS, ones(TOKENS))) == found.score
+    assert score_stream(follower, read_chunks(PLANS, val_text(TOKENS))) == found.score
 
 
 def test_a_lesson_known_to_be_long_is_not_begun_too_late() -> None:
     clock = FakeClock()
     slow = Slow(make_predictor(tiny_model(), SGD), clock, 1.0, 500.0)
     budget = 1.05 * len(TOKENS) + 400.0
-    found = evaluate(
-        slow, PLANS, TOKENS, ones(TOKENS), budget_seconds=budget, lesson_seconds=500.0, now=clock
+    found = evaluate_in_time(
+        slow, PLANS, val_text(TOKENS), budget_seconds=budget, lesson_seconds=500.0, now=clock
     )
     assert found.learned_chunks == 0
     assert found.seconds < budget
@@ -117,36 +126,34 @@ def test_a_killed_evaluation_goes_on_from_its_last_chunk_with_the_same_result(
 ) -> None:
     config, tokens, starts = CONFIGS[name], *text((40, 50, 40))
     plans = plans_of(config, tokens, starts)
-    whole = evaluate(make_predictor(tiny_model(), config), plans, tokens, ones(tokens))
+    whole = evaluate_in_time(make_predictor(tiny_model(), config), plans, val_text(tokens))
     checkpoint = CheckpointConfig(path=tmp_path / "evaluation", every_seconds=0.0)
 
     def die_at(number: int):
-        def observe(chunk: Chunk, nats: Tensor) -> None:
+        def on_chunk(chunk: Chunk, nats: Tensor) -> None:
             if chunk.plan.index == number:
                 raise Killed
 
-        return observe
+        return on_chunk
 
     for number in (2, 2, 4):
         with pytest.raises(Killed):
-            evaluate(
+            evaluate_in_time(
                 make_predictor(tiny_model(), config),
                 plans,
-                tokens,
-                ones(tokens),
+                val_text(tokens),
                 checkpoint=checkpoint,
-                observe=die_at(number),
+                on_chunk=die_at(number),
             )
-    priced: list[int] = []
-    resumed = evaluate(
+    scored: list[int] = []
+    resumed = evaluate_in_time(
         make_predictor(tiny_model(), config),
         plans,
-        tokens,
-        ones(tokens),
+        val_text(tokens),
         checkpoint=checkpoint,
-        observe=lambda chunk, nats: priced.append(chunk.plan.index),
+        on_chunk=lambda chunk, nats: scored.append(chunk.plan.index),
     )
-    assert priced == list(range(4, len(plans)))
+    assert scored == list(range(4, len(plans)))
     assert resumed.score == whole.score
     assert resumed.curve.nats == whole.curve.nats
     assert len(resumed.curve.learn_seconds) == len(plans)
@@ -161,8 +168,8 @@ def test_a_checkpoint_of_another_text_is_refused(tmp_path: Path) -> None:
             raise Killed
 
     def run(tokens: Tensor) -> None:
-        evaluate(
-            Frozen(tiny_model()), PLANS, tokens, ones(tokens), checkpoint=checkpoint, observe=die
+        evaluate_in_time(
+            Frozen(tiny_model()), PLANS, val_text(tokens), checkpoint=checkpoint, on_chunk=die
         )
 
     with pytest.raises(Killed):

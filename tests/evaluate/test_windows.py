@@ -8,13 +8,13 @@ SHAPES = st.integers(1, 40).flatmap(lambda c: st.tuples(st.just(c), st.integers(
 
 
 @given(st.integers(0, 300), st.integers(0, 50), SHAPES)
-def test_every_token_but_the_first_is_priced_exactly_once(
+def test_every_token_but_the_first_is_scored_exactly_once(
     length: int, first: int, shape: tuple[int, int]
 ) -> None:
     context, stride = shape
     windows = list(sliding_windows(first, first + length, context, stride))
-    priced = [p for w in windows for p in range(w.score_from, w.stop)]
-    assert priced == list(range(first + 1, first + length))
+    scored = [p for w in windows for p in range(w.score_from, w.stop)]
+    assert scored == list(range(first + 1, first + length))
     for window in windows:
         assert first <= window.start < window.score_from  # nothing is predicted from nothing
         assert window.num_inputs <= context
@@ -31,8 +31,8 @@ def test_no_window_reads_across_the_start_of_a_document(
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     stop = sum(lengths)
     found = list(document_windows(starts, stop, *shape))
-    priced = [p for _, w in found for p in range(w.score_from, w.stop)]
-    assert priced == list(range(1, stop))  # the BOS that ends a document is paid for too
+    scored = [p for _, w in found for p in range(w.score_from, w.stop)]
+    assert scored == list(range(1, stop))  # the BOS that ends a document is paid for too
     for document, window in found:
         assert window.start >= starts[document]
         inputs_end = starts[document + 1] if document + 1 < len(starts) else stop
@@ -45,6 +45,6 @@ def test_a_document_of_one_token_has_nothing_to_predict_but_its_end() -> None:
 
 
 @pytest.mark.parametrize(("context", "stride"), [(8, 9), (8, 0), (0, 1)])
-def test_a_stride_beyond_the_context_would_leave_tokens_unpriced(context: int, stride: int) -> None:
+def test_a_stride_beyond_the_context_would_leave_tokens_unscored(context: int, stride: int) -> None:
     with pytest.raises(ValueError, match=f"context={context}, stride={stride}"):
         list(sliding_windows(0, 100, context, stride))

@@ -9,23 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fairway.evaluate.learners.documents import DocumentAdapters, DocumentPredictor
-from fairway.evaluate.learners.sgd import Sgd, SgdPredictor
-from fairway.evaluate.predictor import (
+from fairway.evaluate.chunks import (
     Chunk,
     ChunkPlan,
-    Frozen,
-    Predictor,
-    Reader,
     plan_chunks,
     plan_documents,
     read_chunks,
-    score_stream,
 )
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.learners.documents import DocumentAdapters, DocumentPredictor
+from fairway.evaluate.learners.sgd import Sgd, SgdPredictor
+from fairway.evaluate.predictor import Predictor, Reader, score_stream
 from fairway.model.adapters import AdapterConfig
 from fairway.model.gpt import GPT
 from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream, in_step
 from fairway.proof.reproducible import NotReproducible
+from fairway.tokens.val_text import ValText
 
 from .conftest import VOCAB, text, tiny_model
 
@@ -65,9 +64,8 @@ def test_the_text_comes_back_and_its_size_is_the_score(name: str, lengths: list[
     decoded = decode_stream(
         make, plans, coded.data, walk, given=given, checkpoints=coded.checkpoints
     )
-    score = score_stream(
-        make(), read_chunks(plans, tokens, torch.ones(len(tokens) - 1, dtype=torch.long))
-    )
+    whole = ValText(tokens, torch.ones(len(tokens) - 1, dtype=torch.long), ())
+    score = score_stream(make(), read_chunks(plans, whole))
 
     assert torch.equal(decoded, tokens)
     assert coded.nats == pytest.approx(score.nats, abs=1e-2)
@@ -120,7 +118,7 @@ def test_any_documents_come_back(
     )
     assert torch.equal(decoded, tokens)
     bytes_per_target = torch.ones(len(tokens) - 1, dtype=torch.long)
-    score = score_stream(Frozen(model), read_chunks(plans, tokens, bytes_per_target))
+    score = score_stream(Frozen(model), read_chunks(plans, ValText(tokens, bytes_per_target, ())))
     assert coded.nats == pytest.approx(score.nats, abs=1e-2)
 
 

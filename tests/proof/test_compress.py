@@ -50,6 +50,17 @@ def test_bytes_come_back_however_the_model_learns(way: str, segments: int) -> No
     assert decompress(model, packed) == TEXT
 
 
+@pytest.mark.parametrize("segments", [1, 5])
+def test_bytes_come_back_where_a_learner_from_outside_learns(
+    segments: int, sign_steps: type
+) -> None:
+    model = loaded(replace(PLAIN, ttt=sign_steps(lr=0.01, chunk_tokens=64)))
+    packed = compress(model, TEXT, CompressConfig(segments=segments))
+    assert decompress(model, packed) == TEXT
+    frozen = loaded(PLAIN)
+    assert packed[-40:] != compress(frozen, TEXT, CompressConfig(segments=segments))[-40:]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.binary(max_size=60), st.none() | st.integers(1, 9))
 def test_any_bytes_come_back(data: bytes, segments: int | None) -> None:

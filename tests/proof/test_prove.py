@@ -11,8 +11,9 @@ from fairway.artifact.container import pack
 from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.artifact.sections import Refused
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
+from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
+from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.adapters import AdapterConfig
 from fairway.proof.proof_file import ProofFile
@@ -148,10 +149,10 @@ def test_a_score_that_flatters_is_not_proved(
     proof: tuple[Path, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A predictor whose prices in batches are better than what a decoder can have."""
-    from fairway.evaluate import predictor
+    from fairway.evaluate import frozen
 
-    honest = predictor.price
-    monkeypatch.setattr(predictor, "price", lambda *args: honest(*args) / 2)
+    honest = frozen.chunk_nats
+    monkeypatch.setattr(frozen, "chunk_nats", lambda *args: honest(*args) / 2)
     certificate = prove(proof[1], *corpus(DOCUMENTS), out=tmp_path / "proof.fwp")
     assert certificate.decoded_equal
     assert not certificate.holds

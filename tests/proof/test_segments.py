@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.evaluate.predictor import plan_chunks
+from fairway.evaluate.chunks import plan_chunks
 from fairway.proof.segments import (
     MOST_SEGMENTS,
     choose_segments,
@@ -18,29 +18,29 @@ cuts = st.tuples(st.integers(0, 300), st.integers(1, 7)).map(lambda x: segment_b
 
 
 @given(cuts, shapes, st.none() | st.integers(1, 64))
-def test_every_token_but_a_segments_first_is_priced_once(
+def test_every_token_but_a_segments_first_is_scored_once(
     bounds: list[int], shape: tuple[int, int], chunk_tokens: int | None
 ) -> None:
     plans = plan_segments(bounds, *shape, chunk_tokens)
-    priced = [t for p in plans for w in p.windows for t in range(w.score_from, w.stop)]
-    assert sorted(priced) == [t for a, b in pairwise(bounds) for t in range(a + 1, b)]
+    scored = [t for p in plans for w in p.windows for t in range(w.score_from, w.stop)]
+    assert sorted(scored) == [t for a, b in pairwise(bounds) for t in range(a + 1, b)]
     for plan in plans:
         for window, row in zip(plan.windows, plan.rows, strict=True):
             assert bounds[row] <= window.start < window.score_from < window.stop <= bounds[row + 1]
 
 
 @given(cuts, shapes, st.none() | st.integers(1, 64))
-def test_a_chunk_is_learned_from_only_where_it_was_priced(
+def test_a_chunk_is_learned_from_only_where_it_was_scored(
     bounds: list[int], shape: tuple[int, int], chunk_tokens: int | None
 ) -> None:
-    priced: set[int] = set()
+    scored: set[int] = set()
     learned: list[int] = []
     for plan in plan_segments(bounds, *shape, chunk_tokens):
-        priced |= {t for w in plan.windows for t in range(w.score_from, w.stop)}
+        scored |= {t for w in plan.windows for t in range(w.score_from, w.stop)}
         targets = [t for begin, end in plan.spans for t in range(begin + 1, end)]
-        assert set(targets) <= priced
+        assert set(targets) <= scored
         learned += targets
-    assert sorted(learned) == sorted(priced)
+    assert sorted(learned) == sorted(scored)
 
 
 @given(cuts, shapes)

@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from fairway.average import build_average
+from fairway.evaluate.chunks import read_chunks
 from fairway.evaluate.config import make_predictor, plan_evaluation
-from fairway.evaluate.predictor import read_chunks, score_stream
+from fairway.evaluate.predictor import score_stream
 from fairway.model.gpt import GPT, num_params
 from fairway.quant.hessian import collect_hessians
 from fairway.quant.quantized import QuantizedTensor, dequantize
 from fairway.quant.rules import quantize
 from fairway.recipes.diff import from_json, to_json
 from fairway.recipes.registry import RECIPES, load_recipe, recipe, smoke
+from fairway.tokens.val_text import ValText
 from fairway.train.clock import StepClock
 from fairway.train.loop import training_steps
 from fairway.train.param_groups import build_optimizers
@@ -165,6 +167,7 @@ def test_a_miniature_trains_averages_rounds_and_scores(name: str) -> None:
 
     plans = plan_evaluation(small.evaluate, len(ids), [0, 60, 130])
     predictor = make_predictor(served, small.evaluate, seed=small.seed)
-    score = score_stream(predictor, read_chunks(plans, ids, torch.ones(199, dtype=torch.long)))
+    text = ValText(ids, torch.ones(199, dtype=torch.long), ())
+    score = score_stream(predictor, read_chunks(plans, text))
     assert score.num_tokens == 199
     assert 0 < score.nats / score.num_tokens < 6

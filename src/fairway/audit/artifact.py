@@ -33,7 +33,6 @@ from fairway.audit.white_box import (
     walk,
 )
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
-from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import estimate, measure_rates
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.prove import evaluation_of, validation_text
@@ -106,7 +105,7 @@ def _excerpt(
     loaded: LoadedModel, config: EvaluateConfig, whole: ValText, seconds: float
 ) -> tuple[ValText, tuple[str, ...]]:
     """The beginning of the text, as long as time allows; with a lesson in it where it does."""
-    unit = config.ttt.chunk_tokens if isinstance(config.ttt, Sgd) else 2048
+    unit = config.learner.excerpt_tokens()
     sizes = [min(len(whole.tokens), int(unit * share) + 1) for share in SHARES]
     plans = plan_text(config, whole.first(sizes[0] - 1))
     rates = measure_rates(loaded.model, config, plans, repeats=1)
@@ -350,6 +349,6 @@ def _notes(
     notes = []
     if not loaded.tokenizer.lossless:
         notes.append("the tokenizer normalises: the bytes counted are those of the decoded text")
-    if isinstance(config.ttt, Sgd) and len(text.tokens) < len(whole.tokens):
+    if config.learner.rates_follow_length and len(text.tokens) < len(whole.tokens):
         notes.append("learning rates follow the length of the text that is walked, here a part")
     return tuple(notes)

@@ -13,17 +13,12 @@ import torch
 from torch import Tensor
 
 from fairway.audit.findings import Finding, ProbeResult
-from fairway.evaluate.predictor import (
-    Chunk,
-    ChunkPlan,
-    Predictor,
-    cut_chunk,
-    read_chunks,
-    score_stream,
-)
+from fairway.evaluate.chunks import Chunk, ChunkPlan, cut_chunk, read_chunks
+from fairway.evaluate.predictor import Predictor, score_stream
 from fairway.evaluate.timed import LearnsUntil
 from fairway.proof.bitstream import in_step, read_in_step
 from fairway.proof.reproducible import Checkpoints
+from fairway.tokens.val_text import ValText
 
 PRICE_TOLERANCE = 1e-3  # nats: one pass and one token at a time round differently
 SUM_TOLERANCE = 1e-4
@@ -143,7 +138,7 @@ def walk(
     def book(chunk: Chunk, prices: Tensor) -> None:
         nats[positions(chunk.plan) - 1] = prices
 
-    score_stream(predictor, read_chunks(plans, tokens, target_bytes), book)
+    score_stream(predictor, read_chunks(plans, ValText(tokens, target_bytes, ())), book)
     return nats
 
 
@@ -176,7 +171,7 @@ def probe_chunk_causality(
     """Change what follows a cut inside a chunk, at many cuts; the state is held still."""
     no_bytes = torch.zeros(len(tokens) - 1, dtype=torch.long)
     places = positions(plan)
-    honest = predictor.score(cut_chunk(plan, tokens, no_bytes))
+    honest = predictor.score(cut_chunk(plan, ValText(tokens, no_bytes, ())))
     generator = np.random.default_rng(seed)
     first, last = int(places.min()), int(places.max())
     cuts = generator.permutation(np.arange(first + 1, last + 1))[:most]
@@ -186,7 +181,7 @@ def probe_chunk_causality(
         if not in_time():
             break
         edited = changed_after(tokens, cut, vocab_size, bos_id, seed + cut)
-        nats = predictor.score(cut_chunk(plan, edited, no_bytes))
+        nats = predictor.score(cut_chunk(plan, ValText(edited, no_bytes, ())))
         done += 1
         moved = ((nats != honest) & (places < cut)).nonzero()[:, 0]
         if len(moved):
@@ -229,7 +224,7 @@ def probe_distributions(
 ) -> ProbeResult:
     """Read a chunk token by token: whole distributions, which must charge what scoring charged."""
     no_bytes = torch.zeros(len(tokens) - 1, dtype=torch.long)
-    claimed = predictor.score(cut_chunk(plan, tokens, no_bytes))
+    claimed = predictor.score(cut_chunk(plan, ValText(tokens, no_bytes, ())))
     source, reader = Distributions(tokens), predictor.reader(plan)
     seen, unnoted = tokens.clone(), Checkpoints(1 << 62)
     for members in in_step(plan, rows, pad_to):

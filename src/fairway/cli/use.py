@@ -45,7 +45,7 @@ def tune(argv: list[str]) -> Answer:
             out: JSON file to write the answer to as well; its flags are for `fairway run` and
                 `fairway score`; None writes none
         """
-        found = search(loaded, data, present.evaluate, config, lambda line: print_text(text=line))
+        found = search(loaded, data, present.evaluate, config, print_text)
         if out is not None:
             found.write(out)
         print(f"{found.baseline:.5f} -> {found.best:.5f}, {found.trials} trials", file=sys.stderr)

@@ -3,28 +3,25 @@
 An exact window computes its whole context anew. Here a run of `length` consecutive windows shares
 one cache: the first is computed exactly, each further one drops the oldest keys, turns those that
 stay back to the positions they have now, and computes only what is new. The keys that stay had more
-text before them than the window holds, so prices differ a little from exact ones. They are still
+text before them than the window holds, so nats differ a little from exact ones. They are still
 those of a causal, normalized distribution, and `CachedReader` reads the very same ones.
 
 Runs are counted within a chunk and do not depend on how many windows are computed together.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.evaluate.windows import Window
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 
-if TYPE_CHECKING:
-    from fairway.evaluate.predictor import Chunk, ChunkPlan
 
-
-def cached_runs(plan: "ChunkPlan", length: int) -> list[tuple[int, ...]]:
+def cached_runs(plan: ChunkPlan, length: int) -> list[tuple[int, ...]]:
     """The windows of a plan in runs of at most `length`, in order.
 
     A run goes on from one window to the next where the next reads the same row, as much history and
@@ -40,7 +37,7 @@ def cached_runs(plan: "ChunkPlan", length: int) -> list[tuple[int, ...]]:
     return runs
 
 
-def _goes_on(plan: "ChunkPlan", last: int, i: int, window: Window) -> bool:
+def _goes_on(plan: ChunkPlan, last: int, i: int, window: Window) -> bool:
     previous = plan.windows[last]
     return (
         plan.rows[last] == plan.rows[i]
@@ -51,7 +48,7 @@ def _goes_on(plan: "ChunkPlan", last: int, i: int, window: Window) -> bool:
 
 
 def cached_batches(
-    model: GPT, chunk: "Chunk", runs: Sequence[tuple[int, ...]], rows: int
+    model: GPT, chunk: Chunk, runs: Sequence[tuple[int, ...]], rows: int
 ) -> Iterator[tuple[WindowBatch, Tensor]]:
     """Each step of the runs with its logits (B, targets, V) float32; up to `rows` runs in step."""
     windows, device = chunk.plan.windows, model.embed.weight.device
@@ -69,7 +66,7 @@ def cached_batches(
 
 
 def _in_step(
-    model: GPT, chunk: "Chunk", runs: Sequence[tuple[int, ...]], device: torch.device
+    model: GPT, chunk: Chunk, runs: Sequence[tuple[int, ...]], device: torch.device
 ) -> Iterator[tuple[WindowBatch, Tensor]]:
     opening = make_window_batch(chunk, tuple(run[0] for run in runs), device)
     if len(runs[0]) == 1:
@@ -102,12 +99,12 @@ def drop_oldest(model: GPT, cache: Cache, count: int) -> None:
 
 
 class CachedReader:
-    """Reads token by token what `cached_passes` prices.
+    """Reads token by token what `cached_batches` scores.
 
     Windows come in the plan's order; those of several rows run in step if their runs do.
     """
 
-    def __init__(self, model: GPT, plan: "ChunkPlan", length: int) -> None:
+    def __init__(self, model: GPT, plan: ChunkPlan, length: int) -> None:
         self.model, self.plan = model, plan
         self.opens = {run[0] for run in cached_runs(plan, length)}
         self.caches: dict[int, Cache] = {}  # by row, from one window to the next

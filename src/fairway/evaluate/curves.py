@@ -11,7 +11,7 @@ from itertools import accumulate
 
 @dataclass
 class Curve:
-    """One entry per chunk, in the order of pricing."""
+    """One entry per chunk, in the order of scoring."""
 
     tokens: list[int] = field(default_factory=list)
     num_bytes: list[int] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Curve:
         )
 
     def running_bits_per_byte(self) -> list[float | None]:
-        """Bits per byte of everything priced up to each chunk; None before the first byte."""
+        """Bits per byte of everything scored up to each chunk; None before the first byte."""
         totals = zip(accumulate(self.nats), accumulate(self.num_bytes), strict=True)
         return [_bits_per_byte(nats, num_bytes) for nats, num_bytes in totals]
 
@@ -60,7 +60,7 @@ def gains(frozen: Curve, learning: Curve) -> list[float | None]:
     """Bits per byte that learning saved in each chunk; None where a chunk has no bytes."""
     if frozen.tokens != learning.tokens:
         raise ValueError(
-            f"{len(frozen.tokens)} chunks frozen and {len(learning.tokens)} learning do not price "
+            f"{len(frozen.tokens)} chunks frozen and {len(learning.tokens)} learning do not score "
             "the same tokens: score both with the plans of one EvaluateConfig"
         )
     saved = [f - g for f, g in zip(frozen.nats, learning.nats, strict=True)]
@@ -70,9 +70,9 @@ def gains(frozen: Curve, learning: Curve) -> list[float | None]:
 def curve_data(
     learning: Curve, frozen: Curve | None = None, most: int = 400
 ) -> dict[str, Sequence[float | None]]:
-    """What `result.json` holds: running bits per byte against tokens priced, and seconds.
+    """What `result.json` holds: running bits per byte against tokens scored, and seconds.
 
-    frozen  the same chunks priced without learning, for the gain of each
+    frozen  the same chunks scored without learning, for the gain of each
     """
     shown = learning.thinned(most)
     data: dict[str, Sequence[float | None]] = {

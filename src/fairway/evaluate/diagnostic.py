@@ -1,30 +1,23 @@
 """Adapt-then-score: the number that a family of withdrawn records reported (#152, #254, #390).
 
-It learns from every token before pricing any, so it is not a score and cannot be mistaken for one:
+It learns from every token before scoring any, so it is not a score and cannot be mistaken for one:
 it has a type of its own, which says so wherever it is printed, and the honest score beside it.
 Kept because people ask how much of such a number is real.
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-from torch import Tensor
+from dataclasses import dataclass, field, replace
 
 from fairway.evaluate.bpb import Score
+from fairway.evaluate.chunks import plan_chunks, read_chunks
+from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learners.sgd import Sgd, WeightLearner
-from fairway.evaluate.predictor import (
-    ALONE,
-    ChunkPlan,
-    Frozen,
-    plan_chunks,
-    read_chunks,
-    score_stream,
-)
+from fairway.evaluate.predictor import ALONE, score_stream
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
+from fairway.tokens.val_text import ValText
 
-WARNING = "illegal: learned from a token before pricing it"
+WARNING = "illegal: learned from a token before scoring it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +30,10 @@ class AdaptThenScore:
     context: int = 2048
     stride: int = 32
     rows: int = 16
+
+    def smoke(self, context: int, stride: int) -> "AdaptThenScore":
+        """The same in miniature, for a run of seconds."""
+        return replace(self, sgd=self.sgd.smoke(context), context=context, stride=stride)
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,32 +64,16 @@ class IllegalScore:
 
 
 def adapt_then_score(
-    model: GPT,
-    config: AdaptThenScore,
-    tokens: Tensor,
-    target_bytes: Tensor,
-    ranks: Ranks = ALONE,
+    model: GPT, config: AdaptThenScore, text: ValText, ranks: Ranks = ALONE
 ) -> IllegalScore:
-    """Train a copy of `model` on all of `tokens`, then price them with it.
-
-    tokens (n,) int64; target_bytes (n - 1,): bytes of tokens[1:]
-    """
+    """Train a copy of `model` on all of `text`, then score it with that copy."""
     chunk_tokens = max(config.sgd.chunk_tokens // config.stride, 1) * config.stride
-    plans = plan_chunks(len(tokens), config.context, config.stride, chunk_tokens)
-    honest = _score(model, config, plans, tokens, target_bytes, ranks)
+    plans = plan_chunks(len(text.tokens), config.context, config.stride, chunk_tokens)
+
+    def score(frozen: GPT) -> Score:
+        return score_stream(Frozen(frozen, config.rows, ranks), read_chunks(plans, text))
+
+    honest = score(model)
     adapted = copy.deepcopy(model).eval()
-    WeightLearner(adapted, config.sgd, config.context, ranks).learn([tokens], rate=1.0)
-    illegal = _score(adapted, config, plans, tokens, target_bytes, ranks)
-    return IllegalScore(illegal.bits_per_byte, honest)
-
-
-def _score(
-    model: GPT,
-    config: AdaptThenScore,
-    plans: Sequence[ChunkPlan],
-    tokens: Tensor,
-    target_bytes: Tensor,
-    ranks: Ranks,
-) -> Score:
-    chunks = read_chunks(plans, tokens, target_bytes)
-    return score_stream(Frozen(model, config.rows, ranks), chunks)
+    WeightLearner(adapted, config.sgd, config.context, ranks).learn([text.tokens], rate=1.0)
+    return IllegalScore(score(adapted).bits_per_byte, honest)

@@ -1,24 +1,25 @@
 """How long an evaluation will take on this machine, and the largest one that fits its time.
 
-A few passes and steps over random tokens are timed (which also lets compilers compile, without a
+A few batches and steps over random tokens are timed (which also lets compilers compile, without a
 single token of the validation text), then multiplied by what the plans hold. What happens when the
 estimate was wrong is in `timed.py`.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
 
-from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
-from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.predictor import ALONE, Chunk, ChunkPlan
+from fairway.evaluate.chunks import Chunk, ChunkPlan
+from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
+from fairway.evaluate.predictor import ALONE
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.progress import Progress, silent
+from fairway.tokens.val_text import ValText
 
 Now = Callable[[], float]
 NUM_IDS = 64  # random text over few ids repeats itself, as real text does: n-grams have work to do
@@ -29,7 +30,7 @@ class Range:
     """What may be chosen, each from best to worst; a finer stride counts before more epochs."""
 
     strides: tuple[int, ...] = (64,)
-    epochs: tuple[int, ...] = (3,)  # of Sgd; without it, epochs make no difference
+    epochs: tuple[int, ...] = (3,)  # over each chunk, where the learner has any
 
     def __post_init__(self) -> None:
         if not self.strides or not self.epochs or min(self.strides + self.epochs) < 1:
@@ -57,14 +58,15 @@ class Estimate:
         return self.score_seconds + self.learn_seconds + self.phase_seconds
 
     def __str__(self) -> str:
-        epochs = f", {self.config.ttt.epochs} epochs" if isinstance(self.config.ttt, Sgd) else ""
+        setting = self.config.learner.describe()
         stages = {
             "scoring": self.score_seconds,
             "learning": self.learn_seconds,
             "learning from all finished documents": self.phase_seconds,
         }
         parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages.items() if seconds)
-        return f"stride {self.config.stride}{epochs}: {parts or 'no time'}"
+        chosen = f"stride {self.config.stride}{', ' if setting else ''}{setting}"
+        return f"{chosen}: {parts or 'no time'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,48 +87,54 @@ def measure_rates(
     repeats: int = 2,
     now: Now = time.perf_counter,
 ) -> Rates:
-    """Time a few passes and steps of the plans' usual shape over random tokens; `model` is kept."""
+    """Time a few batches and steps of the plans' usual shape over random tokens."""
     plan = _sample(plans, config, ranks)
     chunk = _random_chunk(plan, model.config.vocab_size)
     predictor = make_predictor(model, config, ranks=ranks)
-    inputs = sum(window.num_inputs for window in plan.windows)
-    if config.ttt is None and config.mixture is None:
+    if not config.learns:
         score = _fastest(lambda: predictor.score(chunk), repeats, now)
-        return Rates(score=score / inputs)
-    lessons: list[Chunk] = []  # each priced before it is learned from, as what is known is kept
+        return Rates(score=score / plan.num_inputs)
+    lessons: list[Chunk] = []  # each scored before it is learned from, as what is known is kept
 
-    def price() -> None:
+    def score_anew() -> None:
         lessons.append(replace(chunk))
         predictor.score(lessons[-1])
 
     score = learn = math.inf
     for _ in range(repeats + 1):  # the first may compile
-        score = min(score, _seconds(price, now))
+        score = min(score, _seconds(score_anew, now))
         learn = min(learn, _seconds(lambda: predictor.learn(lessons[-1]), now))
-    tokens = _learned_tokens(plan, config)
-    phase = 0.0
-    if isinstance(config.ttt, Phased):
-        local = replace(config, ttt=config.ttt.sgd, documents=False, mixture=None)
-        predictor = make_predictor(model, local, ranks=ranks)
-        size = local.ttt.batch_sequences * _context(config) if isinstance(local.ttt, Sgd) else 0
-        stretch = ChunkPlan(0, 2, (), (), ((0, size + 1),))
-        lesson = _random_chunk(stretch, model.config.vocab_size)
-        phase = _fastest(lambda: predictor.learn(lesson), repeats, now)
-        phase /= _learned_tokens(stretch, local)
-    return Rates(score=score / inputs, learn=learn / tokens, phase=phase)
+    return Rates(
+        score=score / plan.num_inputs,
+        learn=learn / _lesson_tokens(plan, config),
+        phase=_measure_pause(model, config, ranks, repeats, now),
+    )
+
+
+def _measure_pause(
+    model: GPT, config: EvaluateConfig, ranks: Ranks, repeats: int, now: Now
+) -> float:
+    """Seconds for each token that what learns at pauses takes; 0 where nothing does."""
+    found = config.learner.between_chunks([])
+    if found is None:
+        return 0.0
+    learner, _ = found
+    predictor = learner.predictor(model, config, seed=0, ranks=ranks)
+    size = learner.step_targets(config) or config.known_context
+    plan = ChunkPlan(0, 2, (), (), ((0, size + 1),))
+    chunk = _random_chunk(plan, model.config.vocab_size)
+    seconds = _fastest(lambda: predictor.learn(chunk), repeats, now)
+    return seconds / learner.lesson_tokens(plan)
 
 
 def estimate(config: EvaluateConfig, rates: Rates, plans: Sequence[ChunkPlan]) -> Estimate:
     """What the plans will take at these rates."""
-    inputs = sum(window.num_inputs for plan in plans for window in plan.windows)
-    lessons = [rates.learn * _learned_tokens(plan, config) for plan in plans[:-1]]
-    phases = [0.0]
-    if isinstance(config.ttt, Phased):
-        epochs = config.ttt.sgd.epochs
-        phases += [rates.phase * epochs * tokens for tokens in _phases(plans, config.ttt.pauses)]
+    lessons = [rates.learn * _lesson_tokens(plan, config) for plan in plans[:-1]]
+    _, tokens = config.learner.between_chunks(plans) or (None, [])
+    phases = [0.0, *(rates.phase * number for number in tokens)]
     return Estimate(
         config=config,
-        score_seconds=rates.score * inputs,
+        score_seconds=rates.score * sum(plan.num_inputs for plan in plans),
         learn_seconds=sum(lessons),
         phase_seconds=sum(phases),
         lesson_seconds=max([*lessons, 0.0]) + max(phases),
@@ -136,35 +144,32 @@ def estimate(config: EvaluateConfig, rates: Rates, plans: Sequence[ChunkPlan]) -
 def largest_that_fits(
     model: GPT,
     config: EvaluateConfig,
-    choices: Range,
+    text: ValText,
     budget_seconds: float,
-    num_tokens: int,
-    document_starts: Sequence[int],
     *,
+    choices: Range | None = None,
     reserve: float = 0.1,
     ranks: Ranks = ALONE,
-    say: Callable[[str], None] = print,
+    progress: Progress = silent,
     now: Now = time.perf_counter,
 ) -> Estimate:
-    """The first choice whose estimate leaves `reserve` of the budget free; all are told to `say`.
+    """The first choice whose estimate leaves `reserve` of the budget free.
+
+    choices   None: the config as it is, or nothing
+    progress  called with a line for each choice that was estimated
 
     Raises ValueError with every estimate where none fits. All ranks get the same answer.
     """
     config = config.resolved(model.config.train_context)
     room = budget_seconds * (1.0 - reserve)
     tried = []
-    for stride, epochs in product(choices.strides, choices.epochs):
-        choice = replace(config, stride=stride)
-        if isinstance(choice.ttt, Sgd):
-            choice = replace(choice, ttt=replace(choice.ttt, epochs=epochs))
-        elif epochs != choices.epochs[0]:
-            continue
-        plans = plan_evaluation(choice, num_tokens, document_starts)
+    for choice in [config] if choices is None else _choices(config, choices):
+        plans = plan_text(choice, text)
         rates = measure_rates(model, choice, plans, ranks=ranks, now=now)
         found = _agreed(estimate(choice, rates, plans), ranks)
         fits = found.total_seconds <= room
         tried.append(found)
-        say(f"{found}; {'fits' if fits else 'does not fit'} {budget_seconds:.0f} s")
+        progress(text=f"{found}; {'fits' if fits else 'does not fit'} {budget_seconds:.0f} s")
         if fits:
             return found
     fastest = min(tried, key=lambda found: found.total_seconds)
@@ -176,6 +181,17 @@ def largest_that_fits(
     )
 
 
+def _choices(config: EvaluateConfig, choices: Range) -> list[EvaluateConfig]:
+    """Best first, each once: epochs may make no difference."""
+    found: list[EvaluateConfig] = []
+    for stride, epochs in product(choices.strides, choices.epochs):
+        ttt = None if config.ttt is None else config.ttt.with_epochs(epochs)
+        choice = replace(config, stride=stride, ttt=ttt)
+        if choice not in found:
+            found.append(choice)
+    return found
+
+
 def _agreed(found: Estimate, ranks: Ranks) -> Estimate:
     """Rank 0's estimate on every rank: one choice, whatever each of them measured."""
     names = ("score_seconds", "learn_seconds", "phase_seconds", "lesson_seconds")
@@ -183,22 +199,14 @@ def _agreed(found: Estimate, ranks: Ranks) -> Estimate:
     return replace(found, **dict(zip(names, ranks.broadcast(seconds).tolist(), strict=True)))
 
 
-def _context(config: EvaluateConfig) -> int:
-    if config.context is None:
-        raise ValueError(
-            "the context is not known yet: use config.resolved(model.config.train_context)"
-        )
-    return config.context
-
-
 def _sample(plans: Sequence[ChunkPlan], config: EvaluateConfig, ranks: Ranks) -> ChunkPlan:
-    """A chunk from the middle, cut down to two passes of each rank and one step of learning."""
+    """A chunk from the middle, cut down to two batches of each rank and one step of learning."""
     plan = max(plans[len(plans) // 3 : 2 * len(plans) // 3 + 1], key=lambda p: len(p.windows))
     most = 2 * config.rows * ranks.world_size
-    spans = plan.spans[:most]
-    if isinstance(config.ttt, Sgd):
-        size = config.ttt.batch_sequences * _context(config)
-        spans = tuple((begin, min(end, begin + size + 1)) for begin, end in spans)
+    size = config.learner.step_targets(config)
+    if size is None:
+        size = sum(window.num_targets for window in plan.windows[:most])
+    spans = tuple((begin, min(end, begin + size + 1)) for begin, end in plan.spans[:most])
     ends = (False,) * len(plan.ends[:most])
     return ChunkPlan(0, 2, plan.windows[:most], plan.rows[:most], spans, ends)
 
@@ -217,32 +225,8 @@ def _random_chunk(plan: ChunkPlan, vocab_size: int) -> Chunk:
     )
 
 
-def _learned_tokens(plan: ChunkPlan, config: EvaluateConfig) -> int:
-    """Tokens that go into the model when this chunk is learned from; at least 1."""
-    if isinstance(config.ttt, Sgd):
-        return max(1, config.ttt.epochs * sum(end - begin - 1 for begin, end in plan.spans))
-    steps = 1
-    if isinstance(config.ttt, DocumentAdapters):
-        steps = config.ttt.steps
-    elif isinstance(config.ttt, Phased) and config.ttt.adapters is not None:
-        steps = config.ttt.adapters.steps
-    ends = plan.ends or (False,) * len(plan.windows)
-    lasting = (w.num_inputs for w, end in zip(plan.windows, ends, strict=True) if not end)
-    return max(1, steps * sum(lasting))
-
-
-def _phases(plans: Sequence[ChunkPlan], pauses: Sequence[int]) -> Iterator[int]:
-    """Tokens learned from at each pause, as `PhasedPredictor` will take them."""
-    begun: set[int] = set()
-    finished: set[int] = set()
-    tokens, waiting = 0, list(pauses)
-    for plan in plans[:-1]:
-        begun.update(plan.rows)
-        finished.update(row for row, ends in zip(plan.rows, plan.ends, strict=True) if ends)
-        tokens += plan.num_targets
-        if waiting and waiting[0] <= len(finished) == len(begun):
-            waiting = [pause for pause in waiting if pause > len(finished)]
-            yield tokens
+def _lesson_tokens(plan: ChunkPlan, config: EvaluateConfig) -> int:
+    return max(1, config.learner.lesson_tokens(plan))
 
 
 def _fastest(work: Callable[[], object], repeats: int, now: Now) -> float:

@@ -1,6 +1,6 @@
 """One evaluation from the first chunk to the last, inside its time, and after an interruption.
 
-When the time left is only just enough to price the rest, learning stops for good; the score stays
+When the time left is only just enough to score the rest, learning stops for good; the score stays
 what it was, a legal one, and says from which chunk on nothing was learned, so that a decoder can do
 the same. Whether an evaluation will fit is judged beforehand, in `planner.py`.
 """
@@ -18,17 +18,16 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fairway.evaluate.bpb import Score
+from fairway.evaluate.chunks import Chunk, ChunkPlan, cut_chunk
 from fairway.evaluate.curves import Curve
 from fairway.evaluate.predictor import (
     ALONE,
-    Chunk,
-    ChunkPlan,
     Predictor,
     Reader,
-    cut_chunk,
     score_stream,
 )
 from fairway.runtime.distributed import Ranks
+from fairway.tokens.val_text import ValText
 from fairway.train.train_state import write_tensors
 
 Now = Callable[[], float]
@@ -62,7 +61,7 @@ class LearnsUntil:
 
 
 class Clocked(LearnsUntil):
-    """Learns as long as the rest could still be priced in time without learning further.
+    """Learns as long as the rest could still be scored in time without learning further.
 
     total_targets   of the whole evaluation
     lesson_seconds  how long learning from one chunk may take, as far as known beforehand
@@ -86,7 +85,7 @@ class Clocked(LearnsUntil):
         self.targets_left = total_targets
         self.began = now() - spent_seconds
         self.score_seconds = self.learn_seconds = 0.0  # of the last chunk
-        self.slowest_price, self.slowest_lesson = 0.0, lesson_seconds  # per target, per chunk
+        self.slowest_score, self.slowest_lesson = 0.0, lesson_seconds  # per target, per chunk
 
     @property
     def spent_seconds(self) -> float:
@@ -99,7 +98,7 @@ class Clocked(LearnsUntil):
         self.targets_left -= chunk.num_targets
         if chunk.num_targets:
             # The slowest chunk, not the mean: learning that goes on too long cannot be undone.
-            self.slowest_price = max(self.slowest_price, self.score_seconds / chunk.num_targets)
+            self.slowest_score = max(self.slowest_score, self.score_seconds / chunk.num_targets)
         return nats
 
     def learn(self, chunk: Chunk) -> None:
@@ -119,7 +118,7 @@ class Clocked(LearnsUntil):
         """Whether one more lesson leaves enough time; decided by rank 0 for all."""
         if self.budget_seconds is None:
             return True
-        rest = MARGIN * self.targets_left * self.slowest_price
+        rest = MARGIN * self.targets_left * self.slowest_score
         expected = self.spent_seconds + self.slowest_lesson + rest
         fits = torch.tensor(expected <= self.budget_seconds, dtype=torch.float64)
         return bool(self.ranks.broadcast(fits))
@@ -127,7 +126,7 @@ class Clocked(LearnsUntil):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What `evaluate` found.
+    """What `evaluate_in_time` found.
 
     learned_chunks  how many chunks, from the first, were learned from where the predictor learns
     """
@@ -163,79 +162,68 @@ class CheckpointConfig:
     every_seconds: float = 60.0
 
 
-def evaluate(
+def evaluate_in_time(
     predictor: Predictor,
     plans: Sequence[ChunkPlan],
-    tokens: Tensor,
-    target_bytes: Tensor,
+    text: ValText,
     *,
     budget_seconds: float | None = None,
     lesson_seconds: float = 0.0,
     spent_seconds: float = 0.0,
     learned_chunks: int | None = None,
     checkpoint: CheckpointConfig | None = None,
-    observe: Callable[[Chunk, Tensor], None] | None = None,
+    on_chunk: Callable[[Chunk, Tensor], None] | None = None,
     ranks: Ranks = ALONE,
     now: Now = time.perf_counter,
 ) -> Evaluation:
-    """Price `tokens` with `predictor`, chunk after chunk.
+    """Score `text` with `predictor`, chunk after chunk.
 
-    tokens          (n,) int64
-    target_bytes    (n - 1,) bytes of tokens[1:]
     budget_seconds  learning stops where going on would leave too little time for the rest
     lesson_seconds  how long learning from one chunk may take, as far as `planner.py` knows
     spent_seconds   gone from the budget already: making the predictor, which may compile
     learned_chunks  where learning stops in any case: the schedule of an earlier evaluation
     checkpoint      go on from there if it exists, and leave one now and then
+    on_chunk        called with each chunk and its nats (num_targets,) once they are booked
     """
-    saved = _Saved(checkpoint, plans, tokens, ranks)
-    progress = saved.load(predictor)
+    saved = _Saved(checkpoint, plans, text, ranks)
+    state = saved.load(predictor)
     clocked = Clocked(
         predictor,
-        min(progress.learned_chunks, len(plans) if learned_chunks is None else learned_chunks),
-        total_targets=sum(plan.num_targets for plan in plans[progress.next_chunk :]),
+        min(state.learned_chunks, len(plans) if learned_chunks is None else learned_chunks),
+        total_targets=sum(plan.num_targets for plan in plans[state.next_chunk :]),
         budget_seconds=budget_seconds,
         lesson_seconds=lesson_seconds,
-        spent_seconds=progress.seconds + spent_seconds,
+        spent_seconds=state.seconds + spent_seconds,
         ranks=ranks,
         now=now,
     )
-    curve = progress.curve
 
-    def note(chunk: Chunk, nats: Tensor) -> None:
-        curve.add(
-            tokens=chunk.num_targets,
-            num_bytes=chunk.num_bytes,
-            nats=nats.sum().item(),
-            score_seconds=clocked.score_seconds,
-        )
-        if observe is not None:
-            observe(chunk, nats)
+    def book(chunk: Chunk, nats: Tensor) -> None:
+        state.book(chunk, nats, clocked.score_seconds)
+        if on_chunk is not None:
+            on_chunk(chunk, nats)
 
     def chunks() -> Iterator[Chunk]:
-        for plan in plans[progress.next_chunk :]:
-            yield cut_chunk(plan, tokens, target_bytes)
-            # Whoever asks for the next chunk is done with this one: priced, booked, learned from.
-            curve.learn_seconds[-1] = clocked.learn_seconds
-            progress.next_chunk = plan.index + 1
-            progress.seconds = clocked.spent_seconds
-            progress.learned_chunks = clocked.learned_chunks
-            saved.save(predictor, progress)
+        for plan in plans[state.next_chunk :]:
+            yield cut_chunk(plan, text)
+            # Whoever asks for the next chunk is done with this one: scored, booked, learned from.
+            state.advance(plan, clocked)
+            saved.save(predictor, state)
 
-    score_stream(clocked, chunks(), note, booked=progress.score)
+    score_stream(clocked, chunks(), book, booked=state.score)
     saved.remove()
     return Evaluation(
-        score=progress.score,
+        score=state.score,
         num_chunks=len(plans),
         learned_chunks=clocked.learned_chunks,
         seconds=clocked.spent_seconds,
         budget_seconds=budget_seconds,
-        curve=curve,
+        curve=state.curve,
     )
 
 
 @dataclass
-class _Progress:
+class _State:
     """How far an evaluation has come; with the predictor's state, all it needs to go on."""
 
     next_chunk: int
@@ -243,6 +231,21 @@ class _Progress:
     seconds: float
     score: Score
     curve: Curve
+
+    def book(self, chunk: Chunk, nats: Tensor, score_seconds: float) -> None:
+        self.curve.add(
+            tokens=chunk.num_targets,
+            num_bytes=chunk.num_bytes,
+            nats=nats.sum().item(),
+            score_seconds=score_seconds,
+        )
+
+    def advance(self, plan: ChunkPlan, clocked: Clocked) -> None:
+        """`plan` is done with, as `clocked` timed it."""
+        self.curve.learn_seconds[-1] = clocked.learn_seconds
+        self.next_chunk = plan.index + 1
+        self.seconds = clocked.spent_seconds
+        self.learned_chunks = clocked.learned_chunks
 
 
 class _Saved:
@@ -252,14 +255,14 @@ class _Saved:
         self,
         config: CheckpointConfig | None,
         plans: Sequence[ChunkPlan],
-        tokens: Tensor,
+        text: ValText,
         ranks: Ranks,
     ) -> None:
         self.config, self.ranks, self.num_chunks = config, ranks, len(plans)
         self.saved_at = 0.0
         shape = repr([(plan.windows[:1], plan.num_targets) for plan in plans])
-        text = crc32(tokens.numpy().tobytes(), crc32(shape.encode()))
-        self.identity = f"{text:08x} on {ranks.world_size} ranks"
+        checksum = crc32(text.tokens.numpy().tobytes(), crc32(shape.encode()))
+        self.identity = f"{checksum:08x} on {ranks.world_size} ranks"
 
     @property
     def path(self) -> Path | None:
@@ -267,41 +270,36 @@ class _Saved:
             return None if self.config is None else self.config.path
         return self.config.path.with_name(f"{self.config.path.name}.rank{self.ranks.rank}")
 
-    def load(self, predictor: Predictor) -> _Progress:
+    def load(self, predictor: Predictor) -> _State:
         if self.path is None or not self.path.exists():
-            return _Progress(0, self.num_chunks, 0.0, Score(), Curve())
+            return _State(0, self.num_chunks, 0.0, Score(), Curve())
         with safe_open(self.path, framework="pt") as file:
             header = json.loads(file.metadata()["evaluation"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header["identity"] != self.identity:
             raise ValueError(
                 f"{self.path} is the checkpoint of another text, plan or number of ranks; delete "
                 "it to start anew, or name another file"
             )
-        predictor.load_state_dict(state)
+        predictor.load_state_dict(tensors)
         progress = header["progress"]
         self.saved_at = progress["seconds"]
-        return _Progress(
-            progress["next_chunk"],
-            progress["learned_chunks"],
-            progress["seconds"],
-            Score(**progress["score"]),
-            Curve(**progress["curve"]),
-        )
+        booked = {"score": Score(**progress["score"]), "curve": Curve(**progress["curve"])}
+        return _State(**(progress | booked))
 
-    def save(self, predictor: Predictor, progress: _Progress) -> None:
+    def save(self, predictor: Predictor, state: _State) -> None:
         path = self.path
         if path is None or self.config is None:
             return
-        due = torch.tensor(progress.seconds - self.saved_at >= self.config.every_seconds).double()
+        due = torch.tensor(state.seconds - self.saved_at >= self.config.every_seconds).double()
         if not bool(self.ranks.broadcast(due)):
             return
-        self.saved_at = progress.seconds
-        header = {"identity": self.identity, "progress": asdict(progress)}
+        self.saved_at = state.seconds
+        header = {"identity": self.identity, "progress": asdict(state)}
         # Cloned: tensors that share memory cannot be written, and views would drag all of it along.
-        state = {name: t.detach().clone().cpu() for name, t in predictor.state_dict().items()}
+        tensors = {name: t.detach().clone().cpu() for name, t in predictor.state_dict().items()}
         draft = path.with_name(path.name + ".part")
-        write_tensors(draft, state, {"evaluation": json.dumps(header)})
+        write_tensors(draft, tensors, {"evaluation": json.dumps(header)})
         self.ranks.barrier()  # so that no rank's file is of another chunk than its peers'
         os.replace(draft, path)
 

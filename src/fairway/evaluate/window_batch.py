@@ -1,15 +1,13 @@
 """Windows that are computed together: one forward pass over several of equal history."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fairway.evaluate.chunks import Chunk
 from fairway.evaluate.windows import Window
-
-if TYPE_CHECKING:
-    from fairway.evaluate.predictor import Chunk
 
 
 class WindowBatch(NamedTuple):
@@ -55,9 +53,7 @@ def group_windows(
     return batches
 
 
-def make_window_batch(
-    chunk: "Chunk", members: tuple[int, ...], device: torch.device
-) -> WindowBatch:
+def make_window_batch(chunk: Chunk, members: tuple[int, ...], device: torch.device) -> WindowBatch:
     windows = [chunk.plan.windows[i] for i in members]
     texts = [chunk.texts[i] for i in members]
     return WindowBatch(

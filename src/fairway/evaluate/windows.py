@@ -1,7 +1,7 @@
-"""Which positions a forward pass prices, and how much context they see.
+"""Which positions a forward pass scores, and how much context they see.
 
 Index arithmetic only: no model, no tensor, no file. Whoever wants to know whether every token is
-priced exactly once needs to read this file and nothing else.
+scored exactly once needs to read this file and nothing else.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,14 @@ def check_window_shape(context: int, stride: int) -> None:
     if context < 1 or not 1 <= stride <= context:
         raise ValueError(
             f"context={context}, stride={stride}: needs 1 <= stride <= context, else tokens "
-            "between two windows are never priced"
+            "between two windows are never scored"
         )
 
 
 def sliding_windows(first: int, stop: int, context: int, stride: int) -> Iterator[Window]:
-    """Windows that price tokens first+1 .. stop-1 once each, the tail included.
+    """Windows that score tokens first+1 .. stop-1 once each, the tail included.
 
-    The first window prices all its targets; each later one starts `stride` further on and prices
+    The first window scores all its targets; each later one starts `stride` further on and scores
     its last `stride` targets (#50, without the repeated tail that #1218 removed). Tokens before
     `first` are never read.
 
@@ -60,7 +60,7 @@ def document_windows(
     starts  position of each document's BOS, ascending, the first one 0
     stop    number of tokens in the stream
 
-    The BOS that opens the next document is priced as the last target of the document before it,
+    The BOS that opens the next document is scored as the last target of the document before it,
     as the field's per-document evaluation does (#77): whoever decodes must learn that it ended.
     """
     for document, first in enumerate(starts):

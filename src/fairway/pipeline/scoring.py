@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.curves import Curve, curve_data
 from fairway.evaluate.diagnostic import WARNING, adapt_then_score
-from fairway.evaluate.planner import Estimate, Range, largest_that_fits
-from fairway.evaluate.predictor import Chunk, ChunkPlan, Frozen, Predictor
-from fairway.evaluate.timed import CheckpointConfig, Evaluation
-from fairway.evaluate.timed import evaluate as walk
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.planner import Estimate, largest_that_fits
+from fairway.evaluate.predictor import Predictor
+from fairway.evaluate.timed import CheckpointConfig, Evaluation, evaluate_in_time
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
 from fairway.result import DiagnosticResult, EvaluateResult, RunResult, ScoreResult, StageResult
@@ -31,19 +32,15 @@ def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime)
     """
     fast = "bfloat16" if runtime.compute_dtype == torch.bfloat16 else "float32"
     config = recipe.evaluate.resolved(recipe.model.train_context, fast, runtime.compiled)
-    epochs = (getattr(config.ttt, "epochs", 1),)
-    choices = Range(strides=(config.stride,), epochs=epochs)
-    if recipe.evaluate_range is not None and recipe.train.steps is None:
-        choices = recipe.evaluate_range
+    choices = recipe.evaluate_range if recipe.train.steps is None else None
     return largest_that_fits(
         model,
         config,
-        choices,
+        text,
         recipe.budget.eval_seconds,
-        len(text.tokens),
-        text.document_starts,
+        choices=choices,
         ranks=runtime.ranks,
-        say=lambda line: runtime.log.say(f"evaluation, {line}"),
+        progress=lambda *_, text="", **__: runtime.log.say(f"evaluation, {text}"),
     )
 
 
@@ -68,16 +65,15 @@ def score_text(
             num_scored += chunk.num_targets
             stage.update(num_scored)
 
-        found = walk(
+        found = evaluate_in_time(
             predictor,
             plans,
-            text.tokens,
-            text.target_bytes,
+            text,
             budget_seconds=budget_seconds,
             lesson_seconds=lesson_seconds,
             spent_seconds=spent_seconds,
             checkpoint=None if checkpoint is None else CheckpointConfig(path=checkpoint),
-            observe=on_chunk,
+            on_chunk=on_chunk,
             ranks=runtime.ranks,
         )
         stage.update(num_scored, bits_per_byte=found.score.bits_per_byte)
@@ -158,9 +154,7 @@ def diagnose(
     if recipe.diagnostic is None:
         return {}
     with runtime.log.stage("adapt then score"):
-        found = adapt_then_score(
-            model, recipe.diagnostic, text.tokens, text.target_bytes, runtime.ranks
-        )
+        found = adapt_then_score(model, recipe.diagnostic, text, runtime.ranks)
     runtime.log.say(f"adapt_then_score: {found}")
     result = DiagnosticResult(
         warning=WARNING,

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from fairway.coding.symbols import TextDecoder, TextEncoder
-from fairway.evaluate.predictor import ChunkPlan, Predictor, Reader, cut_chunk
+from fairway.evaluate.chunks import ChunkPlan, cut_chunk
+from fairway.evaluate.predictor import Predictor, Reader
 from fairway.evaluate.window_batch import group_windows
 from fairway.proof.reproducible import Checkpoints, NotReproducible
 from fairway.runtime.progress import Progress, silent
+from fairway.tokens.val_text import ValText
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,7 @@ def encode_stream(
             everywhere else
     """
     source, checkpoints = Known(tokens), Checkpoints(config.every)
-    _walk(new_predictor(), plans, given.clone(), source, checkpoints, config, progress)
+    _fill_in(new_predictor(), plans, given.clone(), source, checkpoints, config, progress)
     return Encoded(source.encoder.finish(), checkpoints.finish(), source.nats)
 
 
@@ -139,13 +141,13 @@ def decode_stream(
     """
     checked = Checkpoints(config.every, expected=checkpoints)
     tokens, source = given.clone(), Coded(data)
-    _walk(new_predictor(), plans, tokens, source, checked, config, progress)
+    _fill_in(new_predictor(), plans, tokens, source, checked, config, progress)
     checked.finish()
     source.finish()
     return tokens
 
 
-def _walk(
+def _fill_in(
     predictor: Predictor,
     plans: Sequence[ChunkPlan],
     tokens: Tensor,
@@ -160,14 +162,15 @@ def _walk(
     has scored fails on the encoder's side too.
     """
     total = sum(plan.num_targets for plan in plans)
-    no_bytes = torch.zeros(len(tokens) - 1, dtype=torch.long)  # bytes belong to scores, not here
+    # Bytes belong to scores, not here. The text is filled in while it is read.
+    text = ValText(tokens, torch.zeros(max(0, len(tokens) - 1), dtype=torch.long), ())
     for number, plan in enumerate(plans, start=1):
         reader = predictor.reader(plan)
         for members in in_step(plan, config.rows, config.pad_to):
             read_in_step(reader, plan, members, tokens, source, checkpoints)
             progress(checkpoints.num_tokens, total)
         if number < len(plans):
-            predictor.learn(cut_chunk(plan, tokens, no_bytes))
+            predictor.learn(cut_chunk(plan, text))
 
 
 def in_step(plan: ChunkPlan, rows: int, pad_to: int) -> Iterator[tuple[int, ...]]:

@@ -6,7 +6,9 @@ it is evaluated. The layout of the bytes is in `artifact/sections.py`, the codin
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,9 @@ from torch import Tensor
 from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.artifact.sections import Refused, Section, pack_frame, unpack_frame
-from fairway.evaluate.config import CHUNK_TOKENS, EvaluateConfig, make_predictor
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
-from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.predictor import ChunkPlan, Predictor
+from fairway.evaluate.chunks import ChunkPlan
+from fairway.evaluate.config import EvaluateConfig, make_predictor
+from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream
 from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
@@ -29,7 +30,7 @@ from fairway.runtime.files import atomic_write
 from fairway.runtime.progress import Progress, silent
 
 MAGIC = b"FWC2"
-TOLD = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
+RECORDED = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,8 @@ class CompressConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Told:
-    """What the header tells a decompressor."""
+class _Header:
+    """What a decompressor has to know before the first bit."""
 
     model: str
     text: str
@@ -87,7 +88,7 @@ def compress(
             "`fairway prepare` trained"
         )
     ids = tokenizer.encode(data)
-    told = _Told(
+    header = _Header(
         model=loaded.sha256,
         text=hashlib.sha256(data).hexdigest(),
         num_tokens=len(ids),
@@ -95,15 +96,16 @@ def compress(
         adapt=config.adapt,
         threads=config.threads,
         every=config.every,
-        made={key: circumstances()[key] for key in TOLD},
+        made={key: circumstances()[key] for key in RECORDED},
     )
-    tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), told, tokenizer.bos_id)
-    with reproducible(told.threads):
+    tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), header, tokenizer.bos_id)
+    new_predictor, plans, walk = _coding(loaded, header)
+    with reproducible(header.threads):
         coded = encode_stream(
-            lambda: _predictor(loaded, told),
-            _plans(loaded, told),
+            new_predictor,
+            plans,
             tokens,
-            _walk(loaded, told),
+            walk,
             given=known,
             progress=progress,
         )
@@ -111,7 +113,7 @@ def compress(
         Section("checkpoints", "stored", np.array(coded.checkpoints, dtype="<u4").tobytes()),
         Section("symbols", "stored", coded.data),
     ]
-    return pack_frame(MAGIC, config_to_json(told), sections)
+    return pack_frame(MAGIC, config_to_json(header), sections)
 
 
 def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) -> bytes:
@@ -122,29 +124,30 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
     """
     frame = unpack_frame(MAGIC, data, "a file that fairway compressed")
     try:
-        told = config_from_json(_Told, frame.header)
+        header = config_from_json(_Header, frame.header)
         checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4").tolist()
         symbols = frame.read("symbols", len(data))
     except ValueError as error:
         raise Refused(f"its header is no compressed file's: {error}") from error
-    check_model(told.model, loaded, "file")
-    unknown = torch.full((told.num_tokens,), -1)
-    _, known = _with_bos(unknown, told, loaded.tokenizer.bos_id)
+    check_model(header.model, loaded, "file")
+    unknown = torch.full((header.num_tokens,), -1)
+    _, known = _with_bos(unknown, header, loaded.tokenizer.bos_id)
+    new_predictor, plans, walk = _coding(loaded, header)
     try:
-        with reproducible(told.threads):
+        with reproducible(header.threads):
             tokens = decode_stream(
-                lambda: _predictor(loaded, told),
-                _plans(loaded, told),
+                new_predictor,
+                plans,
                 symbols,
-                _walk(loaded, told),
+                walk,
                 given=known,
                 checkpoints=checkpoints,
                 progress=progress,
             )
     except NotReproducible as error:
-        raise explained(error, told.made) from error
+        raise explained(error, header.made) from error
     text = loaded.tokenizer.decode(tokens.tolist())
-    if hashlib.sha256(text).hexdigest() != told.text:
+    if hashlib.sha256(text).hexdigest() != header.text:
         raise Refused(
             "every token came back but the bytes did not: the tokenizer decodes differently; "
             "compare the versions of sentencepiece"
@@ -184,55 +187,40 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _bounds(told: _Told) -> list[int]:
+def _bounds(header: _Header) -> list[int]:
     """Edges of the segments, in the stream that has a BOS before each of them."""
-    edges = segment_bounds(told.num_tokens, told.segments)
+    edges = segment_bounds(header.num_tokens, header.segments)
     return [edge + i for i, edge in enumerate(edges)]
 
 
-def _with_bos(ids: Tensor, told: _Told, bos_id: int) -> tuple[Tensor, Tensor]:
+def _with_bos(ids: Tensor, header: _Header, bos_id: int) -> tuple[Tensor, Tensor]:
     """The stream of a file's ids, and what of it a decoder knows beforehand (-1 elsewhere)."""
-    known = torch.full((told.num_tokens + told.segments,), -1)
-    known[_bounds(told)[:-1]] = bos_id
+    known = torch.full((header.num_tokens + header.segments,), -1)
+    known[_bounds(header)[:-1]] = bos_id
     stream = known.clone()
     stream[known < 0] = ids
     return stream, known
 
 
-def _evaluation(loaded: LoadedModel, told: _Told) -> EvaluateConfig:
+def _evaluation(loaded: LoadedModel, header: _Header) -> EvaluateConfig:
     config = evaluation_of(loaded).resolved(loaded.model.config.train_context)
-    if not told.adapt:
+    if not header.adapt:
         return replace(config, ttt=None, mixture=None)
-    if isinstance(config.ttt, Sgd):
-        # Many segments share a chunk: what each has of it is shorter than a context, and a step is
-        # to learn from as many tokens as it does where the model is scored.
-        assert config.context is not None
-        share = share_of(config.ttt.chunk_tokens, told.segments, config.stride)
-        shorter = max(1, config.context // share)
-        size = config.ttt.batch_sequences * shorter
-        config = replace(config, ttt=replace(config.ttt, batch_sequences=size))
+    chunk_targets, ttt = config.learner.chunk_targets(), config.ttt
+    if ttt is not None and chunk_targets is not None:
+        share = share_of(chunk_targets, header.segments, config.stride)
+        ttt = ttt.for_segments(share, config.known_context)
     # Adapters live in rows, and each segment needs one of its own.
-    return replace(config, rows=max(config.rows, told.segments))
+    return replace(config, rows=max(config.rows, header.segments), ttt=ttt)
 
 
-def _predictor(loaded: LoadedModel, told: _Told) -> Predictor:
-    return make_predictor(loaded.model, _evaluation(loaded, told))
-
-
-def _plans(loaded: LoadedModel, told: _Told) -> list[ChunkPlan]:
-    config = _evaluation(loaded, told)
-    assert config.context is not None
-    match config.ttt:
-        case DocumentAdapters() | Phased():
-            chunk_tokens = None
-        case Sgd():
-            chunk_tokens = config.ttt.chunk_tokens
-        case None:
-            chunk_tokens = CHUNK_TOKENS
-    return plan_segments(_bounds(told), config.context, config.stride, chunk_tokens)
-
-
-def _walk(loaded: LoadedModel, told: _Told) -> WalkConfig:
-    return WalkConfig(
-        rows=told.segments, pad_to=loaded.model.config.train_context, every=told.every
-    )
+def _coding(
+    loaded: LoadedModel, header: _Header
+) -> tuple[Callable[[], Predictor], list[ChunkPlan], WalkConfig]:
+    """What encoder and decoder share: new predictors, plans, and how the plans are walked."""
+    config = _evaluation(loaded, header)
+    bounds, every = _bounds(header), config.learner.chunk_targets()
+    plans = plan_segments(bounds, config.known_context, config.stride, every)
+    pad_to = loaded.model.config.train_context
+    walk = WalkConfig(rows=header.segments, pad_to=pad_to, every=header.every)
+    return partial(make_predictor, loaded.model, config), plans, walk

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fairway.coding.codecs import shuffle, unshuffle
+from fairway.evaluate.chunks import ChunkPlan
 from fairway.evaluate.config import EvaluateConfig, plan_evaluation
-from fairway.evaluate.predictor import ChunkPlan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,9 @@ from torch import Tensor
 from fairway.artifact.config_json import config_from_json
 from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.evaluate.bpb import Score
+from fairway.evaluate.chunks import read_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor
-from fairway.evaluate.predictor import read_chunks, score_stream
+from fairway.evaluate.predictor import score_stream
 from fairway.proof.bitstream import Encoded, WalkConfig, encode_stream
 from fairway.proof.certificate import Certificate
 from fairway.proof.prefix import prefix_of
@@ -30,6 +31,7 @@ from fairway.runtime.files import atomic_write
 from fairway.runtime.progress import Progress, silent
 from fairway.text import text_sha256
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
 
 CHECK_EVERY = 1024  # tokens; a checkpoint costs four bytes
 
@@ -65,7 +67,7 @@ def prove(
     tokens, target_bytes = tokens[:stop].long(), target_bytes[: stop - 1]
     walk = WalkConfig(pad_to=model_config.train_context, every=CHECK_EVERY)
     with reproducible(threads):
-        chunks = read_chunks(plans, tokens, target_bytes)
+        chunks = read_chunks(plans, ValText(tokens, target_bytes, prefix.starts))
         claim = score_stream(make_predictor(loaded.model, config, seed=seed), chunks)
         started = time.perf_counter()
         encoded = encode_stream(

@@ -1,4 +1,4 @@
-"""A file cut into segments that are read side by side, and the plan that prices them.
+"""A file cut into segments that are read side by side, and the plan that scores them.
 
 A single stream is decoded one token after another, each waiting for the one before. Segments wait
 only for themselves, so 32 of them take little longer than one; each starts without context, which
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from fairway.evaluate.predictor import ChunkPlan
+from fairway.evaluate.chunks import ChunkPlan
 from fairway.evaluate.windows import Window, sliding_windows
 
 TOKENS_PER_SEGMENT = 16_384  # beyond this a further segment costs under half a percent in size
@@ -37,7 +37,7 @@ def plan_segments(
 ) -> list[ChunkPlan]:
     """Chunks over the segments [bounds[i], bounds[i + 1]), all of them at the same place.
 
-    Each segment's first token is given (its BOS) and priced by nobody, unlike that of a document.
+    Each segment's first token is given (its BOS) and scored by nobody, unlike that of a document.
 
     chunk_tokens  targets in a chunk, all segments together; None: one window of each segment, as
                   adapters of its own need it

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.learners.documents import Phased
+from fairway.evaluate.learners.phased import Phased
 from fairway.model.adapters import TARGETS, Target
 from fairway.model.attention import GateConfig
 from fairway.model.gpt import ModelConfig, ParallelConfig

@@ -5,10 +5,6 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from fairway.average import EmaConfig, SwaConfig
-from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.diagnostic import AdaptThenScore
-from fairway.evaluate.learners.documents import DocumentAdapters, Phased
-from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.gpt import ModelConfig
 from fairway.recipes import naive_baseline as launch
 from fairway.recipes import pr414, pr1394, pr1855, sota254
@@ -90,9 +86,9 @@ def smoke(full: Recipe, *, vocab_size: int = 300, steps: int = 6) -> Recipe:
         "quant.low_rank.rank": 1,
         "quant.low_rank.num_tensors": 1,
         "quant.low_rank.group": 8,
-        "evaluate": _quick_evaluation(full.evaluate),
+        "evaluate": full.evaluate.smoke(SMOKE_CONTEXT, SMOKE_STRIDE),
         "evaluate_range": None,
-        "diagnostic": _quick_diagnostic(full.diagnostic),
+        "diagnostic": full.diagnostic and full.diagnostic.smoke(SMOKE_CONTEXT, SMOKE_STRIDE),
     }
     return override(full, present(full, small | _small_model(full.model, vocab_size)))
 
@@ -145,39 +141,3 @@ def _quick_average(full: Recipe) -> EmaConfig | SwaConfig | None:
     if isinstance(full.average, SwaConfig):
         return replace(full.average, every=1, lr_scale_below=2.0)
     return full.average
-
-
-def _quick_evaluation(evaluate: EvaluateConfig) -> EvaluateConfig:
-    stride = SMOKE_CONTEXT if evaluate.stride == evaluate.context else SMOKE_STRIDE
-    ttt = evaluate.ttt
-    match ttt:
-        case Sgd():
-            ttt = _quick_sgd(ttt)
-        case DocumentAdapters():
-            ttt = _quick_adapters(ttt)
-        case Phased():
-            adapters = _quick_adapters(ttt.adapters) if ttt.adapters else None
-            ttt = replace(ttt, pauses=(1, 2), adapters=adapters, sgd=_quick_sgd(ttt.sgd))
-    return replace(
-        evaluate,
-        context=SMOKE_CONTEXT,
-        stride=stride,
-        rows=min(4, evaluate.rows),
-        ttt=ttt,
-    )
-
-
-def _quick_diagnostic(diagnostic: AdaptThenScore | None) -> AdaptThenScore | None:
-    if diagnostic is None:
-        return None
-    return replace(
-        diagnostic, sgd=_quick_sgd(diagnostic.sgd), context=SMOKE_CONTEXT, stride=SMOKE_STRIDE
-    )
-
-
-def _quick_sgd(sgd: Sgd) -> Sgd:
-    return replace(sgd, chunk_tokens=4 * SMOKE_CONTEXT, epochs=1, batch_sequences=2)
-
-
-def _quick_adapters(adapters: DocumentAdapters) -> DocumentAdapters:
-    return replace(adapters, adapters=replace(adapters.adapters, rank=2))

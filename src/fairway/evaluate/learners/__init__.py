@@ -1,1 +1,1 @@
-"""Ways to learn from text that was already priced: one class with `score` and `learn` each."""
+"""Ways to learn from text that was already scored: one file each, settings and predictor."""

@@ -1,38 +1,28 @@
-"""Low-rank adapters that learn within a document and are reset for the next (#77, #1530), and
-pauses in which the model itself learns from the documents finished so far (#1610, #1626, #1855).
+"""Low-rank adapters that learn within a document and are reset for the next (#77, #1530).
 
 Documents stay in file order: sorting them by length, as the published evaluators do, lets what is
 learned depend on text still to come. What an adapter is, is in `model/adapters.py`.
 """
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairway.evaluate.learners.sgd import Sgd, WeightLearner, chunk_rate
-from fairway.evaluate.predictor import (
-    ALONE,
-    Chunk,
-    ChunkPlan,
-    Frozen,
-    ModelReader,
-    Reader,
-    WindowBatch,
-    group_windows,
-    make_window_batch,
-)
+from fairway.evaluate.chunks import Chunk, ChunkPlan
+from fairway.evaluate.frozen import Frozen, ModelReader
+from fairway.evaluate.learner import Learner, Trial, WindowConfig
+from fairway.evaluate.predictor import ALONE, Reader
+from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.model.adapters import AdapterConfig, Adapters
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
-class DocumentAdapters:
+class DocumentAdapters(Learner):
     """One set of adapters per document; a step after each stride of it. Defaults as in #1855."""
 
     adapters: AdapterConfig = field(
@@ -56,24 +46,31 @@ class DocumentAdapters:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas={self.betas}: both must lie in [0, 1)")
 
+    def predictor(
+        self, model: GPT, windows: WindowConfig, *, seed: int, ranks: Ranks
+    ) -> "DocumentPredictor":
+        return DocumentPredictor(model, self, rows=windows.rows, seed=seed, ranks=ranks)
 
-@dataclass(frozen=True, kw_only=True)
-class Phased:
-    """Adapters per document, and now and then the model learns from all finished documents.
+    def chunk_targets(self) -> None:
+        return None
 
-    sgd.chunk_tokens is how much text shares one learning rate of a phase's schedule.
-    """
+    def lesson_tokens(self, plan: ChunkPlan) -> int:
+        return self.steps * plan.lasting_inputs
 
-    pauses: tuple[int, ...] = (833, 1666, 2500)  # numbers of finished documents
-    adapters: DocumentAdapters | None = field(default_factory=DocumentAdapters)
-    sgd: Sgd = field(default_factory=lambda: Sgd(lr=0.001, epochs=1))
+    def smoke(self, context: int) -> "DocumentAdapters":
+        return replace(self, adapters=replace(self.adapters, rank=2))
 
-    def __post_init__(self) -> None:
-        if not self.pauses or self.pauses[0] < 1 or any(b <= a for a, b in pairwise(self.pauses)):
-            raise ValueError(
-                f"pauses={self.pauses} must be rising numbers of documents; without pauses, use "
-                "DocumentAdapters alone"
-            )
+    def suggest(self, trial: Trial, windows: WindowConfig) -> "DocumentAdapters":
+        rank = trial.suggest_categorical("rank", [4, 8, 16, 32, 64])
+        alpha = rank * trial.suggest_float("alpha_over_rank", 0.5, 4.0)
+        return replace(
+            self,
+            adapters=replace(self.adapters, rank=rank, alpha=alpha),
+            lr=trial.suggest_float("adapter_lr", self.lr / 10, self.lr * 30, log=True),
+            weight_decay=trial.suggest_float("adapter_weight_decay", 0.0, 1.0),
+            steps=trial.suggest_int("steps", 1, 3),
+            warm=trial.suggest_categorical("warm", [True, False]),
+        )
 
 
 class _RowAdapters(Adapters):
@@ -102,7 +99,7 @@ def _leaves(bank: nn.ParameterDict, chosen: slice | list[int]) -> nn.ParameterDi
 
 
 class DocumentPredictor(Frozen):
-    """Prices a stride of each of `rows` documents, then takes a step on each one's adapters.
+    """Scores a stride of each of `rows` documents, then takes a step on each one's adapters.
 
     Document d sits in row d % rows, and each row belongs to one rank.
     """
@@ -193,7 +190,7 @@ class DocumentPredictor(Frozen):
             down[row].copy_(fresh)
 
     def _step(self, one: WindowBatch, plan: ChunkPlan) -> None:
-        """AdamW on each row by itself, on the mean loss over the targets it just priced."""
+        """AdamW on each row by itself, on the mean loss over the targets it just scored."""
         rows = [plan.rows[i] % self.rows for i in one.members]
         adapters = _RowAdapters(self.bank, rows, [False] * len(rows))
         with torch.enable_grad():
@@ -237,104 +234,3 @@ class DocumentPredictor(Frozen):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         for name, value in self.state_dict().items():
             value.copy_(state[name])
-
-
-class PhasedPredictor(Frozen):
-    """A predictor of single documents whose model learns at pauses, from finished documents only.
-
-    A pause comes once its number of documents is finished and no other one is half read. Works on
-    a copy of `model`.
-    """
-
-    def __init__(
-        self,
-        model: GPT,
-        config: Phased,
-        *,
-        context: int,
-        rows: int = 16,
-        seed: int = 0,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        model = copy.deepcopy(model)
-        super().__init__(model, rows, ranks)
-        self.config, self.context = config, context
-        self.local = (
-            Frozen(model, rows, ranks)
-            if config.adapters is None
-            else DocumentPredictor(model, config.adapters, rows=rows, seed=seed, ranks=ranks)
-        )
-        self.learner = WeightLearner(model, config.sgd, context, ranks)
-        self.texts: dict[int, Tensor] = {}  # by document, what was priced of it
-        self.finished: set[int] = set()
-        self.phases_done = 0
-
-    def batches(self, chunk: Chunk) -> Iterator[tuple[WindowBatch, Tensor]]:
-        return self.local.batches(chunk)
-
-    def reader(self, plan: ChunkPlan) -> Reader:
-        return self.local.reader(plan)
-
-    def learn(self, chunk: Chunk) -> None:
-        self.local.learn(chunk)
-        plan = chunk.plan
-        for document, text, ends in zip(plan.rows, chunk.span_texts, plan.ends, strict=True):
-            before = self.texts.get(document)
-            self.texts[document] = text if before is None else torch.cat((before, text[1:]))
-            if ends:
-                self.finished.add(document)
-        pauses = self.config.pauses[self.phases_done :]
-        due = sum(pause <= len(self.finished) for pause in pauses)
-        if due and len(self.finished) == len(self.texts) and not plan.is_last:
-            self.phases_done += due
-            self._run_phase()
-
-    def _run_phase(self) -> None:
-        # One rate more than parts, so that the last part is not learned at a rate of zero.
-        parts = list(self._parts())
-        for number, texts in enumerate(parts):
-            rate = chunk_rate(self.config.sgd.schedule, number, len(parts) + 1)
-            self.learner.learn(texts, rate)
-
-    def _parts(self) -> Iterator[list[Tensor]]:
-        """All finished text in file order, in runs of at least `chunk_tokens`."""
-        part: list[Tensor] = []
-        for document in sorted(self.texts):
-            part.append(self.texts[document])
-            if sum(map(len, part)) >= self.config.sgd.chunk_tokens:
-                yield self._joined(part)
-                part = []
-        if part:
-            yield self._joined(part)
-
-    def _joined(self, texts: list[Tensor]) -> list[Tensor]:
-        """Documents that the model itself keeps apart can share sequences."""
-        if not self.model.config.attention.within_documents:
-            return texts
-        return [torch.cat([*(text[:-1] for text in texts[:-1]), texts[-1]])]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        documents = list(self.texts)
-        state = {f"local/{name}": value for name, value in self.local.state_dict().items()}
-        state |= {f"learner/{name}": value for name, value in self.learner.state_dict().items()}
-        finished = [document in self.finished for document in documents]
-        return state | {
-            "documents": torch.tensor(documents, dtype=torch.long),
-            "finished": torch.tensor(finished, dtype=torch.bool),
-            "lengths": torch.tensor([len(t) for t in self.texts.values()], dtype=torch.long),
-            "texts": torch.cat([torch.empty(0, dtype=torch.long), *self.texts.values()]),
-            "phases_done": torch.tensor(self.phases_done),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.local.load_state_dict(_below("local/", state))
-        self.learner.load_state_dict(_below("learner/", state))
-        documents = state["documents"].tolist()
-        texts = state["texts"].split(state["lengths"].tolist())
-        self.texts = dict(zip(documents, texts, strict=True))
-        self.finished = {d for d, f in zip(documents, state["finished"].tolist(), strict=True) if f}
-        self.phases_done = int(state["phases_done"])
-
-
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: t for name, t in state.items() if name.startswith(prefix)}

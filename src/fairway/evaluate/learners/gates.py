@@ -1,58 +1,35 @@
-"""How far n-gram opinions are believed: one gate for each kind of opinion, learned online.
+"""How far n-gram experts are believed: one gate for each kind of expert, learned online.
 
-The model stands at the bottom of a chain. Each opinion in turn, from the least to the most specific
-context, is mixed in:  p <- gate * p + (1 - gate) * opinion.  Every step joins two distributions
+The model stands at the bottom of a chain. Each expert in turn, from the least to the most specific
+context, is mixed in:  p <- gate * p + (1 - gate) * expert.  Every step joins two distributions
 with a weight fixed before the token is known, so what comes out is a distribution, for every token
 of the vocabulary and not just the one that came.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-# How likely the model held what an opinion points at, as a class of nats: an opinion the model
-# shares says little, and one it finds absurd is right more often than the model thinks.
+# How likely the model held what an expert points at, as a class of nats: an expert the model
+# agrees with says little, and one it finds absurd is right more often than the model thinks.
 SURPRISES = (0.5, 2.0, 4.0)
 NUM_SURPRISES = len(SURPRISES) + 1
 FLOOR = 0.01  # evidence for either side that is never forgotten, so that no gate shuts for good
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mixture:
-    """Which contexts vote, and how fast votes are reweighed."""
-
-    orders: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 10, 16)  # lengths of the contexts, in tokens
-    fade: float = 300.0  # tokens over which recent successors of the shortest contexts fade
-    memory: float = 0.99  # of a gate's evidence, what is left when the next comes
-    open: float = 0.8  # what a long context's gate leaves to the model before it has learned
-
-    def __post_init__(self) -> None:
-        rising = all(a < b for a, b in pairwise(self.orders))
-        if not self.orders or self.orders[0] < 0 or not rising:
-            raise ValueError(
-                f"orders={self.orders} must be rising lengths of contexts, none below 0; for no "
-                "n-grams at all, set mixture=None"
-            )
-        if self.fade <= 0 or not 0 < self.memory <= 1 or not 0 < self.open < 1:
-            raise ValueError(
-                f"fade={self.fade}, memory={self.memory}, open={self.open}: needs fade > 0, "
-                "0 < memory <= 1 and 0 < open < 1"
-            )
-
-
 class Gates:
-    """How much each kind of opinion leaves to what lies below it, learned from what came.
+    """How much each kind of expert leaves to what lies below it, learned from what came.
 
-    orders  for each kind of opinion the length of its contexts
+    orders  for each kind of expert the length of its contexts
+    memory  of a gate's evidence, what is left when the next comes
+    open    what a long context's gate leaves to the model before it has learned
     """
 
-    def __init__(self, orders: Sequence[int], config: Mixture) -> None:
-        self.memory = config.memory
+    def __init__(self, orders: Sequence[int], *, memory: float, open: float) -> None:
+        self.memory = memory
         # Short contexts are trusted less at first: what follows them, the model knows well.
-        trust = [(1.0 - config.open) * min(1.0, (order + 0.5) / 4.0) for order in orders]
+        trust = [(1.0 - open) * min(1.0, (order + 0.5) / 4.0) for order in orders]
         self.above = [share for share in trust for _ in range(NUM_SURPRISES)]
         self.below = [1.0 - share for share in self.above]
 
@@ -89,9 +66,9 @@ class Gates:
     ) -> tuple[float, list[float]]:
         """The mixed probability of one token, and for each step the share that came from below.
 
-        gates     index of each opinion's gate, the least specific first
-        opinions  the probability each of them gives the token
-        p         what the model gives it
+        gates    index of each expert's gate, the least specific first
+        experts  the probability each of them gives the token
+        p        what the model gives it
         """
         shares = []
         for gate, expert in zip(gates, experts, strict=True):
@@ -102,7 +79,7 @@ class Gates:
 
     def learn(self, gates: Sequence[int], shares: Sequence[float]) -> None:
         """The token came: credit both sides of each gate by the probability that it was theirs."""
-        reached = 1.0  # probability that no more specific opinion produced the token
+        reached = 1.0  # probability that no more specific expert produced the token
         for gate, share in zip(reversed(gates), reversed(shares), strict=True):
             self.below[gate] = self.below[gate] * self.memory + reached * share
             self.above[gate] = self.above[gate] * self.memory + reached * (1.0 - share)
@@ -110,5 +87,5 @@ class Gates:
 
 
 def surprise_class(nats: Tensor) -> Tensor:
-    """Class of each of a model's prices, 0 .. NUM_SURPRISES - 1, any shape."""
+    """Class of a model's nats for each token, 0 .. NUM_SURPRISES - 1, any shape."""
     return torch.bucketize(nats, torch.tensor(SURPRISES, dtype=nats.dtype))

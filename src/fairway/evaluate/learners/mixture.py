@@ -1,41 +1,69 @@
-"""A model mixed with n-gram opinions from everything priced so far, over the whole vocabulary.
+"""A model mixed with n-gram experts on everything scored so far, over the whole vocabulary.
 
-Any predictor around a model can be mixed, frozen or learning. What the opinions are is in
-`ngram.py`, how they are joined and weighed in `gates.py`; here they meet the chunks.
+Any predictor around a model can be mixed, frozen or learning. What the experts know is in
+`ngram.py` and `evidence.py`, how they are joined and weighed in `gates.py`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, Mixture, surprise_class
+from fairway.evaluate.chunks import Chunk, ChunkPlan
+from fairway.evaluate.learner import Trial
+from fairway.evaluate.learners.evidence import Evidence, gather_evidence, read_window, rows_of
+from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, surprise_class
 from fairway.evaluate.learners.ngram import Expert, Memory
-from fairway.evaluate.predictor import Chunk, ChunkPlan, Frozen, Reader
+from fairway.evaluate.predictor import ModelPredictor, Reader
+from fairway.train.train_state import under
 
 TINY = 1e-300  # a model's probability that underflowed is still a probability
 
 
-class Evidence(NamedTuple):
-    """Opinions about the targets of a chunk in the order of the plan, laid end to end.
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Which contexts vote, and how fast votes are reweighed."""
 
-    ends     (num_targets,) where each target's opinions end
-    kinds    (n,) of each opinion
-    ahead    (n,) the probability each gives the token that came
-    pointed  (n,) the only token it points at; -1 where it is spread over several
-    """
+    orders: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 10, 16)  # lengths of the contexts, in tokens
+    fade: float = 300.0  # tokens over which recent successors of the shortest contexts fade
+    memory: float = 0.99  # of a gate's evidence, what is left when the next comes
+    open: float = 0.8  # what a long context's gate leaves to the model before it has learned
 
-    ends: np.ndarray
-    kinds: np.ndarray
-    ahead: list[float]
-    pointed: np.ndarray
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in pairwise(self.orders))
+        if not self.orders or self.orders[0] < 0 or not rising:
+            raise ValueError(
+                f"orders={self.orders} must be rising lengths of contexts, none below 0; for no "
+                "n-grams at all, set mixture=None"
+            )
+        if self.fade <= 0 or not 0 < self.memory <= 1 or not 0 < self.open < 1:
+            raise ValueError(
+                f"fade={self.fade}, memory={self.memory}, open={self.open}: needs fade > 0, "
+                "0 < memory <= 1 and 0 < open < 1"
+            )
+
+    def wrap(self, base: ModelPredictor) -> "MixturePredictor":
+        return MixturePredictor(base, self)
+
+    def arranged(self, plans: Sequence[ChunkPlan]) -> list[ChunkPlan]:
+        """Chunks of a stream as one row: n-grams learn from token to token, across documents."""
+        return [replace(plan, rows=(0,) * len(plan.rows)) for plan in plans]
+
+    def suggest(self, trial: Trial) -> "Mixture":
+        return replace(
+            self,
+            fade=trial.suggest_float("fade", 50.0, 2000.0, log=True),
+            memory=trial.suggest_float("memory", 0.9, 0.999),
+            open=trial.suggest_float("open", 0.5, 0.95),
+        )
 
 
 class ModelEvidence(NamedTuple):
-    """A chunk's evidence beside what the model thinks: all that pricing and learning need."""
+    """A chunk's evidence beside the model's: all that scoring and learning need."""
 
     chunk: Chunk
     ends: list[int]
@@ -50,25 +78,27 @@ class RowState:
 
     memory: Memory
     gates: Gates
-    windows: list[tuple[Tensor, int]] = field(default_factory=list)  # text, how many priced
+    windows: list[tuple[Tensor, int]] = field(default_factory=list)  # text, number of targets
 
 
 class MixturePredictor:
-    """Any predictor around a model, with n-gram opinions.
+    """Any predictor around a model, with n-gram experts.
 
     A row reads what was committed and what it has read itself. With documents side by side
     (`ChunkPlan.ends` is set) the commit comes when all that were begun have ended, in file order:
-    no price then depends on text that comes later in the file. Otherwise it comes after each chunk.
+    no score then depends on text that comes later in the file. Otherwise it comes after each chunk.
     """
 
-    def __init__(self, base: Frozen, config: Mixture) -> None:
+    def __init__(self, base: ModelPredictor, config: Mixture) -> None:
         self.base, self.config = base, config
         self.memory = self._new_memory()
-        self.gates = Gates(self.memory.orders_of_kinds(), config)
+        self.gates = Gates(self.memory.orders_of_kinds(), memory=config.memory, open=config.open)
         self.committed: list[tuple[Tensor, int]] = []
         self.row_states: dict[int, RowState] = {}  # by row
         self.ended: set[int] = set()
-        self._settled: ModelEvidence | None = None  # of the last chunk: a pure function of it, kept
+        self._evidence: ModelEvidence | None = (
+            None  # of the last chunk: a pure function of it, kept
+        )
 
     def _new_memory(self) -> Memory:
         return Memory(self.config.orders, self.config.fade, self.base.model.config.vocab_size)
@@ -83,25 +113,25 @@ class MixturePredictor:
 
     @torch.inference_mode()
     def score(self, chunk: Chunk) -> Tensor:
-        settled = self._settle(chunk)
+        evidence = self._evidence_of(chunk)
         nats = torch.empty(chunk.num_targets, dtype=torch.float64)
         offsets = chunk.plan.offsets
         for row, members in rows_of(chunk.plan).items():
             gates = self.row_state(row).gates
             for i in members:
-                p = _walk(settled, offsets[i], offsets[i + 1], gates)
+                p = _mix_targets(evidence, offsets[i], offsets[i + 1], gates)
                 nats[offsets[i] : offsets[i + 1]] = -torch.tensor(p, dtype=torch.float64).log()
         return nats
 
     def learn(self, chunk: Chunk) -> None:
-        plan, settled = chunk.plan, self._settle(chunk)
+        plan, evidence = chunk.plan, self._evidence_of(chunk)
         offsets = plan.offsets
         for row, members in rows_of(plan).items():
             if row not in self.row_states:
                 self.row_states[row] = self.row_state(row)
             row_state = self.row_states[row]
             for i in members:
-                _walk(settled, offsets[i], offsets[i + 1], row_state.gates)
+                _mix_targets(evidence, offsets[i], offsets[i + 1], row_state.gates)
                 # No context reaches back further than the longest one.
                 num_targets = plan.windows[i].num_targets
                 text = chunk.texts[i][-(num_targets + self.config.orders[-1]) :]
@@ -112,7 +142,7 @@ class MixturePredictor:
         # A chunk may hold no window: those of chunks shorter than a context that follow the first.
         if self.row_states and (not plan.ends or len(self.ended) == len(self.row_states)):
             self._commit()
-        self._settled = None
+        self._evidence = None
         self.base.learn(chunk)
 
     def _commit(self) -> None:
@@ -127,14 +157,14 @@ class MixturePredictor:
         return MixtureReader(self, plan)
 
     @torch.inference_mode()
-    def _settle(self, chunk: Chunk) -> ModelEvidence:
-        if self._settled is None or self._settled.chunk is not chunk:
+    def _evidence_of(self, chunk: Chunk) -> ModelEvidence:
+        if self._evidence is None or self._evidence.chunk is not chunk:
             evidence = gather_evidence(chunk, lambda row: self.row_state(row).memory)
-            self._settled = self._ask_model(chunk, evidence)
-        return self._settled
+            self._evidence = self._ask_model(chunk, evidence)
+        return self._evidence
 
     def _ask_model(self, chunk: Chunk, evidence: Evidence) -> ModelEvidence:
-        """The model's price of every target and of every token that an opinion points at."""
+        """Adds what the model gives every target and every token that an expert points at."""
         offsets, ends = chunk.plan.offsets, evidence.ends
         targets = torch.zeros(chunk.num_targets, dtype=torch.float64)
         pointed = torch.zeros(len(evidence.kinds), dtype=torch.float64)
@@ -151,7 +181,7 @@ class MixturePredictor:
                 pointed[begins[0] : begins[-1]] = chosen.cpu()
         targets = self.base.ranks.sum(targets)
         pointed = self.base.ranks.sum(pointed)
-        # Where an opinion points at no one token, nothing but the text before may choose the gate.
+        # Where an expert points at no one token, nothing but the text before may choose the gate.
         pointed[torch.from_numpy(evidence.pointed) < 0] = 0.0
         gates = torch.from_numpy(evidence.kinds) * NUM_SURPRISES + surprise_class(-pointed)
         model = targets.exp().clamp_min(TINY)
@@ -166,7 +196,7 @@ class MixturePredictor:
         return state | {"ended": torch.tensor(sorted(self.ended), dtype=torch.long)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.memory, self.row_states, self._settled = self._new_memory(), {}, None
+        self.memory, self.row_states, self._evidence = self._new_memory(), {}, None
         self.committed = _unpack_windows("committed", state)
         for window in self.committed:
             read_window(self.memory, *window)
@@ -179,9 +209,7 @@ class MixturePredictor:
             row_state.gates.load_state(state[f"trails/{row}/gates"])
             for window in row_state.windows:
                 read_window(row_state.memory, *window)
-        self.base.load_state_dict(
-            {name.removeprefix("base/"): t for name, t in state.items() if name.startswith("base/")}
-        )
+        self.base.load_state_dict(under("base/", state))
 
 
 def _pack_windows(name: str, windows: Sequence[tuple[Tensor, int]]) -> dict[str, Tensor]:
@@ -198,67 +226,18 @@ def _unpack_windows(name: str, state: Mapping[str, Tensor]) -> list[tuple[Tensor
     return list(zip(state[f"{name}/texts"].split(lengths), num_targets, strict=True))
 
 
-def rows_of(plan: ChunkPlan) -> dict[int, list[int]]:
-    """The windows of each row, in order."""
-    rows: dict[int, list[int]] = {}
-    for i, row in enumerate(plan.rows):
-        rows.setdefault(row, []).append(i)
-    return rows
-
-
-def follow(memory: Memory, text: Sequence[int], num_targets: int) -> Iterator[tuple[int, int]]:
-    """(place, token) of the targets of a window, `memory` standing before each of them.
-
-    Contexts are those of the window's own text: it may be all that a reader of it has seen.
-    """
-    first = len(text) - num_targets
-    memory.stand_after(text[:first])
-    for place in range(num_targets):
-        yield place, text[first + place]
-
-
-def read_window(memory: Memory, text: Tensor, num_targets: int) -> None:
-    """Push the targets of a window."""
-    for _, token in follow(memory, text.tolist(), num_targets):
-        memory.push(token)
-
-
-def gather_evidence(chunk: Chunk, memory_of: Callable[[int], Memory]) -> Evidence:
-    """What n-grams say about every target of a chunk.
-
-    memory_of  for a row, a memory to read on with
-    """
-    plan, offsets = chunk.plan, chunk.plan.offsets
-    found: list[tuple[list[int], list[float], list[int]]] = [([], [], [])] * plan.num_targets
-    for row, members in rows_of(plan).items():
-        memory = memory_of(row)
-        for i in members:
-            targets = plan.windows[i].num_targets
-            for place, token in follow(memory, chunk.texts[i].tolist(), targets):
-                experts = memory.experts()
-                found[offsets[i] + place] = (
-                    [expert.kind for expert in experts],
-                    [expert.probability(token) for expert in experts],
-                    [expert.pointed for expert in experts],
-                )
-                memory.push(token)
-    kinds, ahead, pointed = ([x for one in found for x in one[part]] for part in range(3))
-    ends = np.cumsum([len(one[0]) for one in found], dtype=int)
-    return Evidence(ends, np.array(kinds, int), ahead, np.array(pointed, int))
-
-
-def _walk(settled: ModelEvidence, first: int, last: int, gates: Gates) -> list[float]:
+def _mix_targets(evidence: ModelEvidence, first: int, last: int, gates: Gates) -> list[float]:
     """Probability of each target first .. last - 1; `gates` learns from each after it."""
-    priced = []
-    begin = settled.ends[first - 1] if first else 0
+    mixed = []
+    begin = evidence.ends[first - 1] if first else 0
     for target in range(first, last):
-        end = settled.ends[target]
-        chosen = settled.gates[begin:end]
-        p, shares = gates.chain(chosen, settled.ahead[begin:end], settled.model[target])
+        end = evidence.ends[target]
+        chosen = evidence.gates[begin:end]
+        p, shares = gates.chain(chosen, evidence.ahead[begin:end], evidence.model[target])
         gates.learn(chosen, shares)
-        priced.append(p)
+        mixed.append(p)
         begin = end
-    return priced
+    return mixed
 
 
 class _Row:
@@ -281,7 +260,7 @@ class _Row:
         kinds = torch.tensor([expert.kind for expert in self.experts], dtype=torch.long)
         self.chosen = (kinds * NUM_SURPRISES + surprise_class(nats)).tolist()
         mixed = np.zeros_like(self.model)
-        weight = 1.0  # of what is not yet shared out, from the most specific opinion downwards
+        weight = 1.0  # of what is not yet shared out, from the most specific expert downwards
         for gate, expert in zip(reversed(self.chosen), reversed(self.experts), strict=True):
             share = self.gates[gate]
             expert.add_to(mixed, weight * (1.0 - share))
@@ -317,7 +296,7 @@ class MixtureReader:
             if number not in self.rows:
                 self.rows[number] = _Row(self.predictor.row_state(number))
             row = self.rows[number]
-            if row.targets_left == 1:  # nobody had to be told of a window's last token
+            if row.targets_left == 1:  # nobody had to push a window's last token
                 row.push(history[row.position - window.start])
             row.memory.stand_after(history)
             row.targets_left, row.position = window.num_targets, window.score_from

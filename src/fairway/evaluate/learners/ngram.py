@@ -25,7 +25,7 @@ NUM_KINDS = NUM_AGES * NUM_NUMBERS * NUM_SUCCESSORS
 class Expert(NamedTuple):
     """One expert's distribution: `counts` over their `total`, or all of it on one token.
 
-    kind  index of the sort of opinion, into `Memory.orders_of_kinds`
+    kind  index of the sort of expert, into `Memory.orders_of_kinds`
     """
 
     kind: int

@@ -1,44 +1,38 @@
-"""Gradient steps on the model's own weights, after each chunk was priced (#461, #549, #1413).
+"""Gradient steps on the model's own weights, after each chunk was scored (#461, #549, #1413).
 
 The published loop with its published defaults, and the variants people tried: other optimizers,
-controls only, rates per layer, a sharpness-aware step (#390). Chunks and their order come from
-`predictor.py`; low-rank adapters per document are in `documents.py`.
+controls only, rates per layer, a sharpness-aware step (#390). Low-rank adapters per document are in
+`documents.py`.
 """
 
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Literal, Protocol, get_args
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from fairway.evaluate.predictor import ALONE, Chunk, Frozen
+from fairway.evaluate.chunks import Chunk, ChunkPlan
+from fairway.evaluate.frozen import Frozen
+from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
+from fairway.evaluate.learners.optimizers import Optimizer, is_control, new_stepper
+from fairway.evaluate.predictor import ALONE
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
 from fairway.train.compiled import compile_loss
+from fairway.train.train_state import under
 
 Schedule = Literal["cosine", "linear", "constant"]
-Optimizer = Literal["sgd", "adamw", "muon"]
-Precision = Literal["float32", "bfloat16"]
-
-# Matrices that steer rather than transform: small, and never rounded by the quantizer.
-CONTROLS = (
-    "residual_mix",
-    "skip_weights",
-    "skip_gates",
-    "attention.gate",
-    "lane_carry",
-    "lane_route",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sgd:
+class Sgd(Learner):
     """What happens between one chunk and the next; the defaults are those of #1413."""
+
+    rates_follow_length: ClassVar[bool] = True
 
     chunk_tokens: int = 32_768
     epochs: int = 3
@@ -77,6 +71,68 @@ class Sgd:
                     f"{name}={getattr(self, name)!r}; choose one of {', '.join(get_args(allowed))}"
                 )
 
+    def predictor(
+        self, model: GPT, windows: WindowConfig, *, seed: int, ranks: Ranks
+    ) -> "SgdPredictor":
+        return SgdPredictor(
+            model,
+            self,
+            context=windows.known_context,
+            rows=windows.rows,
+            ranks=ranks,
+            cached=windows.cached,
+        )
+
+    def chunk_targets(self) -> int:
+        return self.chunk_tokens
+
+    def check(self, windows: WindowConfig) -> None:
+        if self.chunk_tokens % windows.stride:
+            below = self.chunk_tokens // windows.stride * windows.stride
+            raise ValueError(
+                f"ttt.chunk_tokens={self.chunk_tokens} is not a multiple of stride="
+                f"{windows.stride}; set it to {max(below, windows.stride)}"
+            )
+
+    def resolved(self, precision: Precision, compiled: bool) -> "Sgd":
+        on = compiled if self.compiled is None else self.compiled
+        return replace(self, precision=self.precision or precision, compiled=on)
+
+    def describe(self) -> str:
+        return f"{self.epochs} epochs"
+
+    def with_epochs(self, epochs: int) -> "Sgd":
+        return replace(self, epochs=epochs)
+
+    def lesson_tokens(self, plan: ChunkPlan) -> int:
+        return self.epochs * plan.span_targets
+
+    def step_targets(self, windows: WindowConfig) -> int:
+        return self.batch_sequences * windows.known_context
+
+    def for_segments(self, share: int, context: int) -> "Sgd":
+        # What a segment has of a chunk may be shorter than a context, and a step is to learn from
+        # as many tokens as it does where the model is scored.
+        return replace(self, batch_sequences=self.batch_sequences * max(1, context // share))
+
+    def smoke(self, context: int) -> "Sgd":
+        return replace(self, chunk_tokens=4 * context, epochs=1, batch_sequences=2)
+
+    def suggest(self, trial: Trial, windows: WindowConfig) -> "Sgd":
+        return self.suggest_steps(trial, windows.stride)
+
+    def suggest_steps(self, trial: Trial, stride: int, prefix: str = "") -> "Sgd":
+        chunk = max(stride, self.chunk_tokens // stride * stride)
+        sizes = sorted({max(stride, chunk // 2 // stride * stride), chunk, 2 * chunk})
+        return replace(
+            self,
+            lr=trial.suggest_float(f"{prefix}lr", self.lr / 10, self.lr * 10, log=True),
+            epochs=trial.suggest_int(f"{prefix}epochs", 1, max(4, 2 * self.epochs)),
+            momentum=trial.suggest_float(f"{prefix}momentum", 0.0, 0.95),
+            chunk_tokens=trial.suggest_categorical(f"{prefix}chunk_tokens", sizes),
+            schedule=trial.suggest_categorical(f"{prefix}schedule", ["cosine", "constant"]),
+        )
+
 
 def chunk_rate(schedule: Schedule, index: int, num_chunks: int) -> float:
     """Factor on the learning rate after chunk `index`: 1 at the first, 0 at the last.
@@ -88,10 +144,6 @@ def chunk_rate(schedule: Schedule, index: int, num_chunks: int) -> float:
     if schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * done))
     return 1.0 - done if schedule == "linear" else 1.0
-
-
-def is_control(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim < 2 or name.endswith(CONTROLS)
 
 
 def trained_parameters(model: GPT, config: Sgd) -> dict[str, nn.Parameter]:
@@ -110,109 +162,6 @@ def trained_parameters(model: GPT, config: Sgd) -> dict[str, nn.Parameter]:
     return chosen
 
 
-class _Stepper(Protocol):
-    """An optimizer as the loop sees it."""
-
-    def step(self, lr: float) -> None: ...
-
-    def state_dict(self) -> dict[str, Tensor]: ...
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
-
-
-class _TorchStepper:
-    """A `torch.optim` optimizer with one group for each rate."""
-
-    def __init__(
-        self, kind: Literal["sgd", "adamw"], named: Mapping[str, nn.Parameter], config: Sgd
-    ) -> None:
-        by_rate: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in named.items():
-            by_rate.setdefault(rate_of(name, config.rates), []).append(parameter)
-        groups = [{"params": members, "rate": rate} for rate, members in by_rate.items()]
-        decay = config.weight_decay
-        self.named = dict(named)
-        self.optimizer: torch.optim.Optimizer = (
-            torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, weight_decay=decay)
-            if kind == "sgd"
-            else torch.optim.AdamW(groups, lr=0.0, betas=config.betas, weight_decay=decay)
-        )
-
-    def step(self, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["rate"]
-        self.optimizer.step()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {
-            f"{name}/{key}": value
-            for name, parameter in self.named.items()
-            for key, value in self.optimizer.state[parameter].items()
-            if isinstance(value, Tensor)
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.optimizer.state.clear()
-        for path, value in state.items():
-            name, _, key = path.rpartition("/")
-            parameter = self.named[name]
-            # AdamW counts its steps on the CPU, wherever the weights are.
-            device = value.device if key == "step" else parameter.device
-            self.optimizer.state[parameter][key] = value.to(device, copy=True)
-
-
-class _MuonStepper:
-    """Muon on the blocks' matrices, SGD on everything else."""
-
-    def __init__(self, named: Mapping[str, nn.Parameter], config: Sgd, ranks: Ranks) -> None:
-        from fairway.train.muon import Muon, MuonConfig  # most evaluations never need it
-
-        by_rate: dict[float, dict[str, nn.Parameter]] = {}
-        rest = {}
-        for name, parameter in named.items():
-            if name.startswith("blocks.") and not is_control(name, parameter):
-                by_rate.setdefault(rate_of(name, config.rates), {})[name] = parameter
-            else:
-                rest[name] = parameter
-        shape = MuonConfig(lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-        on_cpu = all(parameter.device.type == "cpu" for parameter in named.values())
-        dtype = torch.float32 if on_cpu else torch.bfloat16
-        self.muons = [
-            (rate, Muon(matrices, shape, dtype=dtype, ranks=ranks))
-            for rate, matrices in by_rate.items()
-        ]
-        self.rest = _TorchStepper("sgd", rest, config) if rest else None
-
-    def step(self, lr: float) -> None:
-        for rate, muon in self.muons:
-            muon.lr = lr * rate
-            muon.step()
-        if self.rest is not None:
-            self.rest.step(lr)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        state = {} if self.rest is None else self.rest.state_dict()
-        for _, muon in self.muons:
-            state |= {f"{name}/muon": value for name, value in muon.state_dict().items()}
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        saved = {
-            key.removesuffix("/muon"): value
-            for key, value in state.items()
-            if key.endswith("/muon")
-        }
-        for _, muon in self.muons:
-            muon.load_state_dict({name: saved[name] for name in muon.state_dict()})
-        if self.rest is not None:
-            rest = {key: value for key, value in state.items() if not key.endswith("/muon")}
-            self.rest.load_state_dict(rest)
-
-
-def rate_of(name: str, rates: Sequence[tuple[str, float]]) -> float:
-    return next((rate for pattern, rate in rates if fnmatchcase(name, pattern)), 1.0)
-
-
 class WeightLearner:
     """Steps on the weights of `model`, in place; the optimizer's state lives as long as this does.
 
@@ -228,11 +177,7 @@ class WeightLearner:
                 f"nothing to train: frozen_blocks={config.frozen_blocks}, "
                 f"trained={config.trained!r} leave no weight"
             )
-        self.stepper: _Stepper = (
-            _MuonStepper(self.trained, config, ranks)
-            if config.optimizer == "muon"
-            else _TorchStepper(config.optimizer, self.trained, config)
-        )
+        self.stepper = new_stepper(config, self.trained, ranks)
         share = len(range(ranks.rank, config.batch_sequences, ranks.world_size))
         self.compiled_shape, self.compiled_loss = (share, context), model.loss
         if config.compiled and share:
@@ -310,13 +255,7 @@ class WeightLearner:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         for name, weight in self.trained.items():
             weight.copy_(state[f"weights/{name}"])
-        self.stepper.load_state_dict(
-            {
-                name.removeprefix("optimizer/"): value
-                for name, value in state.items()
-                if name.startswith("optimizer/")
-            }
-        )
+        self.stepper.load_state_dict(under("optimizer/", state))
 
 
 def cut_pieces(text: Tensor, context: int) -> list[Tensor]:
@@ -339,7 +278,7 @@ def equally_long(pieces: Sequence[Tensor]) -> Iterator[Tensor]:
 
 
 class SgdPredictor(Frozen):
-    """Prices a chunk, then takes gradient steps on it; the last chunk is not learned from.
+    """Scores a chunk, then takes gradient steps on it; the last chunk is not learned from.
 
     Works on a copy of `model`: what the caller holds stays fit to be scored again.
     """
