@@ -50,7 +50,7 @@ def judge_run(
                 cap_bytes=recipe.budget.cap_bytes,
                 eval_seconds=recipe.budget.eval_seconds,
                 seed=recipe.seed,
-                progress=lambda line: runtime.log.write("audit", text=line),
+                progress=lambda *_, text="", **__: runtime.log.write("audit", text=text),
             )
         result["audit"] = report.to_json()
         write_result(out, result)

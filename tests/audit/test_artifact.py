@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from fairway.artifact.container import pack, unpack
-from fairway.audit import artifact
+from fairway.audit import Case, ProbeResult, artifact
 from fairway.audit.artifact import audit_artifact
 from fairway.audit.byte_total import count_bytes, read_pieces
+from fairway.audit.model_scorer import ModelScorer
+from fairway.audit.scorer import Answer, ProcessScorer
 from fairway.pipeline.story import run
 from fairway.prepare import prepare_documents
 from fairway.recipes.registry import recipe, smoke
@@ -51,7 +54,7 @@ def spoiled(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def without_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own takes seconds to start."""
-    monkeypatch.setattr(artifact, "_fresh_process", lambda model, data, text, found, seed: found)
+    monkeypatch.setattr(ModelScorer, "fresh", lambda self: self)
 
 
 def audited(folder: Path, **options) -> artifact.AuditReport:
@@ -62,7 +65,7 @@ def audited(folder: Path, **options) -> artifact.AuditReport:
 
 
 def test_an_honest_run_is_legal_in_every_probe(made: Path) -> None:
-    report = audited(made, seconds=5.0)
+    report = audited(made, now=lambda: 0.0)  # time stands still, so nothing is left out
     assert report.verdict == "legal", report.text()
     assert {"causality", "normalization", "determinism", "coverage", "bytes"} < set(report.probes)
     assert "fresh process" in report.probes["determinism"].summary
@@ -159,3 +162,40 @@ def test_the_parts_of_a_file_are_all_there_is(made: Path) -> None:
     data = (made / "run" / "model.fwy").read_bytes()
     parts = unpack(data)
     assert pack(parts.config, parts.tokenizer, parts.tensors, parts.extras) == data
+
+
+@pytest.mark.usefixtures("without_process")
+def test_a_probe_of_the_users_own_is_asked_too(made: Path) -> None:
+    def mean_nats(case: Case) -> ProbeResult:
+        answer = case.score(case.tokens)
+        assert answer is not None
+        return ProbeResult("", answer.mean() > 1e9, f"{answer.mean():.3f} nats per token")
+
+    report = audited(made, probes=[mean_nats])
+    assert report.verdict == "illegal"
+    assert [name for name, probe in report.probes.items() if not probe.ok] == ["mean_nats"]
+
+
+@pytest.mark.usefixtures("without_process")
+def test_an_evaluation_that_is_not_the_same_twice_is_found(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, calls = ModelScorer.call, iter(range(1000))
+
+    def drifts(self: ModelScorer, tokens: np.ndarray, limit_seconds: float) -> Answer:
+        answer = honest(self, tokens, limit_seconds)
+        assert answer.nats is not None
+        return replace(answer, nats=answer.nats + 1e-9 * next(calls))
+
+    monkeypatch.setattr(ModelScorer, "call", drifts)
+    assert not audited(made).probes["determinism"].ok
+
+
+def test_an_evaluation_that_a_fresh_process_cannot_run_is_found(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = ProcessScorer(artifact.__file__, "no_such_function")
+    monkeypatch.setattr(ModelScorer, "fresh", lambda self: absent)
+    probe = audited(made).probes["determinism"]
+    assert not probe.ok
+    assert "no_such_function" in probe.findings[0].said

@@ -1,7 +1,6 @@
 """The whole audit: time, errors, what a report holds."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.audit import HELP, PROBES, Limits, run_audit
-from fairway.audit.run import make_plan
+from fairway.audit import PROBES, Case, Finding, Limits, ProbeResult, run_audit
+from fairway.audit.case import make_plan
 from fairway.audit.stream import pseudo_text
 
 
@@ -35,33 +34,47 @@ def test_a_plan_never_promises_more_than_its_time(
     assert plan.positions >= 1
 
 
-def test_the_plan_is_told_before_the_long_part_begins() -> None:
-    told: list[str] = []
-    run_audit(uniform, vocab_size=64, tokens=pseudo_text(64, 64), progress=told.append)
-    assert told[1].startswith("plan: a call over 64 tokens takes")
-    assert "calls," in told[1]
+def test_the_plan_is_shown_before_the_long_part_begins() -> None:
+    lines: list[str] = []
+
+    def keep(done: float = 0.0, total: float = 0.0, *, text: str = "", **numbers: float) -> None:
+        lines.append(text)
+
+    run_audit(uniform, vocab_size=64, tokens=pseudo_text(64, 64), progress=keep)
+    plan = next(number for number, line in enumerate(lines) if line.startswith("plan"))
+    assert lines[plan].startswith("plan: a call over 64 tokens takes")
+    assert "calls," in lines[plan]
+    assert all("causality" not in line for line in lines[:plan])
+
+
+class Slow:
+    """A scorer by whose clock every token takes a while."""
+
+    def __init__(self, seconds_per_token: float) -> None:
+        self.seconds_per_token, self.time = seconds_per_token, 0.0
+
+    def __call__(self, tokens: np.ndarray) -> np.ndarray:
+        self.time += self.seconds_per_token * len(tokens)
+        return uniform(tokens)
+
+    def now(self) -> float:
+        return self.time
 
 
 @pytest.mark.parametrize("seconds", [0.7, 2.0])
 def test_an_audit_keeps_its_time_and_says_what_it_left_out(seconds: float) -> None:
-    def slow(tokens: np.ndarray) -> np.ndarray:
-        time.sleep(0.02)
-        return uniform(tokens)
-
-    begin = time.perf_counter()
-    report = run_audit(slow, vocab_size=64, seconds=seconds)
-    assert time.perf_counter() - begin < seconds + 0.5
+    slow = Slow(2e-5)
+    report = run_audit(slow, vocab_size=64, seconds=seconds, now=slow.now)
+    assert report.seconds < seconds + 0.1
     assert report.verdict == "legal"
     gaps = [gap for probe in report.probes.values() for gap in probe.not_covered]
     assert any("want of time" in gap for gap in gaps)
 
 
 def test_a_long_slow_stream_is_probed_on_its_beginning() -> None:
-    def slow(tokens: np.ndarray) -> np.ndarray:
-        time.sleep(len(tokens) * 2e-5)
-        return uniform(tokens)
-
-    report = run_audit(slow, vocab_size=64, tokens=pseudo_text(64, 8192), seconds=2.0)
+    slow = Slow(2e-5)
+    tokens = pseudo_text(64, 8192)
+    report = run_audit(slow, vocab_size=64, tokens=tokens, seconds=2.0, now=slow.now)
     assert report.verdict == "legal"
     assert report.probes["coverage"].details["prices"] == 8191
     assert "probes used its beginning" in report.text()
@@ -88,7 +101,7 @@ def test_json_has_the_promised_shape(tmp_path: Path) -> None:
     report = run_audit(f"{file}:score", vocab_size=64, tokens=tmp_path / "t.npy", seconds=30)
     value = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert value["verdict"] == "legal"
-    assert tuple(value["probes"]) == PROBES
+    assert tuple(value["probes"]) == tuple(PROBES)
     assert all(probe["ok"] is True for probe in value["probes"].values())
     assert value["command"] == (
         f"fairway audit {file}:score --vocab-size 64 --tokens {tmp_path / 't.npy'} --seconds 30"
@@ -97,15 +110,19 @@ def test_json_has_the_promised_shape(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
-    [("1 / 0", "ZeroDivisionError"), ("while True: pass", "no answer"), ("exit(4)", "SystemExit")],
+    ("body", "words", "seconds"),
+    [
+        ("1 / 0", "ZeroDivisionError", 60.0),
+        ("while True: pass", "no answer", 1.0),
+        ("exit(4)", "SystemExit", 60.0),
+    ],
 )
 def test_a_scorer_that_cannot_be_called_is_neither_legal_nor_illegal(
-    tmp_path: Path, body: str, words: str
+    tmp_path: Path, body: str, words: str, seconds: float
 ) -> None:
     file = tmp_path / "mine.py"
     file.write_text(f"def score(t):\n    {body}\n")
-    report = run_audit(f"{file}:score", vocab_size=64, seconds=1.5)
+    report = run_audit(f"{file}:score", vocab_size=64, seconds=seconds)
     assert report.exit_status == 2
     assert report.verdict == "unknown"
     assert words in report.problem
@@ -125,7 +142,7 @@ def test_a_scorer_that_dies_on_some_streams_is_audited_on_the_others(tmp_path: P
     report = run_audit(f"{file}:score", vocab_size=64, tokens=tokens, limits=Limits(positions=2))
     assert report.exit_status == 1
     assert "ended with status 1" in report.probes["coverage"].findings[-1].said
-    assert "1 of 64 alternatives have no price" in report.text()
+    assert "1 of 64 alternatives have no nats" in report.text()
     assert report.probes["causality"].ok
 
 
@@ -167,7 +184,46 @@ def test_an_implausible_score_is_noted() -> None:
     assert any("token counts alone" in note for note in report.notes)
 
 
-def test_help_speaks_of_every_option() -> None:
-    assert {"command", "scorer", "vocab_size", "tokens", "num_bytes", "seconds", "json"} <= set(
-        HELP
+PLUGIN = """
+from fairway.audit import Case, Finding, ProbeResult
+
+def cheap_repeats(case: Case) -> ProbeResult:
+    \"\"\"A token that comes twice in a row may not be free the second time.\"\"\"
+    nats = case.score(case.tokens.repeat(2))
+    findings = () if nats[0::2].mean() > 1 else (Finding("repetition is free", ("B1",)),)
+    return ProbeResult("any name", not findings, f"{len(nats):,} nats", findings)
+"""
+
+
+def test_a_probe_from_outside_is_asked_after_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_probes.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "def honest(t): return np.full(len(t) - 1, np.log(64))\n"
+        "def repeats(t): return np.where(t[1:] == t[:-1], 1e-9, np.log(63))\n"
     )
+    spec = "my_probes:cheap_repeats"
+    for name, verdict in (("honest", "legal"), ("repeats", "illegal")):
+        report = run_audit(
+            f"{tmp_path / 'mine.py'}:{name}",
+            vocab_size=64,
+            tokens=pseudo_text(64, 64),
+            limits=Limits(positions=1),
+            probes=[spec],
+        )
+        assert report.verdict == verdict, report.text()
+        assert tuple(report.probes) == (*PROBES, "cheap_repeats")
+        assert report.probes["cheap_repeats"].ok == (verdict == "legal")
+        assert report.to_json()["probes"]["cheap_repeats"]["summary"] == "127 nats"
+
+
+def test_probes_are_functions_with_names_of_their_own() -> None:
+    def coverage(case: Case) -> ProbeResult:
+        return ProbeResult("coverage", False, "", (Finding("no"),))
+
+    for probe, words in ((coverage, "already"), ("numpy:pi", "no function"), ("x.y:z", "import")):
+        with pytest.raises(ValueError, match=words):
+            run_audit(uniform, vocab_size=64, probes=[probe])

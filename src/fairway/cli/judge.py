@@ -210,6 +210,7 @@ def _audit_scorer(argv: list[str]) -> Answer:
         tokenizer: Path | None = None,
         seconds: float = 60.0,
         seed: int = 0,
+        probe: tuple[str, ...] = (),
     ) -> Answer:
         """Five questions that a legal score answers well; exit 0 legal, 1 illegal, 2 could not run.
 
@@ -221,6 +222,7 @@ def _audit_scorer(argv: list[str]) -> Answer:
             tokenizer: SentencePiece model, to count bytes token by token
             seconds: time limit; what it left out is said
             seed: of the probes
+            probe: more probes, functions of your own, each as package.module:name
         """
         report = run_audit(
             scorer,
@@ -230,6 +232,7 @@ def _audit_scorer(argv: list[str]) -> Answer:
             tokenizer=tokenizer,
             seconds=seconds,
             seed=seed,
+            probes=probe,
             progress=_tell,
         )
         return _verdict(report)
@@ -251,6 +254,7 @@ def _audit_model(argv: list[str]) -> Answer:
         cap_bytes: int | None = None,
         eval_seconds: float | None = None,
         seed: int = 0,
+        probe: tuple[str, ...] = (),
     ) -> Answer:
         """The same questions, and what only the inside can answer. A scorer of your own is audited
         with `fairway audit FILE.py:FUNCTION --vocab-size V`.
@@ -262,6 +266,7 @@ def _audit_model(argv: list[str]) -> Answer:
             cap_bytes: the file may have so many
             eval_seconds: the whole evaluation may take so long
             seed: of the probes
+            probe: more probes, functions of your own, each as package.module:name
         """
         report = audit_artifact(
             model,
@@ -270,6 +275,7 @@ def _audit_model(argv: list[str]) -> Answer:
             cap_bytes=cap_bytes,
             eval_seconds=eval_seconds,
             seed=seed,
+            probes=probe,
             progress=_tell,
         )
         return _verdict(report)
@@ -277,8 +283,8 @@ def _audit_model(argv: list[str]) -> Answer:
     return tyro.cli(options, args=argv, prog="fairway audit")
 
 
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
+def _tell(done: float = 0.0, total: float = 0.0, *, text: str = "", **numbers: float) -> None:
+    print(text, file=sys.stderr)
 
 
 def _verdict(report: Any) -> Answer:
