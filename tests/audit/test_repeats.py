@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from fairway.audit.case import AuditText, Case
+from fairway.audit.case import Case
 from fairway.audit.comparison import Noise, differences, relative_rounding, repeat
 from fairway.audit.repeats import probe_coverage
 from fairway.audit.scorer import Session, open_scorer
@@ -17,8 +17,8 @@ TEXT = pseudo_text(32, 64)
 def coverage(function):
     session = Session(open_scorer(function), stop_at=np.inf)
     try:
-        text = AuditText(tokens=TEXT, vocab_size=32)
-        return probe_coverage(Case(session, text, session.call(TEXT)))
+        answer = session.call(TEXT)
+        return probe_coverage(Case(session=session, stream=TEXT, answer=answer, vocab_size=32))
     finally:
         session.scorer.close()
 

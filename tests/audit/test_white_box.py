@@ -5,11 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fairway.audit.causality import causality_result
 from fairway.audit.model_scorer import walk
 from fairway.audit.white_box import (
     ObservedPredictor,
+    compare_inside_chunk,
     fingerprint,
-    probe_chunk_causality,
     probe_distributions,
 )
 from fairway.evaluate.config import EvaluateConfig, make_predictor
@@ -59,9 +60,9 @@ def test_an_honest_learner_passes_every_probe() -> None:
     assert observed.order_result().ok
     assert observed.weights_result(untouched=True).ok
     last = ONE_ROW[-1]
-    result = probe_chunk_causality(observed, last, TOKENS.numpy(), VOCAB, always, seed=0)
-    assert result.ok
-    assert result.details["edits"] > 20
+    comparison = compare_inside_chunk(observed, last, TOKENS.numpy(), VOCAB, always, seed=0)
+    assert not comparison.leaks
+    assert len(comparison.compared) > 20
     assert probe_distributions(observed, last, TOKENS, 4, 16, always).ok
 
 
@@ -118,9 +119,10 @@ class LooksAhead(Frozen):
 
 
 def test_a_glance_at_the_end_of_the_chunk_is_seen() -> None:
-    result = probe_chunk_causality(
+    comparison = compare_inside_chunk(
         LooksAhead(model()), PLANS[1], TOKENS.numpy(), VOCAB, always, seed=0
     )
+    result = causality_result([comparison], normalized=True)
     assert not result.ok
     assert "changed the nats of token" in result.findings[0].said
 

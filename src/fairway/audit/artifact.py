@@ -22,8 +22,9 @@ import torch
 from fairway.artifact.container import pack, unpack
 from fairway.artifact.loaded_model import load_model
 from fairway.audit.byte_total import probe_bytes
-from fairway.audit.case import AuditText, Case, Limits, Probe
+from fairway.audit.case import Case, Limits, PieceTable, Probe
 from fairway.audit.causality import causality_result
+from fairway.audit.comparison import Comparison
 from fairway.audit.findings import AuditReport, Finding, ProbeResult, found
 from fairway.audit.model_scorer import ModelScorer, PackedModel
 from fairway.audit.repeats import probe_coverage, probe_determinism
@@ -32,8 +33,8 @@ from fairway.audit.scorer import Now, Session
 from fairway.audit.stream import Edit
 from fairway.audit.white_box import (
     ObservedPredictor,
+    compare_inside_chunk,
     fingerprint,
-    probe_chunk_causality,
     probe_distributions,
 )
 from fairway.evaluate.config import EvaluateConfig, plan_text
@@ -141,8 +142,9 @@ def _scorer_probes(
 
     def causality(case: Case) -> ProbeResult:
         in_time = functools.partial(time_left, 0.75)
-        args = (case.text.tokens, case.vocab_size, in_time, case.seed)
-        return _walks_and_chunk(case, probe_chunk_causality(held, last, *args))
+        args = (case.tokens, case.vocab_size, in_time, case.seed)
+        comparisons = [_compare_walks(case), compare_inside_chunk(held, last, *args)]
+        return causality_result(comparisons, normalized=True)
 
     def normalization(case: Case) -> ProbeResult:
         rows, context = packed.config.rows, model.config.train_context
@@ -156,10 +158,19 @@ def _scorer_probes(
         "coverage": probe_coverage,
         "bytes": probe_bytes,
     }
-    limits = Limits(repeats=2, probe_tokens=len(tokens))
-    case = Case(session, _audited_text(packed, text), first, limits, packed.seed)
-    case.tolerance = 0.0  # ours repeat themselves to the last bit
-    case.probes = table_of_probes(ours, more)
+    num_bytes, tokenizer = _counted_by(packed.data, tokens.numpy())
+    case = Case(
+        session=session,
+        stream=tokens.numpy(),
+        answer=first,
+        vocab_size=packed.loaded.tokenizer.vocab_size,
+        num_bytes=num_bytes,
+        tokenizer=tokenizer,
+        limits=Limits(repeats=2, probe_tokens=len(tokens)),
+        seed=packed.seed,
+        tolerance=0.0,  # ours repeat themselves to the last bit
+        probes=table_of_probes(ours, more),
+    )
     for name in case.probes:
         yield case.result(name)
 
@@ -173,37 +184,25 @@ def _determinism(case: Case) -> ProbeResult:
     return replace(result, ok=False, findings=findings, not_covered=())
 
 
-def _walks_and_chunk(case: Case, inside: ProbeResult) -> ProbeResult:
-    """Causality of whole walks, three cuts of them, and of a chunk with its state held."""
+def _compare_walks(case: Case) -> Comparison:
+    """Whole walks, learning and all, over the text with its end replaced from three cuts on."""
     comparison, n = case.comparison, len(case.tokens)
     for cut in sorted({n // 3, 2 * n // 3}):
         comparison.try_edit(Edit(cut, n, "uniform", case.seed))
     if case.seen.on_edited is not None:
         comparison.compare(Edit(n // 2, n, "uniform"), case.seen.edited, case.seen.on_edited)
-    walks = causality_result(comparison, normalized=True)
-    edits = walks.details["edits"] + inside.details["edits"]
-    findings = [
-        replace(finding, said=f"{finding.said}; with the predictor in the same state")
-        for finding in inside.findings
-    ]
-    summary = f"{edits} suffixes replaced; every earlier token kept its nats, to the last bit"
-    if not (walks.ok and inside.ok):
-        leaks = walks.details["leaks"] + inside.details["leaks"]
-        summary = f"{edits} suffixes replaced, {leaks} of which changed earlier nats"
-    return found("causality", summary, (*findings, *walks.findings), (), edits=edits)
+    return comparison
 
 
-def _audited_text(packed: PackedModel, text: ValText) -> AuditText:
-    """With the bytes that decoding gives, or, where decoding loses some, a table to count by."""
-    tokens, tokenizer = text.tokens.numpy(), packed.data.tokenizer
-    given = AuditText(tokens=tokens, vocab_size=packed.loaded.tokenizer.vocab_size)
+def _counted_by(data: DataFolder, tokens: np.ndarray) -> tuple[int | None, PieceTable | None]:
+    """The bytes that decoding gives, or, where decoding loses some, a table to count them by."""
+    tokenizer = data.tokenizer
     if isinstance(tokenizer, SentencePieceTokenizer) and not tokenizer.lossless:
-        return replace(given, tokenizer=tokenizer.processor)
+        return None, tokenizer.processor
     marks = np.flatnonzero(tokens == tokenizer.bos_id)
     words = [part[part != tokenizer.bos_id] for part in np.split(tokens, marks)]
     first = 0 if tokens[0] == tokenizer.bos_id else len(tokenizer.decode([tokens[0]]))
-    num_bytes = sum(len(tokenizer.decode(part.tolist())) for part in words) - first
-    return replace(given, num_bytes=num_bytes)
+    return sum(len(tokenizer.decode(part.tolist())) for part in words) - first, None
 
 
 def _file_probes(

@@ -7,7 +7,6 @@ is called here; the counts came with the nats.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +43,6 @@ class Pieces:
         sizes = np.array([len(p.removeprefix(MARK).encode()) for p in self.text], dtype=np.int64)
         return np.where(self.boundary, 0, np.where(self.fallback, 1, sizes))
 
-    @property
-    def printed_bytes(self) -> np.ndarray:
-        """(V,) UTF-8 bytes of the pieces as printed, mark included."""
-        return np.array([len(p.encode()) for p in self.text], dtype=np.int64)
-
 
 def read_pieces(tokenizer: PieceTable | str | Path) -> Pieces:
     """A `.model` file, or a loaded `SentencePieceProcessor`."""
@@ -79,38 +73,19 @@ def count_bytes(tokens: np.ndarray, pieces: Pieces) -> np.ndarray:
     return pieces.stripped_bytes[now] + (pieces.marked[now] & ~pieces.boundary[before])
 
 
-# What scorers were caught counting, as what is added to the right count, from the pieces `p`, the
-# targets `now` and the tokens `before` them. Named as in `findings.LOOKS_LIKE`.
-WRONG_RULES: dict[str, Callable[[Pieces, np.ndarray, np.ndarray], np.ndarray]] = {
-    "the space in front of a word is counted twice, in the table and again behind it": (
-        lambda p, now, before: p.marked[now]
-    ),
-    "the first word of a document is given a space that is not there": (
-        lambda p, now, before: p.marked[now] & p.boundary[before]
-    ),
-    "the space is counted twice, and once more in front of a document's first word": (
-        lambda p, now, before: p.marked[now] * (1 + p.boundary[before].astype(int))
-    ),
-    "each space is counted as the three bytes of the mark that stands for it": (
-        lambda p, now, before: p.marked[now] * (2 + p.boundary[before].astype(int))
-    ),
-    "byte-fallback tokens are counted as three bytes each": (
-        lambda p, now, before: 2 * p.fallback[now]
-    ),
-    "byte-fallback tokens are counted by their printed name, six characters": (
-        lambda p, now, before: 5 * p.fallback[now]
-    ),
-    "pieces without text (control, unknown, unused) are counted by their name": (
-        lambda p, now, before: np.where(p.boundary, p.printed_bytes, 0)[now]
-    ),
-    "every piece is counted by its printed name": (
-        lambda p, now, before: (
-            (p.printed_bytes - p.stripped_bytes)[now] - (p.marked[now] & ~p.boundary[before])
-        )
-    ),
+# What scorers were caught counting, by the symptom's name in `findings.LOOKS_LIKE`: bytes added to
+# the right count for each marked piece, for each that opens a document, for each raw byte, and
+# whether the printed names of pieces without text are added.
+WRONG_RULES: dict[str, tuple[int, int, int, int]] = {
+    "the space in front of a word is counted twice, in the table and again behind it": (1, 0, 0, 0),
+    "the first word of a document is given a space that is not there": (0, 1, 0, 0),
+    "the space is counted twice, and once more in front of a document's first word": (1, 1, 0, 0),
+    "each space is counted as the three bytes of the mark that stands for it": (2, 1, 0, 0),
+    "byte-fallback tokens are counted as three bytes each": (0, 0, 2, 0),
+    "byte-fallback tokens are counted by their printed name, six characters": (0, 0, 5, 0),
+    "pieces without text (control, unknown, unused) are counted by their name": (0, 0, 0, 1),
+    "every piece is counted by its printed name": (2, 1, 5, 1),
 }
-
-
 SIZES = (  # typical ones on English web text, see the catalogue
     (0.12, "more than 12 % too many bytes"),
     (0.06, "6 to 12 % too many bytes"),
@@ -121,16 +96,16 @@ SIZES = (  # typical ones on English web text, see the catalogue
 
 def probe_bytes(case: Case) -> ProbeResult:
     """Compare the counts that came with the nats with the tokenizer's and with the original."""
-    answer, tokens, original = case.answer, case.text.tokens, case.text.num_bytes
-    pieces = None if case.text.tokenizer is None else read_pieces(case.text.tokenizer)
+    answer, tokens, original = case.answer, case.stream, case.num_bytes
+    pieces = None if case.tokenizer is None else read_pieces(case.tokenizer)
     if pieces is not None and int(tokens.max()) >= len(pieces.text):
         raise ValueError(
             f"token {int(tokens.max())} is not in the tokenizer, which has {len(pieces.text):,} "
             "pieces; give the tokenizer these tokens were made with"
         )
-    if case.text.original is not None:  # its first token is text too, but no target
+    if case.original is not None:  # its first token is text too, but no target
         first = 0 if pieces is None else int(pieces.stripped_bytes[tokens[0]])
-        original = len(case.text.original) - first
+        original = len(case.original) - first
     counts = answer.num_bytes
     if counts is None:
         return _without_counts(answer, original)
@@ -198,8 +173,11 @@ def _against_pieces(
         return []
     excess = counts.sum() / max(1, expected.sum()) - 1
     size = f"{counts.sum():,.0f} bytes stated, {expected.sum():,} by the pieces ({excess:+.2%})"
-    for symptom, rule in WRONG_RULES.items():
-        added = rule(pieces, tokens[1:], tokens[:-1])
+    marked, silent = pieces.marked[tokens[1:]], pieces.boundary[tokens[:-1]]
+    names = np.where(pieces.boundary, [len(piece.encode()) for piece in pieces.text], 0)
+    terms = np.stack([marked, marked & silent, pieces.fallback[tokens[1:]], names[tokens[1:]]])
+    for symptom, times in WRONG_RULES.items():
+        added = np.array(times) @ terms.astype(np.int64)
         if np.any(added) and same(expected + added):
             return [Finding.of(symptom, f"{size}: {symptom}")]
     if counts.size == 1:

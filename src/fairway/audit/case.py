@@ -35,24 +35,6 @@ class PieceTable(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditText:
-    """The stream that is audited and what is known of the text behind it.
-
-    tokens     (n,) int64
-    num_bytes  original bytes that tokens[1:] stand for; or `original`, the text itself
-    tokenizer  what the tokens were made with, or its .model file
-    made_up    a pseudo-text, which nobody can have stored
-    """
-
-    tokens: np.ndarray
-    vocab_size: int
-    num_bytes: int | None = None
-    original: bytes | None = None
-    tokenizer: PieceTable | str | Path | None = None
-    made_up: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class Limits:
     """What an audit wants to cover when time allows.
 
@@ -88,25 +70,10 @@ class Plan:
     edits_wanted: int
     positions: int
     alternatives: int
-    call_seconds: float
-    num_tokens: int
-    vocab_size: int
 
     @property
     def calls(self) -> int:
         return OTHER_CALLS + self.edits + self.positions * max(1, self.alternatives - 1)
-
-    def text(self) -> str:
-        """The plan and its estimate, a line each."""
-        partial = "" if self.alternatives >= self.vocab_size else f" of {self.vocab_size:,}"
-        return (
-            f"plan: a call over {self.num_tokens:,} tokens takes "
-            f"{1000 * self.call_seconds:.3g} ms\n"
-            f"  causality      {self.edits:,} edited streams\n"
-            f"  normalization  {self.positions:,} positions x {self.alternatives:,}{partial} "
-            "alternatives\n"
-            f"  about {self.calls:,} calls, {self.calls * self.call_seconds:.1f} s"
-        )
 
 
 def make_plan(
@@ -128,31 +95,36 @@ def make_plan(
         not positions
     ):  # Not one whole vocabulary fits. A partial sum above one still proves a fault.
         positions, alternatives = 3, min(vocab_size, 1 + max(0, int(left / 3)))
-    return Plan(edits, wanted, positions, alternatives, call_seconds, num_tokens, vocab_size)
+    return Plan(edits, wanted, positions, alternatives)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Case:
     """One scorer on one text.
 
-    answer        what the scorer answered to the whole text
-    load_seconds  that a fresh process takes before its first answer
-    probes        the table of probes, of which one may ask for another's result
+    stream        (n,) int64: the text, and `answer` what the scorer answered to it
+    num_bytes     original bytes that stream[1:] stand for; or `original`, the text itself
+    tokenizer     what the stream was made with, or its .model file
+    made_up       a pseudo-text, which nobody can have stored
     tolerance     nats that equal calls may differ by: rounding in another order, or 0 for a scorer
                   that is known to repeat itself
+    probes        the table of probes, of which one may ask for another's result
     """
 
     session: Session
-    text: AuditText
+    stream: np.ndarray
     answer: Answer
+    vocab_size: int
+    num_bytes: int | None = None
+    original: bytes | None = None
+    tokenizer: PieceTable | str | Path | None = None
+    made_up: bool = False
     limits: Limits = Limits()
     seed: int = 0
-    load_seconds: float = 0.0
     tolerance: float = ROUNDING_NATS
     progress: Progress = silent
     probes: Mapping[str, "Probe"] = field(default_factory=dict)
     results: dict[str, ProbeResult] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
     def score(self, tokens: np.ndarray) -> np.ndarray | None:
         """Nats (n - 1,) of any stream (n,) over the vocabulary; None where the scorer failed."""
@@ -171,10 +143,6 @@ class Case:
         return self.session.spent(calls * self.call_seconds + self.reserved_seconds)
 
     @property
-    def vocab_size(self) -> int:
-        return self.text.vocab_size
-
-    @property
     def tokens(self) -> np.ndarray:
         """(n,) int64: what is probed, the text or its beginning."""
         return self._excerpt[0]
@@ -187,7 +155,7 @@ class Case:
     @cached_property
     def _excerpt(self) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         """Tokens, their nats, and what is left out of a stream too slow for hundreds of calls."""
-        stream, nats = self.text.tokens, self.answer.nats
+        stream, nats = self.stream, self.answer.nats
         assert nats is not None
         if len(stream) <= self.limits.probe_tokens:
             return stream, nats, ()
@@ -226,6 +194,11 @@ class Case:
         return self._timed_repeats[1]
 
     @property
+    def load_seconds(self) -> float:
+        """Before the first answer of a fresh process, as far as the first call shows it."""
+        return self.answer.seconds
+
+    @property
     def reserved_seconds(self) -> float:
         """For determinism: a fresh process and a few calls."""
         return 1.2 * self.load_seconds + 8 * self.call_seconds
@@ -238,10 +211,16 @@ class Case:
 
     @cached_property
     def plan(self) -> Plan:
-        seconds = self.call_seconds
+        size, seconds = len(self.tokens), self.call_seconds
         left = self.session.seconds_left() - 1.2 * self.load_seconds
-        plan = make_plan(len(self.tokens), self.vocab_size, seconds, left, self.limits)
-        self.progress(text=plan.text())
+        plan = make_plan(size, self.vocab_size, seconds, left, self.limits)
+        self.progress(
+            text=f"plan: a call over {size:,} tokens takes {1000 * seconds:.3g} ms\n"
+            f"  causality      {plan.edits:,} edited streams\n"
+            f"  normalization  {plan.positions:,} positions x {plan.alternatives:,} of "
+            f"{self.vocab_size:,} alternatives\n"
+            f"  about {plan.calls:,} calls, {plan.calls * seconds:.1f} s"
+        )
         return plan
 
 

@@ -30,9 +30,9 @@ def probe_causality(case: Case) -> ProbeResult:
     tried = try_edits(comparison, edits, case.spent)
     if tried < len(edits):
         gaps.append(f"{len(edits) - tried:,} of {len(edits):,} edited streams")
-    findings = [] if case.text.made_up else stored_text(case)
+    findings = [] if case.made_up else stored_text(case)
     normalized = case.result("normalization").ok  # and its edited streams are compared here
-    return causality_result(comparison, normalized, findings, gaps)
+    return causality_result([comparison], normalized, findings, gaps)
 
 
 def planned_edits(num_tokens: int, count: int, max_cuts: int, seed: int) -> list[Edit]:
@@ -89,29 +89,25 @@ def _look_closer(comparison: Comparison, out_of_time: Callable[[], bool]) -> Non
 
 
 def causality_result(
-    comparison: Comparison,
+    comparisons: Sequence[Comparison],
     normalized: bool,
     others: Sequence[Finding] = (),
     not_covered: Sequence[str] = (),
 ) -> ProbeResult:
     """The verdict over all edits; `normalized` (the other probe's) helps to tell kinds apart."""
-    leaks, threshold, edited = (
-        comparison.leaks,
-        comparison.noise.threshold,
-        len(comparison.compared),
-    )
-    findings = [describe(comparison, normalized)] if leaks else []
-    findings += others
-    if comparison.odd_lengths:
-        said = (
-            f"{len(comparison.odd_lengths):,} edited streams of the same length gave "
-            f"{comparison.odd_lengths[0]:,} nats instead of {comparison.nats.size:,}"
-        )
-        findings.append(Finding.of("another number of nats for a stream as long", said))
+    findings = [describe(c, normalized) for c in comparisons if c.leaks] + list(others)
+    leaks = [leak for c in comparisons for leak in c.leaks]
+    odd = [size for c in comparisons for size in c.odd_lengths]
+    if odd:
+        symptom = "another number of nats for a stream as long"
+        said = f"{len(odd):,} edited streams gave {symptom} ({odd[0]:,})"
+        findings.append(Finding.of(symptom, said))
+    edited = sum(len(c.compared) for c in comparisons)
+    threshold = max(c.noise.threshold for c in comparisons)
     exact = "equal" if threshold == 0 else f"within {threshold:.1g}"
-    summary = f"{edited:,} edited streams, {len(leaks):,} of which changed earlier nats"
-    if not leaks:
-        summary = f"{edited:,} edited streams, all earlier nats {exact}"
+    summary = f"{edited:,} edited streams, all earlier nats {exact}"
+    if leaks:
+        summary = f"{edited:,} edited streams, {len(leaks):,} of which changed earlier nats"
     return found(
         "causality",
         summary,

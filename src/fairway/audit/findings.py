@@ -5,7 +5,7 @@ one table of which kinds show it is here. How the evidence was gathered is in th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 KINDS = {
@@ -250,15 +250,9 @@ class AuditReport:
             probes = {name: ProbeResult.from_json(name, p) for name, p in data["probes"].items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"this is no audit report ({error!r})") from error
-        return cls(
-            data.get("scorer", ""),
-            probes,
-            tuple(data.get("notes", ())),
-            data.get("problem", ""),
-            data.get("command", ""),
-            data.get("calls", 0),
-            data.get("seconds", 0.0),
-        )
+        given = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        notes = tuple(data.get("notes", ()))
+        return cls(**{"scorer": "", **given, "probes": probes, "notes": notes})
 
     def text(self) -> str:
         """The report as plain text, 100 columns where the sentences allow it."""

@@ -17,7 +17,7 @@ from fairway.audit.stream import Edit
 
 def probe_coverage(case: Case) -> ProbeResult:
     """Are there n - 1 nats, all of them finite, none negative, and none given away?"""
-    answer, wanted = case.answer, len(case.text.tokens) - 1
+    answer, wanted = case.answer, len(case.stream) - 1
     nats = answer.nats
     if nats is None:
         said = f"the scorer {answer.problem}; one number per target is needed ({wanted:,})"
@@ -81,7 +81,7 @@ def _always_free(case: Case, entry: int) -> bool:
         if case.session.spent(case.answer.seconds):
             return False  # nothing is said of what there is no time to ask
         edit = Edit(entry + 1, entry + 2, "uniform", seed)
-        nats = case.score(edit.apply(case.text.tokens, case.vocab_size))
+        nats = case.score(edit.apply(case.stream, case.vocab_size))
         if nats is None or nats.size <= entry or nats[entry] != 0:
             return False
     return True
@@ -174,25 +174,25 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def length_note(case: Case) -> str | None:
-    """A sentence if the nats depend on how long the stream is; it is no fault.
+def length_note(case: Case) -> list[str]:
+    """One sentence if the nats depend on how long the stream is; it is no fault.
 
     A learning rate that falls over the stream needs its length, which is announced beforehand.
     """
     nats, n = case.seen.nats, len(case.tokens)
     for keep in (2 * n // 3, n // 2):
         if case.session.spent(case.call_seconds):
-            return None
+            return []
         answer = case.session.call(case.tokens[:keep])
         if answer.nats is None:
-            return f"a stream of {keep:,} instead of {n:,} tokens is not scored: {answer.problem}"
+            return [f"a stream of {keep:,} instead of {n:,} tokens is not scored: {answer.problem}"]
         both = min(answer.nats.size, keep - 1, nats.size)
         gap = differences(answer.nats[:both], nats[:both])
         moved = np.flatnonzero(gap > case.comparison.noise.moved_threshold)
         if moved.size:
-            return (
+            return [
                 f"the nats depend on the length of the stream: with {keep:,} of {n:,} tokens those "
                 f"of token {moved[0] + 1} are {gap[moved[0]]:.3g} off; a schedule over the stream "
                 "does that, and it is legal"
-            )
-    return None
+            ]
+    return []

@@ -3,6 +3,7 @@
 What a probe is handed is in `case.py`; what it looks at, and what it concludes, is in its own file.
 """
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fairway.audit.byte_total import probe_bytes
-from fairway.audit.case import AuditText, Case, Limits, PieceTable, Probe
+from fairway.audit.case import Case, Limits, PieceTable, Probe
 from fairway.audit.causality import probe_causality
 from fairway.audit.findings import AuditReport, Finding, ProbeResult
 from fairway.audit.normalization import probe_normalization
@@ -54,17 +55,51 @@ def run_audit(
     tokens      (n,) the stream to score, or its .npy file; None takes a pseudo-text
     num_bytes   original bytes that tokens[1:] stand for; or `text`, the original itself
     tokenizer   .model file or SentencePieceProcessor the tokens were made with
-    seconds     what the audit may take; what it does not get to is said in the report
+    seconds     what the audit may take, by `now`; what it does not get to is said in the report
     progress    given the plan, then what each probe found
     probes      more of them, functions or plug-ins `package.module:name`; asked after ours
-    now         the clock that `seconds` are measured with
 
     ValueError: the address, the tokens or the numbers cannot be used. A scorer that raises, hangs
     or dies on its first call gives a report with exit status 2 instead.
     """
     begin = now()
-    known = (num_bytes, text, tokenizer)
-    if tokens is None and any(value is not None for value in known):
+    _check_text(tokens is not None, num_bytes, text, tokenizer)
+    table = table_of_probes(PROBES, probes)
+    stream = _read_tokens(tokens, vocab_size, seed)
+    session = Session(open_scorer(scorer), begin + seconds, seconds, now=now)
+    with contextlib.closing(session.scorer):
+        progress(text=f"calling {session.scorer.name} on {len(stream):,} tokens")
+        first = session.call(stream)
+        case = Case(
+            session=session,
+            stream=stream,
+            answer=first,
+            vocab_size=vocab_size,
+            num_bytes=num_bytes,
+            original=text,
+            tokenizer=tokenizer,
+            made_up=tokens is None,
+            limits=limits or Limits(),
+            seed=seed,
+            progress=progress,
+            probes=table,
+        )
+        results, notes = _ask(case)
+    return AuditReport(
+        session.scorer.name,
+        results,
+        notes=tuple(notes),
+        problem=first.problem if first.died else "",
+        command=_command(scorer, vocab_size, tokens, num_bytes, seconds, seed, probes),
+        calls=session.calls,
+        seconds=now() - begin,
+    )
+
+
+def _check_text(
+    real: bool, num_bytes: int | None, text: bytes | None, tokenizer: PieceTable | str | Path | None
+) -> None:
+    if not real and any(value is not None for value in (num_bytes, text, tokenizer)):
         raise ValueError(
             "bytes and tokenizers belong to a text: pass the tokens too (--tokens FILE.npy)"
         )
@@ -72,34 +107,6 @@ def run_audit(
         raise ValueError(
             f"num_bytes={num_bytes:,} but the text has {len(text):,} bytes; pass one of the two"
         )
-    table = table_of_probes(PROBES, probes)
-    stream = _read_tokens(tokens, vocab_size, seed)
-    audited = AuditText(
-        tokens=stream,
-        vocab_size=vocab_size,
-        num_bytes=num_bytes,
-        original=text,
-        tokenizer=tokenizer,
-        made_up=tokens is None,
-    )
-    session = Session(open_scorer(scorer), begin + seconds, seconds, now=now)
-    try:
-        progress(text=f"calling {session.scorer.name} on {len(stream):,} tokens")
-        first = session.call(stream)
-        case = Case(session, audited, first, limits or Limits(), seed, progress=progress)
-        case.load_seconds, case.probes = first.seconds, table
-        results = _ask(case)
-    finally:
-        session.scorer.close()
-    return AuditReport(
-        session.scorer.name,
-        results,
-        notes=tuple(case.notes),
-        problem=first.problem if first.died else "",
-        command=_command(scorer, vocab_size, tokens, num_bytes, seconds, seed, probes),
-        calls=session.calls,
-        seconds=now() - begin,
-    )
 
 
 def table_of_probes(shipped: Mapping[str, Probe], more: Sequence[Probe | str]) -> dict[str, Probe]:
@@ -119,27 +126,26 @@ def table_of_probes(shipped: Mapping[str, Probe], more: Sequence[Probe | str]) -
     return table
 
 
-def _ask(case: Case) -> dict[str, ProbeResult]:
-    """Every probe's result, in the order of the table; what needs no further calls comes first."""
+def _ask(case: Case) -> tuple[dict[str, ProbeResult], list[str]]:
+    """Every probe's result, in the order of the table, and notes; what needs no plan is first."""
     if case.answer.died:
-        return _not_run(case.probes, "the first call failed")
-    results = {name: case.result(name) for name in WITHOUT_NATS}
+        return _not_run(case.probes, "the first call failed"), []
+    results, notes = {name: case.result(name) for name in WITHOUT_NATS}, []
     if case.answer.nats is None or case.answer.nats.size < 2:
         results = _not_run(case.probes, "there are no nats to compare") | results
     else:
         results = {name: case.result(name) for name in case.probes}
         if results["causality"].ok and results["determinism"].ok:
-            case.notes += [note for note in [length_note(case)] if note]
-        case.notes += _implausible(case.tokens, case.seen.nats)
+            notes += length_note(case)
+        notes += _implausible(case.tokens, case.seen.nats)
         noise = case.comparison.noise
         if noise.floor > 0:
-            case.notes.append(
+            notes.append(
                 f"equal calls differ by up to {noise.floor:.2g} nats; leaks below "
                 f"{noise.threshold:.2g} cannot be seen"
             )
     results["coverage"] = _with_deaths(results["coverage"], case.session)
-    case.notes += _side_effects(case.session)
-    return results
+    return results, notes + _side_effects(case.session)
 
 
 def _not_run(probes: Mapping[str, Probe], why: str) -> dict[str, ProbeResult]:
@@ -216,10 +222,13 @@ def _command(
     named = [probe for probe in probes if isinstance(probe, str)]
     if not isinstance(scorer, str) or isinstance(tokens, np.ndarray) or len(named) < len(probes):
         return ""
-    parts = [f"fairway audit {scorer} --vocab-size {vocab_size}"]
-    parts += [f"--tokens {tokens}"] if tokens is not None else []
-    parts += [f"--num-bytes {num_bytes}"] if num_bytes is not None else []
-    parts += [f"--seconds {seconds:g}"] if seconds != 60 else []
-    parts += [f"--seed {seed}"] if seed else []
-    parts += [f"--probe {' '.join(named)}"] if named else []
-    return " ".join(parts)
+    options = {
+        "vocab-size": vocab_size,
+        "tokens": tokens,
+        "num-bytes": num_bytes,
+        "seconds": None if seconds == 60 else f"{seconds:g}",
+        "seed": seed or None,
+        "probe": " ".join(named) or None,
+    }
+    given = (f"--{name} {value}" for name, value in options.items() if value is not None)
+    return " ".join([f"fairway audit {scorer}", *given])

@@ -11,9 +11,9 @@ import contextlib
 import importlib.util
 import io
 import json
+import multiprocessing
 import os
 import queue
-import selectors
 import signal
 import subprocess
 import sys
@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -32,6 +33,7 @@ import numpy as np
 ScorerFunction = Callable[[np.ndarray], object]  # what it returns is for `ask` to find out
 Now = Callable[[], float]  # seconds since some moment
 LONGEST_WAIT_SECONDS = 1e6  # where there is no deadline
+MOST_PRINTED = 200  # bytes of what a scorer prints that are kept
 GRACE_SECONDS = 5.0  # how far one slow call may carry an audit past its time
 
 
@@ -110,92 +112,71 @@ class ProcessScorer:
         self.file, self.function = file, function
         self.arguments, self.environment = tuple(arguments), environment
         self.name = f"{file}:{function}"
-        self._child: subprocess.Popen[bytes] | None = None
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the scorer)
+        self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
+        self._stdout = tempfile.TemporaryFile()  # noqa: SIM115  (these live as long as the scorer)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
 
     def call(self, tokens: np.ndarray, limit_seconds: float) -> Answer:
-        raw = np.ascontiguousarray(tokens, dtype=np.int64).tobytes()
+        self._child = self._child or self._start()
+        pipe = self._child[1]
         try:
-            return self._exchange(raw, time.perf_counter() + limit_seconds)
-        except TimeoutError:
-            self._kill()
-            return Answer(problem=f"no answer in {limit_seconds:.3g} s", died=True)
+            pipe.send_bytes(np.ascontiguousarray(tokens, dtype=np.int64).tobytes())
+            if not pipe.poll(min(limit_seconds, LONGEST_WAIT_SECONDS)):
+                self._kill()
+                return Answer(problem=f"no answer in {limit_seconds:.3g} s", died=True)
+            head = json.loads(pipe.recv_bytes())
+            arrays = [np.frombuffer(pipe.recv_bytes()) if there else None for there in head["sent"]]
         except (EOFError, OSError):
             return Answer(problem=self._cause_of_death(), died=True)
+        self._stdout.seek(0)
+        printed = self._stdout.read(MOST_PRINTED).decode(errors="replace")
+        self._stdout.seek(0)
+        self._stdout.truncate()  # a talkative scorer must not fill the disk
+        answer = Answer(nats=arrays[0], num_bytes=arrays[1], printed=printed, **head["fields"])
+        return replace(answer, shape=tuple(answer.shape))
 
     def fresh(self) -> "ProcessScorer":
         return ProcessScorer(self.file, self.function, self.arguments, self.environment)
 
     def close(self) -> None:
         self._kill()
+        self._stdout.close()
         self._stderr.close()
 
-    def _exchange(self, raw: bytes, deadline: float) -> Answer:
-        child = self._child
-        if child is None:
+    def _start(self) -> tuple[subprocess.Popen[bytes], Connection]:
+        ours, theirs = multiprocessing.Pipe()
+        with theirs:
             # -P: this file's folder must not come before the scorer's own modules.
-            command = [sys.executable, "-P", __file__, self.file, self.function, *self.arguments]
-            child = self._child = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            command = [sys.executable, "-P", __file__, str(theirs.fileno()), self.file]
+            child = subprocess.Popen(
+                [*command, self.function, *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=self._stdout,
                 stderr=self._stderr,
-                bufsize=0,
+                pass_fds=[theirs.fileno()],
                 env=self.environment,
                 start_new_session=True,  # so that whatever it starts can be ended with it
             )
-        assert child.stdin is not None
-        assert child.stdout is not None
-        message = len(raw).to_bytes(8, "little") + raw
-        while message:
-            message = message[child.stdin.write(message) or 0 :]
-        source = child.stdout.fileno()
-        head = json.loads(
-            _read(source, int.from_bytes(_read(source, 8, deadline), "little"), deadline)
-        )
-        sizes = head.pop("sizes")
-        arrays = [_read(source, 8 * size, deadline) if size >= 0 else None for size in sizes]
-        nats, num_bytes = (None if a is None else np.frombuffer(a) for a in arrays)
-        return Answer(nats=nats, num_bytes=num_bytes, shape=tuple(head.pop("shape")), **head)
+        return child, ours
 
     def _kill(self) -> None:
-        child, self._child = self._child, None
-        if child is None:
+        if self._child is None:
             return
+        (child, pipe), self._child = self._child, None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
+        pipe.close()
         child.wait()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                pipe.close()
 
     def _cause_of_death(self) -> str:
-        child = self._child
-        code = child.wait() if child is not None else None
+        code = self._child[0].wait() if self._child else None
         self._kill()
         self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 2000))
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        how = f"its process ended with status {code}"
         if code is not None and code < 0:
             how = f"its process was ended by {signal.Signals(-code).name}"
-        else:
-            how = f"its process ended with status {code}"
         return f"{how} ({lines[-1]})" if lines else how
-
-
-def _read(source: int, size: int, deadline: float) -> bytes:
-    """Exactly `size` bytes; TimeoutError after `deadline` (perf_counter), EOFError at the end."""
-    parts = bytearray()
-    with selectors.DefaultSelector() as ready:
-        ready.register(source, selectors.EVENT_READ)
-        while len(parts) < size:
-            left = min(deadline - time.perf_counter(), LONGEST_WAIT_SECONDS)
-            if not ready.select(max(0.0, left)):
-                raise TimeoutError
-            part = os.read(source, size - len(parts))
-            if not part:
-                raise EOFError
-            parts += part
-    return bytes(parts)
 
 
 class InlineScorer:
@@ -227,7 +208,7 @@ class InlineScorer:
             except queue.Empty:
                 self._thread = None  # left behind with its queues; the next call gets new ones
                 answer = Answer(problem=f"no answer in {limit_seconds:.3g} s", died=True)
-        return replace(answer, printed=printed.getvalue()[:200])
+        return replace(answer, printed=printed.getvalue()[:MOST_PRINTED])
 
     def fresh(self) -> None:
         return None
@@ -342,43 +323,30 @@ def load_function(file: Path, function: str) -> ScorerFunction:
     return found
 
 
-def serve(file: Path, function: str, arguments: Sequence[str] = ()) -> None:
-    """Answer requests on stdin until it closes; the scorer itself sees neither pipe."""
-    requests, replies = os.dup(0), os.dup(1)
-    silence = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(silence, 0)
-    with tempfile.TemporaryFile() as capture, os.fdopen(requests, "rb") as source:
-        os.dup2(capture.fileno(), 1)
-        sys.argv = [str(file), *arguments]
-        found, problem = None, ""
-        try:
-            found = load_function(file, function)
-        except BaseException as error:
-            problem = f"{file.name} does not load: {_describe(error)}"
-        while len(size := source.read(8)) == 8:
-            raw = source.read(int.from_bytes(size, "little"))
-            tokens = np.frombuffer(raw, dtype=np.int64)
-            answer = ask(found, tokens) if found else Answer(problem=problem, died=True)
-            with contextlib.suppress(ValueError, AttributeError):  # the scorer may have closed it
-                sys.stdout.flush()
-            os.lseek(1, 0, os.SEEK_SET)
-            printed = os.read(1, 200).decode(errors="replace")
-            os.ftruncate(1, 0)  # a talkative scorer must not fill the disk
-            os.lseek(1, 0, os.SEEK_SET)
-            _send(replies, replace(answer, printed=printed))
-
-
-def _send(pipe: int, answer: Answer) -> None:
-    arrays = (answer.nats, answer.num_bytes)
-    fields = ("shape", "dtype", "problem", "died", "printed", "mutated")
-    head = {name: getattr(answer, name) for name in fields}
-    head["sizes"] = [-1 if a is None else a.size for a in arrays]
-    text = json.dumps(head).encode()
-    message = len(text).to_bytes(8, "little") + text
-    message += b"".join(a.tobytes() for a in arrays if a is not None)
-    while message:
-        message = message[os.write(pipe, message) :]
+def serve(pipe: Connection, file: Path, function: str, arguments: Sequence[str]) -> None:
+    """Answer requests until the pipe closes."""
+    sys.argv = [str(file), *arguments]
+    found, problem = None, ""
+    try:
+        found = load_function(file, function)
+    except BaseException as error:
+        problem = f"{file.name} does not load: {_describe(error)}"
+    while True:
+        tokens = np.frombuffer(pipe.recv_bytes(), dtype=np.int64)
+        answer = ask(found, tokens) if found else Answer(problem=problem, died=True)
+        with contextlib.suppress(ValueError, AttributeError):  # the scorer may have closed it
+            sys.stdout.flush()
+        names = ("shape", "dtype", "problem", "died", "mutated")
+        fields = {name: getattr(answer, name) for name in names}
+        arrays = (answer.nats, answer.num_bytes)
+        pipe.send_bytes(
+            json.dumps({"fields": fields, "sent": [a is not None for a in arrays]}).encode()
+        )
+        for array in arrays:
+            if array is not None:
+                pipe.send_bytes(array.tobytes())
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    with contextlib.suppress(EOFError):
+        serve(Connection(int(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], sys.argv[4:])

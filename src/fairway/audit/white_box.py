@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairway.audit.causality import causality_result, try_edits
+from fairway.audit.causality import try_edits
 from fairway.audit.comparison import Comparison, Noise
 from fairway.audit.findings import Finding, ProbeResult, found
 from fairway.audit.model_scorer import positions
@@ -147,14 +147,14 @@ def held_chunk(predictor: Predictor, plan: ChunkPlan) -> Callable[[np.ndarray], 
     return score
 
 
-def probe_chunk_causality(
+def compare_inside_chunk(
     predictor: Predictor,
     plan: ChunkPlan,
     tokens: np.ndarray,
     vocab_size: int,
     in_time: InTime,
     seed: int,
-) -> ProbeResult:
+) -> Comparison:
     """The black box's edits at many cuts inside one chunk; the predictor learns nothing meanwhile.
 
     Cuts stand at words, not at document marks: where documents begin is part of the plan.
@@ -166,7 +166,7 @@ def probe_chunk_causality(
     cuts = np.random.default_rng(seed).permutation(inside[tokens[inside] != BOS]).tolist()
     edits = [Edit(cut, len(tokens), "uniform", seed + cut) for cut in cuts[:MOST_CUTS]]
     try_edits(comparison, edits, lambda: not in_time())
-    return causality_result(comparison, normalized=True)
+    return comparison
 
 
 @dataclass
