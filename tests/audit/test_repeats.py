@@ -1,4 +1,4 @@
-"""What the unedited stream shows: coverage, noise, state."""
+"""What the unedited stream shows: coverage."""
 
 import re
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from fairway.audit.case import Case
-from fairway.audit.comparison import Noise, differences, relative_rounding, repeat
 from fairway.audit.repeats import probe_coverage
 from fairway.audit.scorer import Session, open_scorer
 from fairway.audit.stream import pseudo_text
@@ -21,40 +20,6 @@ def coverage(function):
         return probe_coverage(Case(session=session, stream=TEXT, answer=answer, vocab_size=32))
     finally:
         session.scorer.close()
-
-
-def test_differences_treat_equal_oddities_as_equal() -> None:
-    a = np.array([1.0, np.inf, np.nan, np.nan, np.inf])
-    b = np.array([1.5, np.inf, np.nan, 2.0, 3.0])
-    assert differences(a, b).tolist() == [0.5, 0.0, 0.0, np.inf, np.inf]
-
-
-def test_a_scorer_without_noise_is_held_to_equality() -> None:
-    assert Noise(0.0, 0.0).threshold == 0.0
-    assert Noise(1e-6, 0.0).threshold == pytest.approx(4e-6)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "step"), [(np.float64, 2.0**-53), (np.float32, 2.0**-24), (np.float16, 2.0**-11)]
-)
-def test_the_format_of_nats_is_read_off_the_nats(dtype: type, step: float) -> None:
-    nats = np.random.default_rng(0).gamma(2, 2, 50).astype(dtype).astype(np.float64)
-    assert relative_rounding(nats) == step
-
-
-def test_the_noise_floor_is_what_repetitions_differ_by() -> None:
-    calls = iter(range(100))
-
-    def trembles(tokens: np.ndarray) -> np.ndarray:
-        return np.full(len(tokens) - 1, 3.0) + 1e-6 * (next(calls) % 2)
-
-    session = Session(open_scorer(trembles), stop_at=np.inf)
-    first = session.call(TEXT).nats
-    assert first is not None
-    seen = repeat(lambda tokens: session.call(tokens).nats, TEXT, 32, first, 3)
-    assert seen.noise().floor == pytest.approx(1e-6)
-    assert len(seen.plain) == 10  # noise is measured longer once it is seen
-    session.scorer.close()
 
 
 def test_n_minus_one_finite_nats_are_coverage() -> None:

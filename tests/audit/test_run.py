@@ -6,32 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fairway.audit import PROBES, Case, Finding, Limits, ProbeResult, run_audit
-from fairway.audit.case import make_plan
 from fairway.audit.stream import pseudo_text
 
 
 def uniform(tokens: np.ndarray) -> np.ndarray:
     return np.full(len(tokens) - 1, np.log(64))
-
-
-@given(
-    st.integers(16, 100_000),
-    st.integers(2, 65_536),
-    st.floats(1e-5, 5.0),
-    st.floats(0.01, 600.0),
-)
-def test_a_plan_never_promises_more_than_its_time(
-    num_tokens: int, vocab_size: int, call_seconds: float, seconds_left: float
-) -> None:
-    plan = make_plan(num_tokens, vocab_size, call_seconds, seconds_left, Limits())
-    least = 32 + 4  # what is done whatever the time
-    assert plan.calls <= max(least, seconds_left / call_seconds)
-    assert plan.edits >= 1
-    assert plan.positions >= 1
 
 
 def test_the_plan_is_shown_before_the_long_part_begins() -> None:
@@ -167,11 +148,6 @@ def test_unusable_arguments_are_user_errors(arguments: dict[str, Any], words: st
         run_audit(uniform, **given)
 
 
-def test_limits_are_checked() -> None:
-    with pytest.raises(ValueError, match="2 repeats"):
-        Limits(repeats=1)
-
-
 def test_an_implausible_score_is_noted() -> None:
     def certain(tokens: np.ndarray) -> np.ndarray:
         p = np.where((tokens[1:] - tokens[:-1]) % 64 == 1, 1 - 1e-6, 1e-6 / 63)
@@ -198,14 +174,14 @@ def cheap_repeats(case: Case) -> ProbeResult:
 def test_a_probe_from_outside_is_asked_after_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my_probes.py").write_text(PLUGIN)
+    (tmp_path / "probes_of_a_user.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n"
         "def honest(t): return np.full(len(t) - 1, np.log(64))\n"
         "def repeats(t): return np.where(t[1:] == t[:-1], 1e-9, np.log(63))\n"
     )
-    spec = "my_probes:cheap_repeats"
+    spec = "probes_of_a_user:cheap_repeats"
     for name, verdict in (("honest", "legal"), ("repeats", "illegal")):
         report = run_audit(
             f"{tmp_path / 'mine.py'}:{name}",

@@ -5,7 +5,6 @@ causality and normalization at far more places than calls from outside would rea
 questions that only the inside can answer. How the predictor is probed is in `white_box.py`.
 """
 
-import functools
 import hashlib
 import itertools
 import json
@@ -79,13 +78,9 @@ def audit_artifact(
     progress(text=f"walking {size:,} of {all_tokens:,} tokens, {WALKS} times")
     gap = (f"tokens {size:,}-{all_tokens - 1:,}: what is walked is the beginning",)
     session = Session(ModelScorer(packed, text), math.inf, math.inf, now=now)
-
-    def time_left(share: float) -> bool:
-        return now() - begin < share * seconds
-
     results: dict[str, ProbeResult] = {}
     for result in itertools.chain(
-        _scorer_probes(session, packed, text, probes, time_left),
+        _scorer_probes(session, packed, text, probes, begin, seconds),
         _file_probes(packed, whole, cap_bytes, eval_seconds),
     ):
         if size < all_tokens and result.name in ("order", "causality"):
@@ -125,7 +120,8 @@ def _scorer_probes(
     packed: PackedModel,
     text: ValText,
     more: Sequence[Probe | str],
-    time_left: Callable[[float], bool],
+    begin: float,
+    seconds: float,
 ) -> Iterator[ProbeResult]:
     """What is asked of the predictor, and of `session`, in which it is a scorer like any other."""
     scorer, model, tokens = session.scorer, packed.loaded.model, text.tokens
@@ -140,16 +136,18 @@ def _scorer_probes(
     # It has learned what it will, so its state stands still whatever the chunk holds.
     held, last = observed.predictor, scorer.plans[-1]
 
+    def in_time(share: float) -> Callable[[], bool]:
+        return lambda: session.now() < begin + share * seconds
+
     def causality(case: Case) -> ProbeResult:
-        in_time = functools.partial(time_left, 0.75)
-        args = (case.tokens, case.vocab_size, in_time, case.seed)
-        comparisons = [_compare_walks(case), compare_inside_chunk(held, last, *args)]
-        return causality_result(comparisons, normalized=True)
+        walks = _compare_walks(case)
+        session.stop_at = begin + seconds  # what was walked so far was cut to fit; the rest is not
+        args = (case.tokens, case.vocab_size, in_time(0.75), case.seed)
+        return causality_result([walks, compare_inside_chunk(held, last, *args)], normalized=True)
 
     def normalization(case: Case) -> ProbeResult:
         rows, context = packed.config.rows, model.config.train_context
-        in_time = functools.partial(time_left, 0.85)
-        return probe_distributions(held, last, tokens, rows, context, in_time)
+        return probe_distributions(held, last, tokens, rows, context, in_time(0.85))
 
     ours: dict[str, Probe] = {
         "determinism": _determinism,
@@ -185,10 +183,9 @@ def _determinism(case: Case) -> ProbeResult:
 
 
 def _compare_walks(case: Case) -> Comparison:
-    """Whole walks, learning and all, over the text with its end replaced from three cuts on."""
+    """Whole walks, learning and all, over the text with its second half or two thirds replaced."""
     comparison, n = case.comparison, len(case.tokens)
-    for cut in sorted({n // 3, 2 * n // 3}):
-        comparison.try_edit(Edit(cut, n, "uniform", case.seed))
+    comparison.try_edit(Edit(n // 3, n, "uniform", case.seed))
     if case.seen.on_edited is not None:
         comparison.compare(Edit(n // 2, n, "uniform"), case.seen.edited, case.seen.on_edited)
     return comparison

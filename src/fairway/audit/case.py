@@ -91,9 +91,7 @@ def make_plan(
     others = max(1, vocab_size - 1)  # what the realized token costs is already known
     positions = min(limits.positions, num_tokens - 1, max(0, int(left // others)))
     alternatives = vocab_size
-    if (
-        not positions
-    ):  # Not one whole vocabulary fits. A partial sum above one still proves a fault.
+    if not positions:  # not one whole vocabulary; a partial sum above one still proves a fault
         positions, alternatives = 3, min(vocab_size, 1 + max(0, int(left / 3)))
     return Plan(edits, wanted, positions, alternatives)
 

@@ -55,20 +55,10 @@ LOOKS_LIKE: dict[str, tuple[str, ...]] = {
     "the text is stored": ("D2",),
     # normalization
     "one token is raised and the others are not lowered as much": ("B5", "B3", "C-a"),
-    "every token is scored as if it were expected, so no distribution stands behind": (
-        "B1",
-        "B4",
-        "A7",
-    ),
+    "every token is scored as if it were the expected one": ("B1", "B4", "A7"),
     "the normalizer is off by the same factor everywhere": ("B5",),
     "the normalizer is not that of the distribution": ("B5", "C-a", "B2"),
-    "how a token is scored is decided after seeing which token it is": (
-        "B3",
-        "C-a",
-        "B2",
-        "B4",
-        "B5",
-    ),
+    "how a token is scored is decided after seeing it": ("B3", "C-a", "B2", "B4", "B5"),
     "a distribution scores every token before it knows which one came": ("C2",),
     "a distribution does not sum to one": ("C2",),
     "the score is not that of the distribution": ("C2", "A7"),

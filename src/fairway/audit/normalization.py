@@ -233,12 +233,12 @@ def sum_symptom(faulty: list[PositionSum], whole: list[PositionSum]) -> str:
     if proper > 2 * len(faulty) or _one_boost(faulty):
         return "one token is raised and the others are not lowered as much"
     if totals.max() > 2.0:
-        return "every token is scored as if it were expected, so no distribution stands behind"
+        return "every token is scored as if it were the expected one"
     if len(totals) >= 3 and np.ptp(totals) < 0.02 * abs(totals.mean() - 1) and not proper:
         return "the normalizer is off by the same factor everywhere"
     if totals.min() < 1.0:
         return "the normalizer is not that of the distribution"
-    return "how a token is scored is decided after seeing which token it is"
+    return "how a token is scored is decided after seeing it"
 
 
 def _one_boost(faulty: list[PositionSum]) -> bool:
