@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup demo test test-slow test-gpu check format bench clean
+.PHONY: setup demo test test-slow test-gpu check format bench house clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fairway needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
@@ -35,8 +35,11 @@ format: setup  ## let the tools decide about commas
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup  ## numbers to look at; never fails, never gates
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+bench: setup  ## every benchmark briefly, as one table: numbers to look at, which gate nothing
+	$(BIN)/python benchmarks/all.py
+
+house: setup  ## the state of the source tree in numbers; BASELINE=REV counts a revision beside it
+	$(BIN)/python benchmarks/house.py $(if $(BASELINE),--baseline $(BASELINE))
 
 clean:
 	rm -rf .venv runs

@@ -2,9 +2,10 @@
 
     python benchmarks/evaluate.py runs/pocket runs/pocket/data --out evaluate.json
 
-Speeds are ratios of alternating runs in one process (the faster of each side's repeats), against
-`field.py`, which does what the published scripts do. `--vectors` names the folder of the golden
-vectors; without it that line is left out, and said so.
+Without a run and its data it makes a small one to measure. Speeds are ratios of alternating runs in
+one process (the faster of each side's repeats), against `peers/published.py`, which does what the
+published scripts do. `--vectors` names the folder of the golden vectors; without it that line is
+left out, and said so.
 """
 
 import argparse
@@ -13,14 +14,15 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import field as published
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from measuring.rows import Row, show
+from measuring.small_run import given_or_small_run
+from peers import published
 from torch import Tensor
 
 from fairway.artifact.loaded_model import load_model
@@ -51,15 +53,59 @@ from fairway.runtime.device import choose_compute_dtype, machine
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 
-SPEED_TOKENS = 16_385
-REPEATS = 3
 POINTS = 200  # of a curve
 
 
-def fastest(*sides: Callable[[], Any]) -> list[float]:
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured.
+
+    tokens        of the text, for what learning is worth; None takes all
+    only          names of the ways to learn; None takes all
+    speed_tokens  of the text, for speeds
+    repeats       of each side of a comparison
+    strides       of sliding windows, as parts of the model's training context
+    long_context  windows of 1,024 tokens besides
+    precisions    of learning on weights
+    compiled      learning through torch.compile too, which takes half a minute for each precision
+    """
+
+    tokens: int | None = None
+    only: Sequence[str] | None = None
+    speed_tokens: int = 16_385
+    repeats: int = 3
+    strides: tuple[int, ...] = (4, 16)
+    long_context: bool = True
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    compiled: bool = True
+
+
+BRIEF = Extent(
+    tokens=2049,
+    only=("SGD", "adapters per document", "mixture"),
+    speed_tokens=2049,
+    repeats=1,
+    strides=(4,),
+    long_context=False,
+    precisions=("float32",),
+    compiled=False,
+)
+
+
+@dataclass
+class Findings:
+    """What `--out` writes: rows of speed and of gain, and running scores by way to learn."""
+
+    tokens: int
+    speed: list[Row] = field(default_factory=list)
+    learning: list[Row] = field(default_factory=list)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+
+def fastest(repeats: int, *sides: Callable[[], object]) -> list[float]:
     """Seconds of each side's fastest run, the sides taking turns."""
     seconds: list[list[float]] = [[] for _ in sides]
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         for side, found in zip(sides, seconds, strict=True):
             begin = time.perf_counter()
             side()
@@ -67,16 +113,7 @@ def fastest(*sides: Callable[[], Any]) -> list[float]:
     return [min(found) for found in seconds]
 
 
-def tell(name: str, **values: Any) -> dict[str, Any]:
-    shown = ", ".join(
-        f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in values.items()
-    )
-    print(f"{name}: {shown}", flush=True)
-    return {"name": name, **values}
-
-
-def same_as_published(vectors: Path) -> dict[str, Any]:
+def same_as_published(vectors: Path) -> Row:
     """Our sliding score of #1413's golden vector, and its own."""
     vector = torch.load(vectors / "eval_pr1413.pt", weights_only=True)
     config, tokens = vector["config"], vector["tokens"]
@@ -87,10 +124,10 @@ def same_as_published(vectors: Path) -> dict[str, Any]:
     sizes = torch.ones(len(tokens) - 1, dtype=torch.long)
     ours = walk(Frozen(model), plans, tokens, sizes).score.nats_per_token
     theirs = float(vector["sliding"]["val_loss"])
-    return tell("golden vector, sliding", ours=ours, published=theirs, gap=abs(ours - theirs))
+    return show("golden vector, sliding", ours=ours, published=theirs, gap=abs(ours - theirs))
 
 
-def scoring_speed(model: GPT, text: ValText, context: int, stride: int) -> list[dict[str, Any]]:
+def scoring_speed(model: GPT, text: ValText, context: int, stride: int, repeats: int) -> list[Row]:
     """Exact and cached sliding windows against the published way, at one context and stride."""
     config = EvaluateConfig(context=context, stride=stride, rows=32)
     plans = plan_text(config, text)
@@ -101,6 +138,7 @@ def scoring_speed(model: GPT, text: ValText, context: int, stride: int) -> list[
         return walk(make_predictor(model, chosen), plans, text.tokens, text.target_bytes)
 
     seconds = fastest(
+        repeats,
         lambda: published.score(model, text.tokens, plans),
         lambda: ours(config),
         lambda: ours(cached),
@@ -110,21 +148,21 @@ def scoring_speed(model: GPT, text: ValText, context: int, stride: int) -> list[
     exact, approximate, rounded = (ours(chosen).score for chosen in (config, cached, fast))
     place = f"context {context}, stride {stride}"
     return [
-        tell(
+        show(
             f"sliding, {place}",
             published_seconds=seconds[0],
             our_seconds=seconds[1],
             times_as_fast=seconds[0] / seconds[1],
             gap_nats_per_token=abs(float(nats.mean()) - exact.nats_per_token),
         ),
-        tell(
+        show(
             f"sliding with cached keys (approximate), {place}",
             our_seconds=seconds[2],
             times_as_fast=seconds[0] / seconds[2],
             bits_per_byte=approximate.bits_per_byte,
             deviation_bits_per_byte=approximate.bits_per_byte - exact.bits_per_byte,
         ),
-        tell(
+        show(
             f"the same in bfloat16 (approximate), {place}",
             our_seconds=seconds[3],
             times_as_fast=seconds[0] / seconds[3],
@@ -134,41 +172,42 @@ def scoring_speed(model: GPT, text: ValText, context: int, stride: int) -> list[
     ]
 
 
-def learning_speed(model: GPT, text: ValText, context: int, sgd: Sgd) -> list[dict[str, Any]]:
+def learning_speed(model: GPT, text: ValText, context: int, sgd: Sgd, extent: Extent) -> list[Row]:
     """Tokens a second of learning epochs, ours against the published loop."""
     chunk_tokens = max(sgd.chunk_tokens, 4 * context)
     plan = plan_chunks(min(len(text.tokens), 2 * chunk_tokens + 1), context, context, chunk_tokens)
     chunk = cut_chunk(plan[0], text.tokens, text.target_bytes)
     theirs = copy.deepcopy(model)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=sgd.lr, momentum=sgd.momentum)
-    settings = {"epochs": sgd.epochs, "batch_sequences": sgd.batch_sequences}
     sgd = replace(sgd, chunk_tokens=chunk_tokens)
-    plain = SgdPredictor(model, sgd, context=context)
-    begin = time.perf_counter()
-    compiled = SgdPredictor(model, replace(sgd, compiled=True), context=context)
-    compiling = time.perf_counter() - begin
-    seconds = fastest(
-        lambda: published.learn(
-            theirs, optimizer, chunk, context=context, precision=sgd.precision, **settings
-        ),
-        lambda: plain.learn(chunk),
-        lambda: compiled.learn(chunk),
-    )
-    rates = [sgd.epochs * chunk_tokens / each for each in seconds]
-    return [
-        tell(
-            f"learning epochs in {sgd.precision}",
+
+    def as_published() -> None:
+        published.learn(
+            theirs,
+            optimizer,
+            chunk,
+            context=context,
+            epochs=sgd.epochs,
+            batch_sequences=sgd.batch_sequences,
+            precision=sgd.precision,
+        )
+
+    rows = []
+    for compiled in (False, True) if extent.compiled else (False,):
+        begin = time.perf_counter()
+        ours = SgdPredictor(model, replace(sgd, compiled=compiled), context=context)
+        making = time.perf_counter() - begin
+        seconds = fastest(extent.repeats, as_published, lambda ours=ours: ours.learn(chunk))
+        rates = [sgd.epochs * chunk_tokens / each for each in seconds]
+        row = show(
+            f"learning epochs in {sgd.precision}{', compiled' if compiled else ''}",
+            seconds_to_begin=making,
             published_tokens_per_second=rates[0],
             our_tokens_per_second=rates[1],
             times_as_fast=rates[1] / rates[0],
-        ),
-        tell(
-            f"learning epochs in {sgd.precision}, compiled",
-            seconds_to_compile=compiling,
-            our_tokens_per_second=rates[2],
-            times_as_fast=rates[2] / rates[0],
-        ),
-    ]
+        )
+        rows.append(row)
+    return rows
 
 
 def family(
@@ -205,9 +244,11 @@ def family(
 
 def learning_gain(
     model: GPT, text: ValText, chosen: EvaluateConfig, only: Sequence[str] | None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[Row], dict[str, list[float]]]:
     """Bits per byte of every way to learn, below the frozen sliding score; and their curves."""
-    rows, curves, frozen_score = [], {}, 0.0
+    rows: list[Row] = []
+    curves: dict[str, list[float]] = {}
+    frozen_score = 0.0
     dtype, reason = choose_compute_dtype(torch.device("cpu"))
     print(f"learning on weights in {str(dtype).removeprefix('torch.')}: {reason}")
     fast: Precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
@@ -226,7 +267,7 @@ def learning_gain(
         bits = found.score.bits_per_byte
         frozen_score = bits if name == "frozen" else frozen_score
         gain = frozen_score - bits
-        rows.append(tell(name, bits_per_byte=bits, gain=gain, seconds=found.seconds))
+        rows.append(show(name, bits_per_byte=bits, gain=gain, seconds=found.seconds))
         # In the order of the text: ways to learn differ in what they price side by side.
         running = by_position.cumsum(0) / math.log(2) / text.target_bytes.cumsum(0).clamp(min=1)
         curves[name] = running[:: max(1, len(running) // POINTS)].tolist()
@@ -267,38 +308,53 @@ def first_tokens(text: ValText, size: int) -> ValText:
     return text.first(size - 1)
 
 
+def speeds(model: GPT, text: ValText, extent: Extent) -> list[Row]:
+    """Of scoring and of learning, on the beginning of the text."""
+    short, context = first_tokens(text, extent.speed_tokens), model.config.train_context
+    places = [(context, context // part) for part in extent.strides]
+    places += [(1024, 64)] if extent.long_context else []
+    rows = []
+    for length, stride in places:
+        rows += scoring_speed(model, short, length, stride, extent.repeats)
+    for precision in extent.precisions:
+        sgd = Sgd(chunk_tokens=4 * context, epochs=3, lr=0.01, batch_sequences=4)
+        rows += learning_speed(model, short, context, replace(sgd, precision=precision), extent)
+    return rows
+
+
+def measure(run: Path, folder: Path, extent: Extent, vectors: Path | None) -> Findings:
+    loaded = load_model(run / "model.fwy")
+    model = loaded.model
+    chosen = evaluation_of(loaded).resolved(model.config.train_context)
+    text = ValText.of(DataFolder(folder), extent.tokens)
+    found = Findings(tokens=len(text.tokens))
+    if vectors is None:
+        print("golden vector: left out, --vectors names no folder")
+    else:
+        found.speed.append(same_as_published(vectors))
+    found.speed += speeds(model, text, extent)
+    found.learning, found.curves = learning_gain(model, text, chosen, extent.only)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--tokens", type=int, help="of the text, for what learning is worth")
     parser.add_argument("--vectors", type=Path)
     parser.add_argument("--only", nargs="*", help="names of the ways to learn; all when absent")
     parser.add_argument("--out", type=Path, help="JSON of all that was found")
     parser.add_argument("--picture", type=Path, help=".svg or .png of the learning curves")
+    parser.add_argument("--brief", action="store_true", help="few tokens, three ways to learn")
     args = parser.parse_args()
-    loaded = load_model(args.run / "model.fwy")
-    model, data = loaded.model, DataFolder(args.data)
-    context = model.config.train_context
-    chosen = evaluation_of(loaded).resolved(context)
-    text = ValText.of(data, args.tokens)
-    short = first_tokens(text, SPEED_TOKENS)
-    found: dict[str, Any] = {"machine": machine(), "tokens": len(text.tokens), "speed": []}
-    if args.vectors is None:
-        print("golden vector: left out, --vectors names no folder")
-    else:
-        found["speed"].append(same_as_published(args.vectors))
-    for length, stride in ((context, context // 4), (context, context // 16), (1024, 64)):
-        found["speed"] += scoring_speed(model, short, length, stride)
-    for precision in ("float32", "bfloat16"):
-        sgd = Sgd(chunk_tokens=4 * context, epochs=3, lr=0.01, batch_sequences=4)
-        sgd = replace(sgd, precision=precision)
-        found["speed"] += learning_speed(model, short, context, sgd)
-    found["learning"], found["curves"] = learning_gain(model, text, chosen, args.only)
+    extent = BRIEF if args.brief else Extent(tokens=args.tokens, only=args.only)
+    with given_or_small_run(args.run, args.data) as (run, data):
+        found = measure(run, data, extent, args.vectors)
     if args.out is not None:
-        args.out.write_text(json.dumps(found, indent=1))
+        args.out.write_text(json.dumps({"machine": machine(), **asdict(found)}, indent=1))
     if args.picture is not None:
-        draw(found["curves"], found["tokens"], args.picture)
+        draw(found.curves, found.tokens, args.picture)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/proof.py runs/pocket runs/pocket/data
 
-Each line encodes the first tokens of the validation text, decodes them again, and refuses to print
-a rate where other bytes came back.
+Without arguments it makes a small run to measure. Each line encodes the first tokens of the
+validation text, decodes them again, and refuses to print a rate where other bytes came back.
 """
 
 import argparse
@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from measuring.rows import show
+from measuring.small_run import given_or_small_run
 
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.loaded_model import load_model
@@ -22,35 +24,46 @@ from fairway.proof.prove import evaluation_of
 from fairway.tokens.shards import DataFolder
 
 
-def ways(own: EvaluateConfig) -> dict[str, EvaluateConfig]:
+def ways(own: EvaluateConfig, num_tokens: int) -> dict[str, EvaluateConfig]:
     """How the text is priced: the run's own way, and two plainer ones."""
     frozen = replace(own, ttt=None, mixture=None)
-    sgd = Sgd(chunk_tokens=1024, epochs=3, lr=0.01, batch_sequences=4)
+    chunk_tokens = min(1024, num_tokens // 2)  # so that something is learned from, however brief
+    sgd = Sgd(chunk_tokens=chunk_tokens, epochs=3, lr=0.01, batch_sequences=4)
     return {"frozen": frozen, "SGD": replace(frozen, ttt=sgd), "the run's own": own}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--tokens", type=int, default=4096, help="of one stream; times 4 in step")
-    parser.add_argument("--segments", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    args = parser.parse_args()
-    loaded, data = load_model(args.run / "model.fwy"), DataFolder(args.data)
-    for segments, num_tokens in ((1, args.tokens), (args.segments, 4 * args.tokens)):
+def decoding_speed(run: Path, data: DataFolder, tokens: int, segments: int, threads: int) -> None:
+    """One stream of `tokens`, then four times as many in `segments` that are coded in step."""
+    loaded = load_model(run / "model.fwy")
+    for in_step, num_tokens in ((1, tokens), (segments, 4 * tokens)):
         text = data.tokenizer.decode(data.val[:num_tokens].tolist())
-        settings = CompressConfig(segments=segments, threads=args.threads)
-        for name, config in ways(evaluation_of(loaded)).items():
+        settings = CompressConfig(segments=in_step, threads=threads)
+        for name, config in ways(evaluation_of(loaded), num_tokens).items():
             model = replace(loaded, evaluate=config_to_json(config))
             packed = compress(model, text, settings)
             begin = time.perf_counter()
             if decompress(model, packed) != text:
-                raise SystemExit(f"{name}, {segments} segments: other bytes came back")
+                raise SystemExit(f"{name}, {in_step} segments: other bytes came back")
             seconds = time.perf_counter() - begin
-            rate, bits = num_tokens / seconds, 8 * len(packed) / len(text)
-            place = f"{name}, {segments} in step, {args.threads} threads"
-            print(f"{place}: {rate:.0f} tokens/s, {bits:.3f} bits per byte", flush=True)
+            show(
+                f"{name}, {in_step} in step, {threads} threads",
+                tokens_per_second=num_tokens / seconds,
+                bits_per_byte=8 * len(packed) / len(text),
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--tokens", type=int, default=4096, help="of one stream; times 4 in step")
+    parser.add_argument("--segments", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--brief", action="store_true", help="256 tokens, 8 segments")
+    args = parser.parse_args()
+    tokens, segments = (256, 8) if args.brief else (args.tokens, args.segments)
+    with given_or_small_run(args.run, args.data) as (run, data):
+        decoding_speed(run, DataFolder(data), tokens, segments, args.threads)
 
 
 if __name__ == "__main__":

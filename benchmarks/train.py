@@ -2,13 +2,12 @@
 
     python benchmarks/train.py DATA --seconds 180
 
-DATA is a folder made by `fairway prepare`. Both models have 4 layers of width 192 and are scored as
-float weights on non-overlapping windows of 256 over the same validation text; ours is also scored
-sliding. Prints one JSON line each.
+DATA is a folder made by `fairway prepare`, or the built-in text where it is left out. Both models
+have 4 layers of width 192 and are scored as float weights on non-overlapping windows of 256 over
+the same validation text; ours is also scored sliding. Prints one JSON line each.
 """
 
 import argparse
-import json
 import math
 import tempfile
 from dataclasses import replace
@@ -16,18 +15,21 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from nanogpt import NanoGPT
-from nanogpt import train as train_nanogpt
+from measuring.rows import show
+from measuring.small_run import given_or_small_data
+from peers.nanogpt import NanoGPT
+from peers.nanogpt import train as train_nanogpt
 
 from fairway.evaluate.config import plan_text
 from fairway.evaluate.predictor import Frozen
 from fairway.model.gpt import GPT
 from fairway.pipeline.scoring import evaluate, without_learning
 from fairway.pipeline.training import train_and_average
+from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe
-from fairway.runtime.device import choose_device, machine, seed_everything
+from fairway.runtime.device import choose_device, seed_everything
 from fairway.runtime.run_log import RunLog
-from fairway.runtime.setup import set_up
+from fairway.runtime.setup import Runtime, set_up
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
@@ -47,37 +49,51 @@ def bits_per_byte(model: NanoGPT, text: ValText) -> float:
     return nats / math.log(2) / int(text.target_bytes.sum())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--seconds", type=float, default=180.0)
-    parser.add_argument("--val-tokens", type=int, default=100_000)
-    args = parser.parse_args()
-    data, chosen = DataFolder(args.data), recipe("pocket")
-    text = ValText.of(data, args.val_tokens)
-    log = RunLog(None)
-    here = set_up(log, choose_device(None))
-
+def train_theirs(
+    chosen: Recipe, data: DataFolder, text: ValText, seconds: float, here: Runtime
+) -> None:
     seed_everything(0)
     model = NanoGPT(chosen.model.vocab_size, 192, 4, 6, CONTEXT)
     batches = Batches(data.train, chosen.tokens.order, rows=8, context=CONTEXT)
-    steps = train_nanogpt(model, batches, WallClock(args.seconds), here.compute_dtype)
-    theirs = {"model": "nanoGPT", "steps": steps, "float": bits_per_byte(model, text)}
-    print(json.dumps(theirs | machine()), flush=True)
+    steps = train_nanogpt(model, batches, WallClock(seconds), here.compute_dtype)
+    show("nanoGPT", steps=steps, float=bits_per_byte(model, text))
 
+
+def train_ours(
+    chosen: Recipe, data: DataFolder, text: ValText, seconds: float, here: Runtime
+) -> None:
     seed_everything(0)
-    train = replace(chosen.train, seconds=args.seconds, reserve_seconds=5.0)
+    reserve = min(5.0, seconds / 4)
+    train = replace(chosen.train, seconds=seconds, reserve_seconds=reserve)
     ours = GPT(chosen.model)
     with tempfile.TemporaryDirectory() as out:
         timed = replace(chosen, train=train)
         trained = train_and_average(ours, timed, data, Path(out), here)
     sliding = without_learning(chosen.evaluate)
-    row = {"model": "pocket", "steps": trained.facts["steps"]}
+    scores = {}
     for name, stride in (("float", CONTEXT), ("sliding", 64)):
         config = replace(sliding, stride=stride)
         found = evaluate(Frozen(ours, config.rows), plan_text(config, text), text, here, name)
-        row[name] = found.score.bits_per_byte
-    print(json.dumps(row | machine()), flush=True)
+        scores[name] = found.score.bits_per_byte
+    show("pocket", steps=trained.facts["steps"], **scores)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--val-tokens", type=int, default=100_000)
+    parser.add_argument(
+        "--brief", action="store_true", help="12 s, 4,096 tokens of validation text"
+    )
+    args = parser.parse_args()
+    seconds, num_tokens = (12.0, 4096) if args.brief else (args.seconds, args.val_tokens)
+    here, chosen = set_up(RunLog(None), choose_device(None)), recipe("pocket")
+    with given_or_small_data(args.data) as folder:
+        data = DataFolder(folder)
+        text = ValText.of(data, num_tokens)
+        train_theirs(chosen, data, text, seconds, here)
+        train_ours(chosen, data, text, seconds, here)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from fairway.prepare import prepare_documents
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import RECIPES
-from fairway.report.compressors import baselines
+from fairway.report.compressors import compare_with_compressors
 from fairway.report.page import write_report
 from fairway.runtime.files import atomic_write
 from fairway.runtime.setup import Runtime
@@ -20,7 +20,7 @@ from fairway.text import builtin_documents, split_documents
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 
-PRIMING_TOKENS, PRICED_TOKENS = 8_000_000, 4_000_000  # of the baselines, which are slow
+PRIMING_TOKENS, SCORED_TOKENS = 8_000_000, 4_000_000  # by compressors, which are slow
 
 
 def judge_run(
@@ -55,13 +55,14 @@ def judge_run(
         result["audit"] = report.to_json()
         write_result(out, result)
     text = ValText.of(data, recipe.tokens.val_tokens)
-    with runtime.log.stage("baselines", total=6) as stage:
+    with runtime.log.stage("baselines", total=8) as stage:
         tail = data.train[max(0, len(data.train) - PRIMING_TOKENS) :]
-        result["baselines"] = baselines(
+        found = compare_with_compressors(
             data.tokenizer.decode(tail),
-            data.tokenizer.decode(text.tokens[:PRICED_TOKENS].tolist()),
-            progress=lambda done, total: stage.update(done),
+            data.tokenizer.decode(text.tokens[:SCORED_TOKENS].tolist()),
+            progress=lambda done=0.0, total=0.0, **_: stage.update(done),
         )
+        result["baselines"] = {name: config_to_json(each) for name, each in found.items()}
     write_result(out, result)
     configs = {name: config_to_json(make()) for name, make in RECIPES.items()}
     write_report([out], out / "report.html", recipes=configs)

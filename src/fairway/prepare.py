@@ -17,8 +17,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from fairway.runtime.files import atomic_write
-from fairway.tokens.shards import ShardWriter, file_sha256
+from fairway.runtime.files import atomic_write, file_sha256
+from fairway.tokens.shards import ShardWriter
 from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, train_bpe
 
 BLOCK_BYTES = 1 << 20

@@ -100,14 +100,14 @@ class ProofResult:
 class CompressorResult:
     """Bits per byte of a general compressor: alone, and after reading the training text.
 
-    It read `prime_bytes` of `train_bytes` first and compressed `priced_bytes` of `val_bytes`.
+    It read `prime_bytes` of `train_bytes` first and compressed `scored_bytes` of `val_bytes`.
     """
 
     alone: float
     primed: float
     prime_bytes: int | None = None
     train_bytes: int | None = None
-    priced_bytes: int | None = None
+    scored_bytes: int | None = None
     val_bytes: int | None = None
 
 

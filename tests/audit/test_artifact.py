@@ -1,8 +1,9 @@
 """The file, the text and the clocks behind a score; a real run in miniature, then spoiled."""
 
 import json
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +21,16 @@ from fairway.pipeline.story import run
 from fairway.prepare import prepare_documents
 from fairway.recipes.registry import recipe, smoke
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.files import file_sha256
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import Runtime
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder, open_shard, write_shard
 from fairway.tokens.tokenizer import load_tokenizer
 
+from .clock import Clock
+
+Audited = Callable[..., artifact.AuditReport]
 VERSES = [
     " ".join(f"{(i + 3) * k} bottles of {k} hang on wall {i}" for k in range(20)).encode()
     for i in range(30)
@@ -57,15 +62,22 @@ def without_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelScorer, "fresh", lambda self: self)
 
 
-def audited(folder: Path, **options) -> artifact.AuditReport:
-    model = folder / "run" / "model.fwy"
-    return audit_artifact(
-        model, DataFolder(folder / "data"), seconds=options.pop("seconds", 1.5), **options
-    )
+@pytest.fixture
+def audited(clock: Clock) -> Audited:
+    """Audits a folder; the clock shows a second more at every look, so by default as little
+    is walked as can be, on any machine, and with infinite `seconds` all there is."""
+
+    def audit(folder: Path, *, seconds: float = 0.01, **options) -> artifact.AuditReport:
+        clock.step = 1.0
+        data = DataFolder(folder / "data")
+        model = folder / "run" / "model.fwy"
+        return audit_artifact(model, data, seconds=seconds, now=clock.read, **options)
+
+    return audit
 
 
-def test_an_honest_run_is_legal_in_every_probe(made: Path) -> None:
-    report = audited(made, now=lambda: 0.0)  # time stands still, so nothing is left out
+def test_an_honest_run_is_legal_in_every_probe(made: Path, audited: Audited) -> None:
+    report = audited(made, seconds=math.inf)
     assert report.verdict == "legal", report.text()
     assert {"causality", "normalization", "determinism", "coverage", "bytes"} < set(report.probes)
     assert "fresh process" in report.probes["determinism"].summary
@@ -74,19 +86,24 @@ def test_an_honest_run_is_legal_in_every_probe(made: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_process")
-def test_a_validation_document_planted_in_training_is_found(spoiled: Path) -> None:
+def test_a_validation_document_planted_in_training_is_found(
+    spoiled: Path, audited: Audited
+) -> None:
     data = spoiled / "data"
     val, train = (next(data.glob(f"{split}_*.bin")) for split in ("val", "train"))
     tokens = np.array(open_shard(val))
     second = np.flatnonzero(tokens == 1)[1]
     write_shard(train, np.concatenate([np.array(open_shard(train)), tokens[:second]]))
+    manifest = json.loads((data / "data.json").read_text())
+    manifest["sha256"][train.name] = file_sha256(train)  # whoever plants it covers it up
+    (data / "data.json").write_text(json.dumps(manifest))
     probe = audited(spoiled).probes["separation"]
     assert not probe.ok
     assert "1 training documents are validation documents" in probe.findings[0].said
 
 
 @pytest.mark.usefixtures("without_process")
-def test_a_wrong_number_of_documents_is_found(spoiled: Path) -> None:
+def test_a_wrong_number_of_documents_is_found(spoiled: Path, audited: Audited) -> None:
     file = spoiled / "data" / "data.json"
     manifest = json.loads(file.read_text())
     manifest["val"]["documents"] += 1
@@ -95,7 +112,7 @@ def test_a_wrong_number_of_documents_is_found(spoiled: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_process")
-def test_a_cap_or_a_clock_that_was_missed_is_found(spoiled: Path) -> None:
+def test_a_cap_or_a_clock_that_was_missed_is_found(spoiled: Path, audited: Audited) -> None:
     assert not audited(spoiled, cap_bytes=1000).probes["budget"].ok
     assert not audited(spoiled, eval_seconds=1e-6).probes["budget"].ok
     file = spoiled / "run" / "result.json"
@@ -109,7 +126,7 @@ def test_a_cap_or_a_clock_that_was_missed_is_found(spoiled: Path) -> None:
 
 @pytest.mark.usefixtures("without_process")
 def test_a_file_that_its_parts_do_not_give_is_found(
-    made: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, audited: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def otherwise(config, tokenizer, tensors, extras=None):
         return pack(config | {"made": "later"}, tokenizer, tensors, extras)
@@ -119,7 +136,9 @@ def test_a_file_that_its_parts_do_not_give_is_found(
 
 
 @pytest.mark.usefixtures("without_process")
-def test_wrong_byte_counts_are_found(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_byte_counts_are_found(
+    made: Path, audited: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts = DataFolder.byte_counts
 
     def flattered(self: DataFolder, split: str) -> np.ndarray:
@@ -165,7 +184,7 @@ def test_the_parts_of_a_file_are_all_there_is(made: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_process")
-def test_a_probe_of_the_users_own_is_asked_too(made: Path) -> None:
+def test_a_probe_of_the_users_own_is_asked_too(made: Path, audited: Audited) -> None:
     def mean_nats(case: Case) -> ProbeResult:
         answer = case.score(case.tokens)
         assert answer is not None
@@ -178,7 +197,7 @@ def test_a_probe_of_the_users_own_is_asked_too(made: Path) -> None:
 
 @pytest.mark.usefixtures("without_process")
 def test_an_evaluation_that_is_not_the_same_twice_is_found(
-    made: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, audited: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest, calls = ModelScorer.call, iter(range(1000))
 
@@ -192,7 +211,7 @@ def test_an_evaluation_that_is_not_the_same_twice_is_found(
 
 
 def test_an_evaluation_that_a_fresh_process_cannot_run_is_found(
-    made: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, audited: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = ProcessScorer(artifact.__file__, "no_such_function")
     monkeypatch.setattr(ModelScorer, "fresh", lambda self: absent)

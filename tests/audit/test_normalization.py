@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from fairway.audit import AuditReport, Limits, run_audit
+from fairway.audit import Limits, run_audit
 from fairway.audit.normalization import choose_positions
 from fairway.audit.stream import context_matches, pseudo_text
 
+from .clock import Clock
+
 V, N = 32, 128
+LARGE = 50_000  # tokens: no audit of 1.5 s asks for each of them at 5 ms a call
 TEXT = pseudo_text(V, N)
 LOGITS = np.random.default_rng(3).normal(0, 1.5, (V, V))
 TABLE = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
@@ -64,35 +67,26 @@ def test_one_percent_is_found_even_in_bfloat16() -> None:
         assert report.verdict == verdict, report.text()
 
 
-def with_few_calls(score) -> AuditReport:
-    """An audit with time for some hundred calls over 5,000,000 alternatives."""
-    time = [0.0]
-
-    def slow(tokens: np.ndarray) -> np.ndarray:
-        time[0] += 0.005
-        return score(tokens)
-
-    return run_audit(slow, vocab_size=5_000_000, tokens=TEXT, seconds=1.5, now=lambda: time[0])
-
-
-def test_a_partial_sum_above_one_is_proof_enough() -> None:
+def test_a_partial_sum_above_one_is_proof_enough(clock: Clock) -> None:
     """A vocabulary too large for the time: the likeliest tokens alone add up to more than one."""
 
     def generous(tokens: np.ndarray) -> np.ndarray:
+        clock.sleep(0.005)
         return np.full(len(tokens) - 1, np.log(4.0))
 
-    report = with_few_calls(generous)
+    report = run_audit(generous, vocab_size=LARGE, tokens=TEXT, seconds=1.5, now=clock.read)
     found = report.probes["normalization"]
     assert not found.ok
     assert found.details["whole"] == 0
-    assert "of the 5,000,000 alternatives" in found.findings[0].said
+    assert "of the 50,000 alternatives" in found.findings[0].said
 
 
-def test_a_partial_sum_below_one_is_no_verdict() -> None:
+def test_a_partial_sum_below_one_is_no_verdict(clock: Clock) -> None:
     def fair(tokens: np.ndarray) -> np.ndarray:
-        return np.full(len(tokens) - 1, np.log(5_000_000))
+        clock.sleep(0.005)
+        return np.full(len(tokens) - 1, np.log(LARGE))
 
-    report = with_few_calls(fair)
+    report = run_audit(fair, vocab_size=LARGE, tokens=TEXT, seconds=1.5, now=clock.read)
     assert report.probes["normalization"].ok
     assert any("whole sum" in part for part in report.probes["normalization"].not_covered)
     assert "not covered" in report.text()

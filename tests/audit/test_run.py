@@ -10,6 +10,8 @@ import pytest
 from fairway.audit import PROBES, Case, Finding, Limits, ProbeResult, run_audit
 from fairway.audit.stream import pseudo_text
 
+from .clock import Clock
+
 
 def uniform(tokens: np.ndarray) -> np.ndarray:
     return np.full(len(tokens) - 1, np.log(64))
@@ -28,34 +30,26 @@ def test_the_plan_is_shown_before_the_long_part_begins() -> None:
     assert all("causality" not in line for line in lines[:plan])
 
 
-class Slow:
-    """A scorer by whose clock every token takes a while."""
-
-    def __init__(self, seconds_per_token: float) -> None:
-        self.seconds_per_token, self.time = seconds_per_token, 0.0
-
-    def __call__(self, tokens: np.ndarray) -> np.ndarray:
-        self.time += self.seconds_per_token * len(tokens)
+@pytest.mark.parametrize("seconds", [0.7, 2.0])
+def test_an_audit_keeps_its_time_and_says_what_it_left_out(seconds: float, clock: Clock) -> None:
+    def slow(tokens: np.ndarray) -> np.ndarray:
+        clock.sleep(0.02)
         return uniform(tokens)
 
-    def now(self) -> float:
-        return self.time
-
-
-@pytest.mark.parametrize("seconds", [0.7, 2.0])
-def test_an_audit_keeps_its_time_and_says_what_it_left_out(seconds: float) -> None:
-    slow = Slow(2e-5)
-    report = run_audit(slow, vocab_size=64, seconds=seconds, now=slow.now)
-    assert report.seconds < seconds + 0.1
+    report = run_audit(slow, vocab_size=64, seconds=seconds, now=clock.read)
+    assert report.seconds == clock.now < seconds + 0.1
     assert report.verdict == "legal"
     gaps = [gap for probe in report.probes.values() for gap in probe.not_covered]
     assert any("want of time" in gap for gap in gaps)
 
 
-def test_a_long_slow_stream_is_probed_on_its_beginning() -> None:
-    slow = Slow(2e-5)
+def test_a_long_slow_stream_is_probed_on_its_beginning(clock: Clock) -> None:
+    def slow(tokens: np.ndarray) -> np.ndarray:
+        clock.sleep(len(tokens) * 2e-5)
+        return uniform(tokens)
+
     tokens = pseudo_text(64, 8192)
-    report = run_audit(slow, vocab_size=64, tokens=tokens, seconds=2.0, now=slow.now)
+    report = run_audit(slow, vocab_size=64, tokens=tokens, seconds=2.0, now=clock.read)
     assert report.verdict == "legal"
     assert report.probes["coverage"].details["prices"] == 8191
     assert "probes used its beginning" in report.text()

@@ -102,6 +102,7 @@ def test_text_is_written_the_prompt_first(ask: Ask) -> None:
     assert one == ask("generate", MODEL, "--prompt", "3 green", "--num-tokens", "12")["text"]
 
 
+@pytest.mark.slow
 def test_two_ranks_train_what_one_trains(work: Path, tmp_path: Path) -> None:
     """Through torchrun, as on eight GPUs: three micro-batches a step over two ranks."""
     command = [

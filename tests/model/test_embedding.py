@@ -57,7 +57,8 @@ def test_a_table_gives_the_newest_positions_what_the_whole_gives_them() -> None:
     torch.nn.init.normal_(table.table.weight)
     ids = torch.randint(0, 60, (2, 9))
     whole = table(ids, 9, torch.float32)
-    assert torch.equal(table(ids, 3, torch.float32), whole[:, 6:])
+    # Close, not equal: processors round a product of fewer rows in another order.
+    torch.testing.assert_close(table(ids, 3, torch.float32), whole[:, 6:], rtol=1e-6, atol=1e-8)
 
 
 def test_shifting_fills_the_first_place_with_what_came_before() -> None:

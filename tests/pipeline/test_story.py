@@ -13,6 +13,7 @@ from fairway.proof.prove import prove
 from fairway.recipes.recipe import Budget
 from fairway.recipes.registry import RECIPES, recipe, smoke
 from fairway.report.table import diagnostic_lines
+from fairway.result import RunResult
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 from fairway.train.divergence import TrainingDiverged
@@ -51,7 +52,7 @@ def test_the_same_run_gives_the_same_bytes(go: Go, tmp_path: Path) -> None:
 
 def test_a_number_that_is_no_score_says_so_beside_the_honest_one(go: Go, tmp_path: Path) -> None:
     result = go(smoke(recipe("sponge_bath")), tmp_path)
-    (line,) = diagnostic_lines(result)
+    (line,) = diagnostic_lines(RunResult.from_json(result))
     found = result["diagnostics"]["adapt_then_score"]
     assert WARNING in line
     assert f"{found['honest_bits_per_byte']:.5f}" in line

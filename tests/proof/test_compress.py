@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairway.artifact.sections import Refused
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
@@ -20,7 +21,6 @@ from fairway.proof.compress import (
     decompress,
     decompress_file,
 )
-from fairway.proof.file_format import Refused
 from fairway.proof.reproducible import NotReproducible
 from fairway.tokens.tokenizer import train_bpe
 
@@ -94,7 +94,7 @@ def test_the_refusal_names_the_file_and_the_reason(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"in.txt: this is not a file that fairway compressed"):
         decompress_file(model, tmp_path / "in.txt", target)
     (tmp_path / "cut.fwc").write_bytes((tmp_path / "in.fwc").read_bytes()[:-1])
-    with pytest.raises(Refused, match=r"cut.fwc: the file is cut off"):
+    with pytest.raises(Refused, match=r"cut.fwc: .*is cut off"):
         decompress_file(model, tmp_path / "cut.fwc", target)
     with pytest.raises(Refused, match=r"the file was made with the model"):
         decompress_file(loaded(PLAIN, num_layers=1), tmp_path / "in.fwc", target)

@@ -10,7 +10,7 @@ from fairway.proof.reproducible import (
     NotReproducible,
     circumstances,
     differences,
-    settled,
+    reproducible,
 )
 
 steps = st.lists(st.lists(st.integers(0, 9000), min_size=1, max_size=5), max_size=30)
@@ -52,7 +52,7 @@ def test_threads_and_precision_are_held_and_put_back() -> None:
     torch.set_float32_matmul_precision("medium")
     before = torch.get_num_threads()
     try:
-        with settled(2):
+        with reproducible(2):
             assert torch.get_num_threads() == 2
             assert torch.get_float32_matmul_precision() == "highest"
         assert torch.get_num_threads() == before
@@ -65,7 +65,7 @@ def test_an_error_while_coding_puts_them_back_too() -> None:
     before = torch.get_num_threads()
 
     def fail() -> None:
-        with settled(before + 1):
+        with reproducible(before + 1):
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -81,5 +81,5 @@ def test_a_machine_does_not_differ_from_itself() -> None:
 
 
 def test_no_threads_are_too_few() -> None:
-    with pytest.raises(ValueError, match="at least 1"), settled(0):
+    with pytest.raises(ValueError, match="at least 1"), reproducible(0):
         pass

@@ -2,26 +2,30 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
 from fairway.report.compare import (
     THRESHOLD_NATS,
+    Group,
     compare,
     group_grid,
     group_runs,
     run_grid,
 )
 
-from .run_results import NUM_TOKENS, full_result
+from .run_results import NUM_TOKENS, PROOF, bare_result, score, scored_result
 
 
-def groups(first: list[float], second: list[float], **score: int):
-    results = [full_result(b, recipe="old", seed=i) for i, b in enumerate(first)]
-    others = [full_result(b, recipe="new", seed=i) for i, b in enumerate(second)]
-    for result in others:
-        result["score"] |= score
-    return group_runs(results + others)
+def groups(first: list[float], second: list[float], **other: int) -> list[Group]:
+    """other  fields of every second score"""
+    results = [scored_result(b, recipe="old", seed=i) for i, b in enumerate(first)]
+    results += [
+        replace(scored_result(recipe="new", seed=i), score=replace(score(b), **other))
+        for i, b in enumerate(second)
+    ]
+    return group_runs(results)
 
 
 def bits(nats_per_token: float) -> float:
@@ -73,16 +77,16 @@ def test_seeds_without_spread_are_no_test() -> None:
 
 
 def test_mean_and_deviation_are_those_of_the_sample() -> None:
-    (group,) = group_runs([full_result(b, seed=i) for i, b in enumerate([1.0, 1.1, 1.2])])
+    (group,) = group_runs([scored_result(b, seed=i) for i, b in enumerate([1.0, 1.1, 1.2])])
     assert group_grid([group]).rows[0][:4] == ("looped", "0, 1, 2", "1.10000", "0.10000")
 
 
 def test_a_run_without_score_is_listed_and_in_no_group() -> None:
-    assert group_runs([{"recipe": "looped"}]) == []
-    assert run_grid([("r", {"recipe": "looped"})]).rows[0][3:] == ("not run",) * 5
+    assert group_runs([bare_result()]) == []
+    row = run_grid([("r", bare_result())]).rows[0]
+    assert row == ("r", "looped", "1", "not run", "not run", "58", "not run", "not run")
 
 
 def test_a_broken_proof_stands_out_in_the_list_of_runs() -> None:
-    result = full_result()
-    result["proof"]["decoded_equal"] = False
-    assert "BROKEN" in run_grid([("r", result)]).rows[0]
+    for wrong in (replace(PROOF, decoded_equal=False), replace(PROOF, holds=False)):
+        assert "BROKEN" in run_grid([("r", replace(scored_result(), proof=wrong))]).rows[0]

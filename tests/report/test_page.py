@@ -1,16 +1,40 @@
 """The page: self-contained, escaped, honest about what is missing or does not stand."""
 
+import importlib.resources
 import json
+import shlex
+import tomllib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fairway.report.page import commands, recipe_difference, write_report
-from fairway.report.run_folder import RunFolder, TrainingCurve, read_run
+from fairway.audit.findings import Finding, ProbeResult
+from fairway.cli import main
+from fairway.evaluate.diagnostic import WARNING
+from fairway.proof.certificate import Certificate
+from fairway.recipes.diff import from_json, set_json, to_json
+from fairway.report.page import changes_of, commands, recipe_difference, write_report
+from fairway.report.run_folder import read_run
+from fairway.result import CompressorResult, RunResult
 
-from .run_results import full_result, recipe_data, write_run
+from .run_results import (
+    ARTIFACT,
+    DIAGNOSTICS,
+    PROOF,
+    TRAIN,
+    audited,
+    bare_result,
+    full_result,
+    recipe_data,
+    run_of,
+    scored_result,
+    write_run,
+)
+
+LOOP = {"first": 1, "last": 2}
 
 VOID = {"meta", "br", "path", "use", "rect"}
 
@@ -55,10 +79,20 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def page(tmp_path: Path, *results: dict[str, Any], **parents: Any) -> Page:
+def page(tmp_path: Path, *results: RunResult, **parents: Any) -> Page:
     runs = [write_run(tmp_path / f"run{i}", result) for i, result in enumerate(results)]
     html = write_report(runs, tmp_path / "report.html", parents or None).read_text("utf-8")
     return Page(html)
+
+
+def test_the_template_is_a_file_of_the_package() -> None:
+    """A wheel holds what `package-data` names; without it no page could be made."""
+    folder = importlib.resources.files("fairway.report")
+    assert folder.joinpath("page.html.j2").read_text("utf-8").rstrip().endswith("</html>")
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    named = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
+    found = [item.name for item in folder.iterdir() if item.is_file()]
+    assert named["fairway.report"] == [name for name in found if not name.endswith(".py")]
 
 
 def test_a_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
@@ -85,66 +119,65 @@ def test_score_claim_promises_and_commands_are_on_the_page(tmp_path: Path) -> No
 
 
 def test_what_was_not_run_is_said(tmp_path: Path) -> None:
-    text = page(tmp_path, {"recipe": "looped"}).text
+    """A run that was stopped after training shows its training, and no number it does not have."""
+    text = page(tmp_path, bare_result()).text
     assert "no score" in text
     assert "Not run: nothing was decoded" in text
+    assert "58.0 s of a budget of 60.0 s" in text
+    assert "Training loss, nats per token" in text
     assert "0.0000" not in text
 
 
 @pytest.mark.parametrize(
-    ("part", "change"),
+    "change",
     [
-        ("audit", {"verdict": "illegal"}),
-        ("proof", {"decoded_equal": False}),
-        ("artifact", {"bytes_total": 100_001}),
-        ("train", {"seconds": 61.0}),
+        {"audit": audited(ProbeResult("causality", False, ""))},
+        {"proof": replace(PROOF, decoded_equal=False)},
+        {"proof": replace(PROOF, holds=False)},
+        {"artifact": replace(ARTIFACT, bytes_total=100_001)},
+        {"train": replace(TRAIN, seconds=61.0)},
     ],
 )
 def test_a_broken_promise_is_an_alarm_beside_the_score(
-    tmp_path: Path, part: str, change: dict[str, Any]
+    tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    result = full_result()
-    result[part] |= change
-    del (
-        result["stages"],
-        result["curves"],
-        result["chunks"],
-        result["baselines"],
-    )  # pictures are drawn elsewhere
-    assert "This score does not stand." in page(tmp_path, result).text
+    assert "This score does not stand." in page(tmp_path, replace(scored_result(), **change)).text
+
+
+def test_what_a_probe_found_and_left_out_is_on_the_page(tmp_path: Path) -> None:
+    findings = (Finding("a change leaks", ("C1", "A1")), Finding("it is odd"))
+    probe = ProbeResult("causality", False, "24 cuts", findings, ("long texts",))
+    text = page(tmp_path, replace(scored_result(), audit=audited(probe))).text
+    assert "causality failed 24 cuts a change leaks (likely C1: " in text
+    assert "it is odd not covered: long texts" in text
 
 
 def test_an_illegal_number_stands_only_beside_its_words(tmp_path: Path) -> None:
-    result = full_result() | {"diagnostics": {"adapt_then_score": {"bits_per_byte": 1.2345}}}
-    text = page(tmp_path, result).text
-    assert text.count("1.2345") == 1
-    assert "1.2345 illegal: learned from a token before pricing it" in text
+    text = page(tmp_path, replace(scored_result(), diagnostics=DIAGNOSTICS)).text
+    assert text.count("1.2346") == 1
+    assert f"1.2346 {WARNING}" in text
 
 
 def test_text_from_outside_cannot_become_markup(tmp_path: Path) -> None:
     evil = '"><script>alert(1)</script>'
-    result: dict[str, Any] = {**full_result(recipe=evil), "device": evil}
-    result["audit"]["probes"] = {evil: {"ok": True, "summary": evil, "findings": [evil]}}
-    result["baselines"][evil] = {"alone": 1.0, "primed": 1.0}
-    result["curves"][evil] = [[1, 1.0], [2, 1.0]]
-    result["artifact"]["groups"] = {evil: 10}
-    result["diagnostics"] = {evil: 1.0}
+    probe = ProbeResult(evil, True, evil, (Finding(evil, ("C1",)),), (evil,))
+    result = replace(
+        full_result(recipe=evil),
+        device=evil,
+        audit=audited(probe),
+        baselines={evil: CompressorResult(alone=1.0, primed=1.0)},
+        curves={evil: ((1, 1.0), (2, 1.0))},
+        artifact=replace(ARTIFACT, groups={evil: 10}, sha256=evil),
+        diagnostics={evil: DIAGNOSTICS["adapt_then_score"]},
+    )
     found = page(tmp_path, result)
     assert "script" not in found.tags
     assert evil in found.text
 
 
 def test_several_runs_are_compared(tmp_path: Path) -> None:
-    results = [full_result(b, recipe="old", seed=i) for i, b in enumerate((1.5, 1.5004, 1.4996))]
-    results += [full_result(b, recipe="new", seed=i) for i, b in enumerate((1.4, 1.4003, 1.3999))]
-    for result in results:  # pictures are drawn elsewhere
-        del (
-            result["stages"],
-            result["curves"],
-            result["chunks"],
-            result["baselines"],
-            result["artifact"],
-        )
+    results = [scored_result(b, recipe="old", seed=i) for i, b in enumerate((1.5, 1.5004, 1.4996))]
+    results += [scored_result(b, recipe="new", seed=i) for i, b in enumerate((1.4, 1.4003, 1.3999))]
     text = page(tmp_path, *results).text
     assert "6 runs compared" in text
     assert "new is 0.24" in text
@@ -152,7 +185,7 @@ def test_several_runs_are_compared(tmp_path: Path) -> None:
 
 
 def test_runs_without_any_score_can_be_listed(tmp_path: Path) -> None:
-    assert "2 runs compared" in page(tmp_path, {"recipe": "a"}, {"recipe": "b"}).text
+    assert "2 runs compared" in page(tmp_path, bare_result("a"), bare_result("b")).text
 
 
 def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
@@ -167,38 +200,101 @@ def test_no_run_is_an_error_that_says_what_to_type(tmp_path: Path) -> None:
 
 
 def test_the_difference_to_the_parent_is_shown(tmp_path: Path) -> None:
-    parent = recipe_data("plain", None)
-    parent["model"]["loop"] = None
-    text = page(tmp_path, full_result(), plain=parent).text
-    assert 'model.loop null {"first": 1, "last": 2}' in text
+    parent = recipe_data("plain", None, train__seconds=99.0, evaluate__ttt=None)
+    text = page(tmp_path, bare_result(), plain=parent).text
+    assert "train.seconds 99.0 180.0" in text
+    assert 'evaluate.ttt null {"type": "Sgd",' in text
     assert "looped derives from plain and differs from it in these settings" in text
-    assert "not among the recipes" in page(tmp_path / "2", full_result()).text
+    assert "not among the recipes" in page(tmp_path / "2", bare_result()).text
 
 
 def test_a_recipe_differs_from_itself_in_nothing() -> None:
     assert recipe_difference(recipe_data(), recipe_data("other", "looped")) == []
 
 
-def test_settings_of_one_side_only_are_absent_on_the_other() -> None:
-    assert recipe_difference({"a": 1}, {"b": 2}) == [("a", "absent", "1"), ("b", "2", "absent")]
+def test_a_part_of_one_side_only_is_one_difference() -> None:
+    ((setting, old, new),) = recipe_difference(recipe_data(model__loop=LOOP), recipe_data())
+    assert (setting, old) == ("model.loop", "null")
+    assert LOOP.items() <= json.loads(new).items()
+
+
+def test_a_recipe_of_another_version_is_shown_and_the_page_says_why_not_compared(
+    tmp_path: Path,
+) -> None:
+    old = recipe_data() | {"colour": "blue"}
+    run = write_run(tmp_path / "r", bare_result(), old)
+    recipes = {"plain": recipe_data("plain", None), "looped": recipe_data()}
+    text = Page(write_report([run], tmp_path / "p.html", recipes).read_text("utf-8")).text
+    assert "since this version cannot read it: Recipe has no field 'colour'" in text
+    assert "# with what recipe.json changes; this version cannot read it: Recipe has no" in text
+    assert '"colour": "blue"' in text
+    assert changes_of(read_run(run), recipes)[1] == []
 
 
 def test_commands_repeat_what_was_changed_in_a_named_recipe() -> None:
-    ours, named = recipe_data(), recipe_data()
-    ours["train"]["lr"] = 0.03
-    ours["model"]["num_blocks"] = 6
-    ours["model"]["loop"] = None
-    run = RunFolder(Path("runs/my run"), full_result(), ours, None, TrainingCurve())
-    assert commands(run, {"looped": named})[:2] == [
-        "# with model.loop = null, as recipe.json has it",
-        "fairway run looped DATA --out 'runs/my run' --model.num-blocks 6 --train.lr 0.03",
-    ]
-    told = RunFolder(run.path, {"commands": ["fairway demo"]}, None, None, TrainingCurve())
-    assert commands(told, {}) == ["fairway demo"]
+    named = recipe_data()
+    ours = recipe_data(
+        train__seconds=99.0,
+        tokens__order__order="sequential",
+        model__layer_scale=False,
+        model__loop=LOOP,
+        evaluate__ttt=None,
+    )
+    words = shlex.split(commands(run_of(bare_result(), ours), {"looped": named})[0])
+    assert words[:6] == ["fairway", "run", "looped", "DATA", "--out", "runs/my run"]
+    settings, given = from_json(named), iter(words[6:])
+    for word in given:  # as the command line reads them
+        path, value = word.removeprefix("--").replace("-", "_"), next(given)
+        if word == "--set":
+            path, _, value = value.partition("=")
+            settings = set_json(settings, path, json.loads(value))
+        else:
+            settings = set_json(settings, path, 99.0 if value == "99.0" else value)
+    assert to_json(settings) == ours
+
+
+def test_what_no_single_option_can_say_is_a_note_above_the_command() -> None:
+    train = recipe_data()["train"] | {"seconds": None, "steps": 5, "reserve_seconds": 0.0}
+    ours = recipe_data(quant__reserve_seconds=0.0, train=train)
+    lines = commands(run_of(bare_result(), ours), {"looped": recipe_data()})
+    assert lines[0] == "# with train.seconds = null, as recipe.json has it"
+    assert "--train.steps 5" in lines[1]
+    assert "train.seconds" not in lines[1]
 
 
 def test_the_certificate_is_on_the_page(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "r", full_result())
-    (run / "certificate.json").write_text(json.dumps({"artifact_sha256": "cd" * 32}))
-    assert read_run(run).certificate is not None
+    run = write_run(tmp_path / "r", bare_result())
+    certificate = Certificate(
+        artifact_sha256="cd" * 32,
+        text_sha256="ef" * 32,
+        bitstream_sha256="01" * 32,
+        num_tokens=4096,
+        num_bytes=14_625,
+        text_bytes=14_625,
+        coded_bytes=2750,
+        side_bytes=20,
+        coded_bits_per_byte=1.5043,
+        claimed_bits_per_byte=1.5041,
+        read_bits_per_byte=1.5042,
+        decoded_equal=True,
+        encode_seconds=1.0,
+        decode_seconds=1.0,
+        threads=2,
+        circumstances={},
+    )
+    (run / "certificate.json").write_text(certificate.to_json())
+    assert read_run(run).certificate == certificate
     assert "cd" * 32 in Page(write_report([run], tmp_path / "p.html").read_text("utf-8")).text
+
+
+def test_the_command_writes_the_page_and_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = write_run(tmp_path / "r", bare_result()), tmp_path / "page.html"
+    pictures = ["--pictures", str(tmp_path / "pictures")]
+    assert main(["report", str(run), "--out", str(out), *pictures, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"page": str(out)}
+    assert out.is_file()
+    names = sorted(path.name for path in (tmp_path / "pictures" / "r").iterdir())
+    assert names == ["loss.png", "seconds.png"]
+    assert main(["report", str(tmp_path / "none"), "--out", str(out)]) == 2

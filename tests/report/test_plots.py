@@ -1,6 +1,7 @@
 """Pictures: well-formed, the same each time, safe to stand on one page, absent when not run."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.report.plots import PICTURES, inline_svgs, running_mean, save_pictures
-from fairway.report.run_folder import RunFolder, TrainingCurve, read_run
-from fairway.report.style import VARIABLES, spread
+from fairway.report.run_folder import RunFolder, read_run
+from fairway.report.style import VARIABLES, bar_chart, spread
 
-from .run_results import full_result, write_run
+from .run_results import ARTIFACT, bare_result, full_result, run_of, write_run
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +62,27 @@ def test_the_same_run_gives_the_same_pictures(run: RunFolder, svgs: dict[str, st
 
 
 def test_what_was_not_run_has_no_picture() -> None:
-    empty = RunFolder(Path("r"), {}, None, None, TrainingCurve())
-    assert inline_svgs(empty, "r0") == {}
+    assert set(inline_svgs(run_of(bare_result()), "r0")) == {"seconds"}
 
 
-def test_names_are_text_and_not_formulas(run: RunFolder) -> None:
-    result = full_result()
-    result["artifact"]["groups"] = {"cost $x^{ in $": 10}
-    odd = RunFolder(run.path, result, None, None, TrainingCurve())
-    assert "cost $x^{ in $" in inline_svgs(odd, "r0")["artifact"]
+def test_names_are_text_and_not_formulas() -> None:
+    artifact = replace(ARTIFACT, groups={"cost $x^{ in $": 10})
+    svgs = inline_svgs(run_of(replace(bare_result(), artifact=artifact)), "r0")
+    assert "cost $x^{ in $" in svgs["artifact"]
 
 
 def test_pictures_are_saved_as_files(run: RunFolder, tmp_path: Path) -> None:
-    stages_only = RunFolder(run.path, {"stages": run.result["stages"]}, None, None, TrainingCurve())
+    stages_only = run_of(replace(bare_result(), stages=run.result.stages))
     for suffix, magic in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
         paths = save_pictures(stages_only, tmp_path, suffix)
         assert [path.name for path in paths] == [f"stages{suffix}", f"seconds{suffix}"]
         assert all(path.read_bytes().startswith(magic) for path in paths)
     with pytest.raises(ValueError, match=r"\.png or \.svg"):
         save_pictures(run, tmp_path, ".gif")
+
+
+def test_nothing_to_draw_is_no_chart() -> None:
+    assert bar_chart("Empty", []) is None
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=60), st.floats(0, 1))

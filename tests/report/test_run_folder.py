@@ -1,13 +1,15 @@
 """Run folders: what may be missing, and what a log may look like."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from fairway.report.run_folder import TrainingCurve, read_curve, read_run
+from fairway.result import write_result
 
-from .run_results import full_result, write_run
+from .run_results import PROOF, bare_result, full_result, scored_result, write_run
 
 
 def log(folder: Path, *lines: object, tail: str = "") -> Path:
@@ -17,8 +19,9 @@ def log(folder: Path, *lines: object, tail: str = "") -> Path:
 
 
 def test_a_run_needs_its_result_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text(json.dumps(full_result()))
+    write_result(tmp_path, full_result())
     run = read_run(tmp_path)
+    assert run.result == full_result()
     assert (run.recipe, run.certificate, run.curve) == (None, None, TrainingCurve())
     with pytest.raises(ValueError, match=r"no result.json.*fairway run"):
         read_run(tmp_path / "elsewhere")
@@ -29,6 +32,10 @@ def test_only_training_steps_make_the_curve(tmp_path: Path) -> None:
     assert run.curve.steps == (1, 2, 3, 4)
     assert run.curve.lr_scale == (0.75, 0.5, 0.25, 0.0)
     assert max(run.curve.losses) == 5.0
+
+
+def test_a_run_that_was_stopped_half_way_can_be_read(tmp_path: Path) -> None:
+    assert read_run(write_run(tmp_path / "r", bare_result())).result == bare_result()
 
 
 def test_steps_done_again_after_a_restart_replace_the_earlier_ones(tmp_path: Path) -> None:
@@ -54,8 +61,43 @@ def test_a_broken_line_elsewhere_is_named(tmp_path: Path) -> None:
         read_curve(path)
 
 
-@pytest.mark.parametrize(("text", "words"), [("{", "is not JSON"), ("[1]", "holds a list")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "result.json: Expecting"),
+        ("[1]", "holds a list"),
+        ("{}", "lacks 'recipe'"),
+        ('{"notes": 1}', "has no field 'notes'"),
+    ],
+)
 def test_a_result_that_is_none_is_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_run(tmp_path)
+
+
+def test_a_proof_without_what_it_claims_is_no_result(tmp_path: Path) -> None:
+    data = scored_result().to_json()
+    data["proof"] = dataclasses.asdict(PROOF) | {"claimed_bits_per_byte": None}
+    (tmp_path / "result.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="claimed_bits_per_byte is None"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("recipe.json", "{", "recipe.json is not JSON"),
+        ("recipe.json", "[1]", "recipe.json holds a list"),
+        ("certificate.json", "{", "certificate.json: .*`fairway prove` writes it again"),
+        ("certificate.json", "[1]", "certificate.json: this is not a certificate"),
+        ("certificate.json", '{"artifact_sha256": "ab"}', "certificate.json: .*lacks"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_named(
+    tmp_path: Path, name: str, text: str, words: str
+) -> None:
+    write_result(tmp_path, bare_result())
+    (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=words):
         read_run(tmp_path)

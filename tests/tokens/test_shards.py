@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairway.prepare import prepare_documents
 from fairway.tokens.shards import DataFolder, ShardWriter, TokenStream, open_shard, write_shard
 
 
@@ -74,3 +75,41 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None
         write_shard(tmp_path / "a.bin", np.arange(9))
     assert len(open_shard(tmp_path / "a.bin")) == 3
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    documents = [f"{i} green bottles hanging on the wall. ".encode() * 6 for i in range(40)]
+    prepare_documents(tmp_path / "data", documents[:30], documents[30:], vocab_size=290, source="x")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("name", ["train_000000.bin", "val_000000.bin", "tokenizer.model"])
+def test_a_flipped_bit_is_another_text_and_refused(prepared: Path, name: str) -> None:
+    raw = bytearray((prepared / name).read_bytes())
+    raw[-3] ^= 1
+    (prepared / name).write_bytes(raw)
+    data = DataFolder(prepared)
+    with pytest.raises(ValueError, match=f"{name} changed since it was prepared"):
+        assert len(data.train) + len(data.val)
+
+
+def test_a_shard_from_elsewhere_and_a_lost_one_are_named(prepared: Path) -> None:
+    write_shard(prepared / "train_000001.bin", np.array([1, 5, 6]))
+    with pytest.raises(ValueError, match=r"train_000001.bin is not among the files"):
+        len(DataFolder(prepared).train)
+    (prepared / "train_000001.bin").unlink()
+    (prepared / "train_000000.bin").rename(prepared / "train_000007.bin")
+    with pytest.raises(ValueError, match=r"lacks train_000000.bin"):
+        len(DataFolder(prepared).train)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", "[" * 100_000, '{"sha256": 5}', '{"files": [1]}'],
+    ids=["empty", "list", "open", "deep", "number", "files"],
+)
+def test_a_manifest_that_is_none_is_refused(prepared: Path, text: str) -> None:
+    (prepared / "data.json").write_text(text)
+    with pytest.raises(ValueError, match=r"data.json"):
+        len(DataFolder(prepared).train)

@@ -1,28 +1,31 @@
 """One file that holds a whole model: config, tokenizer, weights. Same input, same bytes.
 
-    b"FWY1" | length, crc32 of the header | header | sections | sha256 of everything before
-
-The header is compressed JSON: the config, a line per tensor, and a line per section with its codec,
-length and crc32. All weight codes share one adaptive stream (`coding/weights.py`); scales, float16
-and float32 tensors are each joined, byte-shuffled and compressed. Nothing in it is executable, and
-nothing is believed before its checksum is: any flipped byte is refused by the name of its section.
-How large the file may be is not here, but in `budget.py`.
+The frame is that of `sections.py`; its header holds the config and a line per tensor. All weight
+codes share one adaptive stream (`coding/weights.py`); scales, float16 and float32 tensors are each
+joined, byte-shuffled and compressed. Nothing in it is executable. `docs/format.md` says it byte by
+byte; how large the file may be is in `budget.py`.
 """
 
-import hashlib
 import json
-import struct
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairway.coding.codecs import codec, shuffle, smallest, unshuffle
+from fairway.artifact.sections import (
+    Refused,
+    Section,
+    best_packed,
+    pack_frame,
+    to_json,
+    unpack_frame,
+)
+from fairway.coding.codecs import shuffle, unshuffle
 from fairway.coding.weights import decode_matrices, encode_matrices
 from fairway.quant.grid import QuantizedTensor
 from fairway.quant.lowrank import LowRank
@@ -30,8 +33,8 @@ from fairway.quant.rules import dequantize
 from fairway.runtime.files import atomic_write
 
 MAGIC = b"FWY1"
-_PREAMBLE = struct.Struct("<4sII")  # magic, header length, header crc32
-_DIGEST_BYTES = 32
+MOST_WEIGHTS = 1 << 28  # of a file; the challenge's models have an eighth of it
+MOST_EXTRA = 1 << 26  # bytes of the tokenizer's file, or of another extra one
 _FLOATS = {"half": (torch.float16, "<f2"), "float": (torch.float32, "<f4")}
 
 
@@ -68,89 +71,153 @@ def pack(
     matrices: list[tuple[np.ndarray, int]] = []
     lines = [_store(name, tensor, matrices, streams) for name, tensor in tensors.items()]
 
-    sections = [_section("tokenizer", tokenizer), ("codes", "stored", encode_matrices(matrices))]
+    codes = Section("codes", "stored", encode_matrices(matrices))
+    sections = [best_packed("tokenizer", tokenizer), codes]
     for name, arrays in streams.items():
         joined = b"".join(array.tobytes() for array in arrays)
-        sections.append(_section(name, shuffle(joined, 4 if name == "float" else 2)))
-    sections += [_section(f"extra:{name}", data) for name, data in (extras or {}).items()]
-    index = [[name, how, len(data), zlib.crc32(data)] for name, how, data in sections]
-    header = _json({"config": config, "tensors": lines, "sections": index}).encode()
-    header = codec("brotli").compress(header)
-    body = b"".join(data for _, _, data in sections)
-    file = _PREAMBLE.pack(MAGIC, len(header), zlib.crc32(header)) + header + body
-    return file + hashlib.sha256(file).digest()
+        sections.append(best_packed(name, shuffle(joined, 4 if name == "float" else 2)))
+    sections += [best_packed(f"extra:{name}", data) for name, data in (extras or {}).items()]
+    return pack_frame(MAGIC, {"config": config, "tensors": lines}, sections)
 
 
 def unpack(data: bytes) -> Artifact:
-    """Inverse of `pack`. Raises ValueError naming the part that is damaged or missing."""
-    if data[: len(MAGIC)] != MAGIC:
-        raise ValueError(
-            f"not a fairway artifact: it begins with {bytes(data[:4])!r} instead of {MAGIC!r}; for "
-            f"files of other scripts there is `fairway import`"
-        )
-    if len(data) < _PREAMBLE.size + _DIGEST_BYTES:
-        raise ValueError(f"the artifact is cut off after {len(data)} bytes; fetch it again")
-    _, length, crc = _PREAMBLE.unpack_from(data)
-    end = len(data) - _DIGEST_BYTES
-    start = _PREAMBLE.size + length
-    header = _checked("header", data[_PREAMBLE.size : min(start, end)], length, crc)
-    told = json.loads(codec("brotli").decompress(header))
-    sizes = {"header": start, "checksum": _DIGEST_BYTES}
-    parts: dict[str, bytes] = {}
-    for name, how, length, crc in told["sections"]:
-        packed = _checked(name, data[start : min(start + length, end)], length, crc)
-        parts[name] = codec(how).decompress(packed)
-        sizes[name] = length
-        start += length
-    if start != end:
-        raise ValueError(f"{end - start} bytes too many follow the last section; fetch it again")
-    if hashlib.sha256(data[:end]).digest() != data[end:]:
-        raise ValueError("the artifact's checksum is wrong; the file is damaged, fetch it again")
+    """Inverse of `pack`. Raises ValueError naming the part that is damaged or missing.
 
-    lines = told["tensors"]
-    shapes = [shape for line in lines for shape in _matrix_shapes(line)]
-    matrices = iter(decode_matrices(parts["codes"], shapes))
-    streams = {
-        name: np.frombuffer(unshuffle(parts[name]), "<f4" if name == "float" else "<f2")
-        for name in ("scales", "half", "float")
-    }
-    places = dict.fromkeys(streams, 0)
-
-    def take(name: str, *shape: int) -> Tensor:
-        place, count = places[name], int(np.prod(shape, dtype=np.int64))
-        places[name] += count
-        return torch.from_numpy(streams[name][place : place + count].reshape(shape).copy())
-
-    tensors: dict[str, QuantizedTensor | Tensor] = {}
-    for line in lines:
-        name, kind, shape = line[:3]
-        if kind in _FLOATS:
-            tensors[name] = take(kind, *shape)
-            continue
-        codes = torch.from_numpy(next(matrices))
-        scale, low_rank = take("scales", codes.size(0)), None
-        if kind == "low_rank":
-            a_bits, b_bits, group = line[6:]
-            a, b = torch.from_numpy(next(matrices)), torch.from_numpy(next(matrices))
-            low_rank = LowRank(
-                a_codes=a.T.contiguous(),
-                a_scale=take("scales", b.size(0)),
-                b_codes=b,
-                b_scale=take("scales", b.size(0), -(-b.size(1) // group)),
-                a_bits=a_bits,
-                b_bits=b_bits,
-                group=group,
-            )
-        tensors[name] = QuantizedTensor(
-            codes=codes, scale=scale, bits=line[4], shape=tuple(shape), low_rank=low_rank
-        )
-    return Artifact(
-        config=told["config"],
-        tokenizer=parts["tokenizer"],
-        tensors=tensors,
-        extras={n.removeprefix("extra:"): d for n, d in parts.items() if n.startswith("extra:")},
-        sizes=sizes,
+    No memory is asked for that shapes and limits do not allow: every size in the file may be a lie.
+    """
+    frame = unpack_frame(
+        MAGIC, data, "a fairway artifact", "; for files of other scripts there is `fairway import`"
     )
+    lines = _lines(frame.header)
+    weights = sum(line.num_weights for line in lines)
+    if weights > MOST_WEIGHTS:
+        raise Refused(f"it lists {weights:,} weights, and a file may hold {MOST_WEIGHTS:,}")
+    codes = frame.read("codes", len(data))
+    shapes = [shape for line in lines for shape in line.matrices()]
+    streams = {}
+    for name, width in {"scales": 2, "half": 2, "float": 4}.items():
+        count = sum(line.num_floats(name) for line in lines)
+        raw = unshuffle(frame.read(name, width * count + 5))
+        if len(raw) != width * count:
+            raise Refused(f"section {name!r} holds {len(raw):,} bytes for {count:,} numbers")
+        streams[name] = np.frombuffer(raw, f"<f{width}")
+    parts = _Parts(iter(decode_matrices(codes, shapes)), streams)
+    extras = [name for name in frame.sections if name.startswith("extra:")]
+    return Artifact(
+        config=frame.header["config"],
+        tokenizer=frame.read("tokenizer", MOST_EXTRA),
+        tensors={line.name: parts.tensor(line) for line in lines},
+        extras={name.removeprefix("extra:"): frame.read(name, MOST_EXTRA) for name in extras},
+        sizes=frame.sizes,
+    )
+
+
+class _Line(NamedTuple):
+    """What the header says of a tensor; the last five where it is rounded, then corrected."""
+
+    name: str
+    kind: str  # "half", "float", "codes" or "low_rank"
+    shape: tuple[int, ...]
+    columns: int = 0
+    bits: int = 0
+    rank: int = 0
+    a_bits: int = 0
+    b_bits: int = 0
+    group: int = 1
+
+    @property
+    def num_weights(self) -> int:
+        return prod(self.shape) + self.rank * (self.rows + self.columns)
+
+    @property
+    def rows(self) -> int:
+        return prod(self.shape) // self.columns if self.columns else 0
+
+    def matrices(self) -> list[tuple[tuple[int, int], int]]:
+        """(shape, bits) of its code matrices. Low-rank codes have no zero: they take a bit more."""
+        found = [((self.rows, self.columns), self.bits)] if self.columns else []
+        if self.rank:
+            found.append(((self.rank, self.rows), self.a_bits + 1))
+            found.append(((self.rank, self.columns), self.b_bits + 1))
+        return found
+
+    def num_floats(self, stream: str) -> int:
+        """How many numbers of one of the float streams are its own."""
+        if self.kind in _FLOATS:
+            return prod(self.shape) if self.kind == stream else 0
+        if stream != "scales":
+            return 0
+        return self.rows + (self.rank * (1 + -(-self.columns // self.group)) if self.rank else 0)
+
+
+def _lines(header: dict[str, Any]) -> list[_Line]:
+    """The header's lines, each of the right types and sizes, or `Refused` names the odd one."""
+    if not isinstance(header.get("config"), dict) or not isinstance(header.get("tensors"), list):
+        raise Refused("its header holds no config and list of tensors")
+    lines = [_line(line) for line in header["tensors"]]
+    if len({line.name for line in lines}) < len(lines):
+        raise Refused("its header lists a tensor twice")
+    return lines
+
+
+def _line(line: object) -> _Line:
+    match line:
+        case [str(name), "half" | "float" as kind, list(shape)] if _sizes(*shape):
+            return _Line(name, kind, tuple(shape))
+        case [str(name), "codes", list(shape), columns, bits] if _sizes(*shape, columns, bits):
+            found = _Line(name, "codes", tuple(shape), columns, bits)
+        case [str(name), "low_rank", list(shape), *rest] if (
+            _sizes(*shape, *rest) and len(rest) == 6
+        ):
+            found = _Line(name, "low_rank", tuple(shape), *rest)
+            if not (found.rank and 1 <= found.a_bits <= 8 and 1 <= found.b_bits <= 8):
+                raise Refused(f"its header lists a correction as {line!r:.80}")
+        case _:
+            raise Refused(f"its header lists a tensor as {line!r:.80}")
+    if not (found.columns and found.group and 2 <= found.bits <= 8):
+        raise Refused(f"its header lists codes as {line!r:.80}")
+    if not prod(found.shape) or prod(found.shape) % found.columns:
+        raise Refused(f"{found.name!r} of shape {found.shape} has no rows of {found.columns}")
+    return found
+
+
+def _sizes(*values: object) -> bool:
+    return all(type(value) is int and 0 <= value <= MOST_WEIGHTS for value in values)
+
+
+class _Parts:
+    """The decoded streams of a file, handed out tensor by tensor in the header's order."""
+
+    def __init__(self, matrices: Iterator[np.ndarray], streams: dict[str, np.ndarray]) -> None:
+        self.matrices, self.streams = matrices, streams
+        self.places = dict.fromkeys(streams, 0)
+
+    def tensor(self, line: _Line) -> QuantizedTensor | Tensor:
+        if line.kind in _FLOATS:
+            return self._floats(line.kind, *line.shape)
+        codes = torch.from_numpy(next(self.matrices))
+        scale = self._floats("scales", line.rows)
+        low_rank = self._low_rank(line) if line.rank else None
+        return QuantizedTensor(
+            codes=codes, scale=scale, bits=line.bits, shape=line.shape, low_rank=low_rank
+        )
+
+    def _low_rank(self, line: _Line) -> LowRank:
+        a_codes, b_codes = (torch.from_numpy(next(self.matrices)) for _ in range(2))
+        return LowRank(
+            a_codes=a_codes.T.contiguous(),
+            a_scale=self._floats("scales", line.rank),
+            b_codes=b_codes,
+            b_scale=self._floats("scales", line.rank, -(-line.columns // line.group)),
+            a_bits=line.a_bits,
+            b_bits=line.b_bits,
+            group=line.group,
+        )
+
+    def _floats(self, stream: str, *shape: int) -> Tensor:
+        place, count = self.places[stream], prod(shape)
+        self.places[stream] += count
+        return torch.from_numpy(self.streams[stream][place : place + count].reshape(shape).copy())
 
 
 def write_artifact(path: Path, data: bytes) -> None:
@@ -168,7 +235,7 @@ def read_artifact(path: Path) -> Artifact:
 
 def _require_json(config: dict[str, Any]) -> None:
     try:
-        back = json.loads(_json(config))
+        back = json.loads(to_json(config))
     except (TypeError, ValueError) as error:
         raise ValueError(f"the config cannot be written as JSON: {error}") from error
     if back != config:
@@ -176,26 +243,6 @@ def _require_json(config: dict[str, Any]) -> None:
             "the config does not survive JSON unchanged; use text keys, and lists in place of "
             "tuples"
         )
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False)
-
-
-def _section(name: str, data: bytes) -> tuple[str, str, bytes]:
-    # On little data the header of lzma loses to brotli, and setting it up takes longest.
-    names = ("stored", "brotli") if len(data) < 4096 else ("stored", "brotli", "lzma")
-    return (name, *smallest(data, names))
-
-
-def _checked(name: str, data: bytes, length: int, crc: int) -> bytes:
-    if len(data) < length:
-        raise ValueError(
-            f"section {name!r} is cut off: {len(data):,} of {length:,} bytes; fetch the file again"
-        )
-    if zlib.crc32(data) != crc:
-        raise ValueError(f"section {name!r} is damaged: its checksum is wrong; fetch it again")
-    return data
 
 
 def _store(
@@ -231,19 +278,6 @@ def _store(
     line[1] = "low_rank"
     rank = low_rank.b_codes.size(0)
     return [*line, rank, low_rank.a_bits, low_rank.b_bits, low_rank.group]
-
-
-def _matrix_shapes(line: list) -> list[tuple[tuple[int, int], int]]:
-    """(shape, bits) of the code matrices of one header line."""
-    if line[1] in _FLOATS:
-        return []
-    shape, columns, bits = line[2:5]
-    rows = int(np.prod(shape, dtype=np.int64)) // columns
-    matrices = [((rows, columns), bits)]
-    if line[1] == "low_rank":
-        rank, a_bits, b_bits, _ = line[5:]
-        matrices += [((rank, rows), a_bits + 1), ((rank, columns), b_bits + 1)]
-    return matrices
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A packed model with its full evaluation, as a scorer that every probe can call.
 
 In a process of its own this file is the script whose `score` is called; the model file, the data
-folder, the seed and the number of threads are its arguments.
+folder, the seed, the number of threads and the plug-ins the user named are its arguments.
 """
 
 import functools
@@ -20,6 +20,7 @@ from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.predictor import Chunk, ChunkPlan, Predictor, read_chunks, score_stream
 from fairway.proof.prove import evaluation_of, validation_text
 from fairway.runtime.distributed import environment_alone
+from fairway.runtime.plugins import load_plugin
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 
@@ -106,8 +107,10 @@ def positions(plan: ChunkPlan) -> Tensor:
 
 def score(tokens: np.ndarray) -> np.ndarray | None:
     """Nats (n - 1,) of the first n tokens of the text that the arguments name, or of an edit."""
-    model, data, seed, threads = sys.argv[1:]
+    model, data, seed, threads, *plugins = sys.argv[1:]
     torch.set_num_threads(int(threads))
+    for plugin in plugins:
+        load_plugin(plugin)
     return _opened(model, data, int(seed), len(tokens)).call(tokens, limit_seconds=0.0).nats
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fairway.proof.bitstream import Progress
+    from fairway.runtime.progress import Progress
 
 Answer = dict[str, Any]
 
@@ -45,4 +45,10 @@ def shown(name: str) -> "Iterator[Progress]":
     from fairway.runtime.run_log import RunLog
 
     with RunLog(None) as log, log.stage(name, total=1.0) as stage:
-        yield lambda done, total: stage.update(done / total)
+
+        def progress(
+            done: float = 0.0, total: float = 0.0, *, text: str = "", **numbers: float
+        ) -> None:
+            stage.update(done / total if total else 0.0, **numbers)
+
+        yield progress

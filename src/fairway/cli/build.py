@@ -72,6 +72,7 @@ def _run_recipe(
     from fairway.recipes.recipe import Recipe
     from fairway.report.compressors import require
     from fairway.report.table import print_result
+    from fairway.result import RunResult
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
     from fairway.runtime.run_log import RunLog
@@ -150,7 +151,7 @@ def _run_recipe(
             proof_tokens=options.proof_tokens,
             audit_seconds=options.audit_seconds,
         )
-    print_result(result, sys.stderr)
+    print_result(RunResult.from_json(result), sys.stderr)
     result["files"] = str(options.out)
     if not result["proof"]["holds"] or result.get("audit", {}).get("verdict") == "illegal":
         raise No(result)

@@ -304,16 +304,25 @@ def report(argv: list[str]) -> Answer:
     from fairway.artifact.config_json import config_to_json
     from fairway.recipes.registry import RECIPES
     from fairway.report.page import write_report
+    from fairway.report.plots import save_pictures
+    from fairway.report.run_folder import read_run
 
     def options(
-        runs: tyro.conf.Positional[tuple[Path, ...]], /, out: Path = Path("report.html")
+        runs: tyro.conf.Positional[tuple[Path, ...]],
+        /,
+        out: Path = Path("report.html"),
+        pictures: Path | None = None,
     ) -> Answer:
         """A page that needs nothing but itself.
 
         Args:
             runs: run folders; several are compared
             out: the page to write
+            pictures: write every picture as a PNG file too, in a folder for each run here
         """
+        if pictures is not None:
+            for run in map(read_run, runs):
+                save_pictures(run, pictures / run.name)
         configs = {name: config_to_json(make()) for name, make in RECIPES.items()}
         return {"page": str(write_report(runs, out, recipes=configs))}
 

@@ -75,7 +75,7 @@ def integer_cdf(log_probs: ArrayLike) -> NDArray[np.int64]:
     scaled = np.clip(np.rint(scaled, out=scaled), -_HALVINGS * STEPS, 0, out=scaled)
     steps = scaled.astype(np.int32)
     units = exp2_units(steps)
-    units += 1  # nothing is impossible, at the price of V / 2**30 of the probability
+    units += 1  # nothing is impossible, at the cost of V / 2**30 of the probability
     cdf = np.zeros((*units.shape[:-1], units.shape[-1] + 1), dtype=np.int64)
     np.cumsum(units, axis=-1, out=cdf[..., 1:])
     total = (cdf[..., -1] - units.shape[-1]) / (1 << UNIT_BITS)
@@ -105,11 +105,11 @@ class TextEncoder:
         self._low, self._width, self._out = 0, _TOP, bytearray()
 
     def push(self, log_probs: ArrayLike, symbol: int) -> None:
-        """Append one symbol, priced by log_probs (V,)."""
+        """Append one symbol, coded by log_probs (V,)."""
         self.push_many(np.asarray(log_probs)[None], [symbol])
 
     def push_many(self, log_probs: ArrayLike, symbols: Sequence[int] | NDArray) -> None:
-        """Append B symbols, symbol b priced by log_probs[b]; log_probs is (B, V)."""
+        """Append B symbols, symbol b coded by log_probs[b]; log_probs is (B, V)."""
         log_probs, symbols = np.asarray(log_probs), np.asarray(symbols)
         num, vocab = log_probs.shape
         if symbols.shape != (num,) or (num and not 0 <= symbols.min() <= symbols.max() < vocab):

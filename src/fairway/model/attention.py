@@ -100,6 +100,7 @@ class CausalSelfAttention(nn.Module):
         self.value = Linear(model_dim, kv_dim)
         self.output = Linear(model_dim, model_dim)
         self.gain = nn.Parameter(torch.full((self.num_heads,), config.qk_gain))
+        self.gate = None
         if config.gate is not None:
             self.gate = nn.Parameter(torch.zeros(self.num_heads, config.gate.window))
             self.gate_scale = config.gate.scale
@@ -144,14 +145,10 @@ class CausalSelfAttention(nn.Module):
         y = attend(q.transpose(1, 2), keys, values, mask).transpose(1, 2)  # (B, T - start, H, K)
         if self.exclusive:
             y = exclude_self(y, v[:, start:])
-        if hasattr(self, "gate"):
-            gate = self.gate.to(x.dtype)
-            y = (
-                y
-                * torch.sigmoid(self.gate_scale * F.linear(late[..., : gate.size(1)], gate))[
-                    ..., None
-                ]
-            )
+        if self.gate is not None:
+            gate_HW = self.gate.to(x.dtype)
+            gate_BTH = F.linear(late[..., : gate_HW.size(1)], gate_HW)
+            y = y * torch.sigmoid(self.gate_scale * gate_BTH)[..., None]
         y = self.output(y.flatten(2), output_scale)
         # "output" adapters bypass attention: they read the block's input (#1530).
         return add_delta(y, adapters, "output", slot, late)

@@ -97,6 +97,7 @@ class Block(nn.Module):
         self.mlp = MLP(dim, config.mlp)
         self.attention_scale = nn.Parameter(torch.ones(dim))
         self.mlp_scale = nn.Parameter(torch.ones(dim))
+        self.residual_mix = None
         if config.residual_mix:
             self.residual_mix = nn.Parameter(torch.stack((torch.ones(dim), torch.zeros(dim))))
         # Late blocks refine rather than rewrite: they read a damped copy of the stream.
@@ -109,7 +110,7 @@ class Block(nn.Module):
         return x if self.read_scale == 1.0 else x * self.read_scale
 
     def mix(self, x: Tensor, first: Tensor) -> Tensor:
-        if not hasattr(self, "residual_mix"):
+        if self.residual_mix is None:
             return x
         mix = self.residual_mix.to(x.dtype)
         return torch.addcmul(mix[1] * first, mix[0], x)
@@ -119,16 +120,38 @@ class Block(nn.Module):
         return add_delta(self.mlp(x, self.mlp_scale), adapters, "mlp", slot, x)
 
     def forward(
-        self, x: Tensor, lanes: Lanes | None, first: Tensor, **attention
+        self,
+        x: Tensor,
+        lanes: Lanes | None,
+        first: Tensor,
+        *,
+        rope: tuple[Tensor, Tensor],
+        start: int,
+        mask: Tensor | None,
+        value_embedding: Tensor | None,
+        cache: Cache | None,
+        slot: int,
+        adapters: Adapters | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """One block over x (B, T, D) -> the streams of the positions from `start` on.
+        """One block over x (B, T, D) -> the streams (B, T - start, D) from `start` on.
 
         lanes  the MLP's own stream and how the two are joined, where there are two
-        first  the first block's input, which every block may mix in
+        first  (B, T, D), the first block's input, which every block may mix in
+
+        All others as `CausalSelfAttention.forward` takes them.
         """
-        start, slot, adapters = attention["start"], attention["slot"], attention["adapters"]
         mixed = self.mix(x, first)
-        attn_out = self.attention(self.read(mixed), output_scale=self.attention_scale, **attention)
+        attn_out = self.attention(
+            self.read(mixed),
+            rope,
+            start=start,
+            mask=mask,
+            value_embedding=value_embedding,
+            output_scale=self.attention_scale,
+            cache=cache,
+            slot=slot,
+            adapters=adapters,
+        )
         x, mixed = x[:, start:], mixed[:, start:]
         if self.form == "shared":
             return mixed + attn_out + self.run_mlp(mixed, slot, adapters), None
@@ -173,10 +196,12 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.looped_plan = depth_plan(config.num_layers, config.loop)
         self.single_plan = depth_plan(config.num_layers, None)
+        self.skip_weights = self.skip_gates = None
         if config.skips is not None:
             self.skip_weights = nn.Parameter(torch.ones(self.looped_plan.num_skips, dim))
             if config.skips.gated:
                 self.skip_gates = nn.Parameter(torch.zeros(self.looped_plan.num_skips, dim))
+        self.lane_carry = self.lane_route = None
         if config.parallel is not None and config.parallel.form == "lanes":
             self.lane_carry = nn.Parameter(torch.full((config.num_layers, 2), 1.1))
             self.lane_route = nn.Parameter(torch.ones(config.num_layers, 2, 2))
@@ -265,6 +290,8 @@ class GPT(nn.Module):
             lanes = None
             if decoding and block.form == "lanes":
                 lane = x if lane is None else lane  # without the skip, which joins the first lane
+                assert self.lane_carry is not None
+                assert self.lane_route is not None
                 lanes = Lanes(lane, self.lane_carry[layer], self.lane_route[layer])
             elif lane is not None:
                 continue  # once the lanes have begun nothing reads a single stream (#1855)
@@ -358,8 +385,9 @@ class GPT(nn.Module):
         return x if self.embed_up is None else self.embed_up(x)
 
     def _join_skip(self, x: Tensor, skip: Tensor, index: int) -> Tensor:
+        assert self.skip_weights is not None
         skip = self.skip_weights[index].to(x.dtype) * skip
-        if not hasattr(self, "skip_gates"):
+        if self.skip_gates is None:
             return x + skip
         return torch.lerp(skip, x, torch.sigmoid(self.skip_gates[index].to(x.dtype)))
 

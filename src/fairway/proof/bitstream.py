@@ -3,7 +3,7 @@
 Encoder and decoder are one walk. It asks a source for each token: the encoder's source knows it and
 writes it down, the decoder's reads it off the bits. Neither the walk nor the predictor can tell
 which of the two it serves, so both see the same shapes in the same order and get the same floats.
-Files, headers and hashes are in `file_format.py` and `verify.py`.
+Files, headers and hashes are in `proof_file.py` and `verify.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +18,7 @@ from fairway.coding.symbols import TextDecoder, TextEncoder
 from fairway.evaluate.predictor import ChunkPlan, Predictor, Reader, cut_chunk
 from fairway.evaluate.window_batch import group_windows
 from fairway.proof.reproducible import Checkpoints, NotReproducible
-
-Progress = Callable[[int, int], None]  # tokens done, tokens in all
+from fairway.runtime.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +109,9 @@ def encode_stream(
     config: WalkConfig,
     *,
     given: Tensor,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Encoded:
-    """The bits of every target of `plans`, priced by a fresh predictor that learns on the way.
+    """The bits of every target of `plans`, scored by a fresh predictor that learns on the way.
 
     tokens  (N,) int64, the stream that the plans index
     given   (N,) int64: the tokens a decoder has without reading bits (each document's BOS), and -1
@@ -131,7 +130,7 @@ def decode_stream(
     *,
     given: Tensor,
     checkpoints: Sequence[int],
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Tensor:
     """The (N,) int64 tokens that `encode_stream` was given, from their bits alone.
 
@@ -153,12 +152,12 @@ def _walk(
     source: Source,
     checkpoints: Checkpoints,
     config: WalkConfig,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     """Fill the unknown places of `tokens` from `source`, chunk after chunk.
 
     A place not yet filled holds -1, which no embedding accepts: a plan that reads ahead of what it
-    has priced fails on the encoder's side too.
+    has scored fails on the encoder's side too.
     """
     total = sum(plan.num_targets for plan in plans)
     no_bytes = torch.zeros(len(tokens) - 1, dtype=torch.long)  # bytes belong to scores, not here
@@ -166,8 +165,7 @@ def _walk(
         reader = predictor.reader(plan)
         for members in in_step(plan, config.rows, config.pad_to):
             read_in_step(reader, plan, members, tokens, source, checkpoints)
-            if progress is not None:
-                progress(checkpoints.num_tokens, total)
+            progress(checkpoints.num_tokens, total)
         if number < len(plans):
             predictor.learn(cut_chunk(plan, tokens, no_bytes))
 
@@ -175,7 +173,7 @@ def _walk(
 def in_step(plan: ChunkPlan, rows: int, pad_to: int) -> Iterator[tuple[int, ...]]:
     """Groups of a plan's windows that can be read side by side, in an order that can be decoded.
 
-    A row's windows follow one another, because each reads what the one before it priced; windows
+    A row's windows follow one another, because each reads what the one before it scored; windows
     of different rows know nothing of each other.
     """
     queues: dict[int, list[int]] = {}

@@ -72,7 +72,7 @@ class Certificate:
         if not self.holds:
             return (
                 f"NO: {size}, {abs(self.gap):.5f} apart and {self.allowed_gap:.5f} allowed; "
-                "the claimed prices are not those of a decoder: look for a predictor whose "
+                "the claimed nats are not those of a decoder: look for a predictor whose "
                 "score() sees more than its reader()"
             )
         return f"yes: {size}; decoding returned the text, byte for byte"

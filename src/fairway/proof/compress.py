@@ -2,31 +2,33 @@
 
 The file is one document. It is cut into segments that are coded side by side, few where the size
 counts and many where time does, and the model may learn from it on the way exactly as it does when
-it is evaluated. The layout of the bytes is in `file_format.py`, the coding in `bitstream.py`.
+it is evaluated. The layout of the bytes is in `artifact/sections.py`, the coding in `bitstream.py`.
 """
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.artifact.loaded_model import LoadedModel
+from fairway.artifact.sections import Refused, Section, pack_frame, unpack_frame
 from fairway.evaluate.config import CHUNK_TOKENS, EvaluateConfig, make_predictor
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.predictor import ChunkPlan, Predictor
-from fairway.proof.bitstream import Progress, WalkConfig, decode_stream, encode_stream
-from fairway.proof.file_format import Refused, pack, unpack
+from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream
 from fairway.proof.prove import evaluation_of
-from fairway.proof.reproducible import NotReproducible, circumstances, settled
+from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.verify import check_model, explained
 from fairway.runtime.files import atomic_write
+from fairway.runtime.progress import Progress, silent
 
-MAGIC = b"FWYTXT01"
+MAGIC = b"FWC2"
 TOLD = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
 
 
@@ -70,7 +72,7 @@ def compress(
     loaded: LoadedModel,
     data: bytes,
     config: CompressConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> bytes:
     """The compressed form of any bytes, for `decompress` with the same model.
 
@@ -96,7 +98,7 @@ def compress(
         made={key: circumstances()[key] for key in TOLD},
     )
     tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), told, tokenizer.bos_id)
-    with settled(told.threads):
+    with reproducible(told.threads):
         coded = encode_stream(
             lambda: _predictor(loaded, told),
             _plans(loaded, told),
@@ -105,31 +107,31 @@ def compress(
             given=known,
             progress=progress,
         )
-    sections = {
-        "checkpoints": np.array(coded.checkpoints, dtype="<u4").tobytes(),
-        "symbols": coded.data,
-    }
-    return pack(MAGIC, asdict(told), sections)
+    sections = [
+        Section("checkpoints", "stored", np.array(coded.checkpoints, dtype="<u4").tobytes()),
+        Section("symbols", "stored", coded.data),
+    ]
+    return pack_frame(MAGIC, config_to_json(told), sections)
 
 
-def decompress(loaded: LoadedModel, data: bytes, progress: Progress | None = None) -> bytes:
+def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) -> bytes:
     """Inverse of `compress`.
 
     Raises `Refused` for a damaged or foreign file or another model, and `NotReproducible` when this
     machine computes other probabilities than the one that compressed; never returns wrong bytes.
     """
-    header, sections = unpack(MAGIC, data, "a file that fairway compressed")
+    frame = unpack_frame(MAGIC, data, "a file that fairway compressed")
     try:
-        told = _Told(**header)
-        checkpoints = np.frombuffer(sections["checkpoints"], "<u4").tolist()
-        symbols = sections["symbols"]
-    except (TypeError, KeyError) as error:
-        raise Refused("its header is of another version of fairway; use that version") from error
+        told = config_from_json(_Told, frame.header)
+        checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4").tolist()
+        symbols = frame.read("symbols", len(data))
+    except ValueError as error:
+        raise Refused(f"its header is no compressed file's: {error}") from error
     check_model(told.model, loaded, "file")
     unknown = torch.full((told.num_tokens,), -1)
     _, known = _with_bos(unknown, told, loaded.tokenizer.bos_id)
     try:
-        with settled(told.threads):
+        with reproducible(told.threads):
             tokens = decode_stream(
                 lambda: _predictor(loaded, told),
                 _plans(loaded, told),
@@ -155,7 +157,7 @@ def compress_file(
     source: Path,
     target: Path,
     config: CompressConfig | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> int:
     """`compress` from file to file; returns how many bytes were written."""
     packed = compress(loaded, _read(source), config, progress)
@@ -164,7 +166,7 @@ def compress_file(
 
 
 def decompress_file(
-    loaded: LoadedModel, source: Path, target: Path, progress: Progress | None = None
+    loaded: LoadedModel, source: Path, target: Path, progress: Progress = silent
 ) -> int:
     """`decompress` from file to file, all or nothing; returns how many bytes were written."""
     try:

@@ -5,13 +5,13 @@ on both. These few numbers travel in the file and are counted there as side info
 a part is the beginning of the plan of the whole: same windows, same chunks, same learning rates.
 """
 
-import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.coding.codecs import shuffle, unshuffle
 from fairway.evaluate.config import EvaluateConfig, plan_evaluation
 from fairway.evaluate.predictor import ChunkPlan
 
@@ -21,7 +21,7 @@ class Prefix:
     """The first `num_tokens` of a text.
 
     num_chunks   of the whole evaluation, for learning rates depend on it
-    first_token  stands at the beginning of the text, where nobody prices it
+    first_token  stands at the beginning of the text, where nobody scores it
     starts       positions of the documents' BOS; empty where the plan does not depend on them
     """
 
@@ -50,7 +50,7 @@ def prefix_of(
     num_targets: int | None = None,
     num_documents: int | None = None,
 ) -> Prefix:
-    """The extent of the first `num_targets` tokens that are priced, or of the first documents.
+    """The part that is the first `num_targets` targets, or the first documents.
 
     tokens  (n,) int64, the whole text that is evaluated
     """
@@ -88,14 +88,13 @@ def prefix_of(
 
 
 def pack_starts(starts: tuple[int, ...]) -> bytes:
-    """Documents' positions in few bytes: their distances, low bytes apart from high ones."""
-    lengths = np.diff(np.array(starts, dtype="<u4"))
-    return zlib.compress(lengths.view(np.uint8).reshape(-1, 4).T.tobytes(), 9) if starts else b""
+    """Documents' positions as their distances, in a form that compresses; (n,) rising from 0."""
+    return shuffle(np.diff(np.array(starts, dtype="<u4")).tobytes(), 4) if starts else b""
 
 
 def unpack_starts(data: bytes) -> tuple[int, ...]:
     """Inverse of `pack_starts`; the first document starts at 0."""
     if not data:
         return ()
-    lengths = np.frombuffer(zlib.decompress(data), np.uint8).reshape(4, -1).T.copy().view("<u4")
+    lengths = np.frombuffer(unshuffle(data), "<u4")
     return (0, *np.cumsum(lengths, dtype=np.int64).tolist())

@@ -1,20 +1,21 @@
 """What a proof file holds: a bitstream, and all a decoder needs beside the model.
 
-The layout of the bytes is in `file_format.py`; making one in `prove.py`, decoding in `verify.py`.
+The layout of the bytes is in `artifact/sections.py`; making one in `prove.py`, decoding in
+`verify.py`.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fairway.artifact.config_json import config_from_json, config_to_json
+from fairway.artifact.sections import Refused, Section, best_packed, pack_frame, unpack_frame
 from fairway.evaluate.config import EvaluateConfig
 from fairway.proof.bitstream import WalkConfig
-from fairway.proof.file_format import Refused, pack, unpack
 from fairway.proof.prefix import Prefix, pack_starts, unpack_starts
 
-MAGIC = b"FWYPRF01"
+MAGIC = b"FWP2"
+MOST_TOKENS = 1 << 30  # of a proof
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class ProofFile:
 
     symbols      the bitstream
     checkpoints  crc32 of the tokens so far, see `Checkpoints`
-    evaluate     how the tokens were priced; `seed` is that of `make_predictor`
+    evaluate     how the tokens were scored; `seed` is that of `make_predictor`
     """
 
     artifact_sha256: str
@@ -38,46 +39,71 @@ class ProofFile:
     symbols: bytes
 
     def to_bytes(self) -> bytes:
-        header: dict[str, Any] = {
-            "artifact_sha256": self.artifact_sha256,
-            "text_sha256": self.text_sha256,
-            "num_tokens": self.prefix.num_tokens,
-            "num_chunks": self.prefix.num_chunks,
-            "first_token": self.prefix.first_token,
-            "seed": self.seed,
-            "threads": self.threads,
-            "walk": config_to_json(self.walk),
-            "evaluate": config_to_json(self.evaluate),
-            "circumstances": self.circumstances,
-        }
-        sections = {
-            "starts": pack_starts(self.prefix.starts),
-            "checkpoints": np.array(self.checkpoints, dtype="<u4").tobytes(),
-            "symbols": self.symbols,
-        }
-        return pack(MAGIC, header, sections)
+        header = _Header(
+            artifact_sha256=self.artifact_sha256,
+            text_sha256=self.text_sha256,
+            num_tokens=self.prefix.num_tokens,
+            num_chunks=self.prefix.num_chunks,
+            first_token=self.prefix.first_token,
+            seed=self.seed,
+            threads=self.threads,
+            walk=self.walk,
+            evaluate=self.evaluate,
+            circumstances=self.circumstances,
+        )
+        sections = [
+            best_packed("starts", pack_starts(self.prefix.starts)),
+            Section("checkpoints", "stored", np.array(self.checkpoints, dtype="<u4").tobytes()),
+            Section("symbols", "stored", self.symbols),
+        ]
+        return pack_frame(MAGIC, config_to_json(header), sections)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ProofFile":
         """Raises `Refused` for anything but the whole, unchanged bytes of a proof."""
-        header, sections = unpack(MAGIC, data, "a proof of fairway")
+        frame = unpack_frame(MAGIC, data, "a proof of fairway")
         try:
+            header = config_from_json(_Header, frame.header)
+            starts = unpack_starts(frame.read("starts", 4 * header.num_tokens + 5))
+            checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4")
             return cls(
-                artifact_sha256=header["artifact_sha256"],
-                text_sha256=header["text_sha256"],
-                evaluate=config_from_json(EvaluateConfig, header["evaluate"]),
-                seed=header["seed"],
+                artifact_sha256=header.artifact_sha256,
+                text_sha256=header.text_sha256,
+                evaluate=header.evaluate,
+                seed=header.seed,
                 prefix=Prefix(
-                    num_tokens=header["num_tokens"],
-                    num_chunks=header["num_chunks"],
-                    first_token=header["first_token"],
-                    starts=unpack_starts(sections["starts"]),
+                    num_tokens=header.num_tokens,
+                    num_chunks=header.num_chunks,
+                    first_token=header.first_token,
+                    starts=starts,
                 ),
-                walk=config_from_json(WalkConfig, header["walk"]),
-                threads=header["threads"],
-                circumstances=header["circumstances"],
-                checkpoints=tuple(np.frombuffer(sections["checkpoints"], "<u4").tolist()),
-                symbols=sections["symbols"],
+                walk=header.walk,
+                threads=header.threads,
+                circumstances=header.circumstances,
+                checkpoints=tuple(checkpoints.tolist()),
+                symbols=frame.read("symbols", len(data)),
             )
-        except KeyError as error:
-            raise Refused(f"the proof lacks {error}; another version of fairway made it") from error
+        except ValueError as error:
+            raise Refused(f"its header is no proof's: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """A proof file's header, every field checked for its type by `config_from_json`."""
+
+    artifact_sha256: str
+    text_sha256: str
+    num_tokens: int
+    num_chunks: int
+    first_token: int
+    seed: int
+    threads: int
+    walk: WalkConfig
+    evaluate: EvaluateConfig
+    circumstances: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if not (2 <= self.num_tokens <= MOST_TOKENS and 1 <= self.num_chunks <= MOST_TOKENS):
+            raise ValueError(f"it claims {self.num_tokens:,} tokens in {self.num_chunks:,} chunks")
+        if self.first_token < 0 or self.threads < 1:
+            raise ValueError(f"first_token={self.first_token}, threads={self.threads}")

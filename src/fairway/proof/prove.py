@@ -20,13 +20,14 @@ from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.evaluate.bpb import Score
 from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.predictor import read_chunks, score_stream
-from fairway.proof.bitstream import Encoded, Progress, WalkConfig, encode_stream
+from fairway.proof.bitstream import Encoded, WalkConfig, encode_stream
 from fairway.proof.certificate import Certificate
 from fairway.proof.prefix import prefix_of
 from fairway.proof.proof_file import ProofFile
-from fairway.proof.reproducible import NotReproducible, circumstances, settled
+from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.verify import Verification, documents_of, verify
 from fairway.runtime.files import atomic_write
+from fairway.runtime.progress import Progress, silent
 from fairway.text import text_sha256
 from fairway.tokens.shards import DataFolder
 
@@ -44,7 +45,7 @@ def prove(
     num_documents: int | None = None,
     seed: int = 0,
     threads: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Certificate:
     """Write a proof of the first tokens (or documents, or all) to `out`, and decode it again.
 
@@ -63,7 +64,7 @@ def prove(
     plans, stop = prefix.plans(config), prefix.num_tokens
     tokens, target_bytes = tokens[:stop].long(), target_bytes[: stop - 1]
     walk = WalkConfig(pad_to=model_config.train_context, every=CHECK_EVERY)
-    with settled(threads):
+    with reproducible(threads):
         chunks = read_chunks(plans, tokens, target_bytes)
         claim = score_stream(make_predictor(loaded.model, config, seed=seed), chunks)
         started = time.perf_counter()

@@ -1,10 +1,10 @@
-"""Retracing the floats of another run: what is held still, what is watched, what is told.
+"""Computing the same floats as another run did: what is fixed, what is checked, what is recorded.
 
 The same program on the same processor rounds differently with another number of threads or a looser
 matrix product; another processor may round differently whatever one does. One flipped slice of the
-coder's interval and everything after it is noise. So what can be held still is (`settled`), sums
-over the tokens turn noise into a refusal (`Checkpoints`), and what could not be held still is
-written down for the refusal to name (`circumstances`).
+coder's interval and everything after it is noise. So what can be fixed is (`reproducible`), sums
+over the tokens turn noise into a refusal (`Checkpoints`), and what cannot be fixed is recorded for
+the refusal to name (`circumstances`).
 """
 
 import zlib
@@ -68,7 +68,7 @@ class Checkpoints:
 
 
 @contextmanager
-def settled(threads: int) -> Iterator[None]:
+def reproducible(threads: int) -> Iterator[None]:
     """Float32 at its full precision on exactly `threads` threads; afterwards all is as before."""
     if threads < 1:
         raise ValueError(f"threads={threads}; coding needs at least 1")

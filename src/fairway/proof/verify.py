@@ -12,12 +12,13 @@ from pathlib import Path
 from torch import Tensor
 
 from fairway.artifact.loaded_model import LoadedModel
+from fairway.artifact.sections import Refused
 from fairway.evaluate.config import make_predictor
 from fairway.evaluate.predictor import Predictor
-from fairway.proof.bitstream import Progress, decode_stream
-from fairway.proof.file_format import Refused
+from fairway.proof.bitstream import decode_stream
 from fairway.proof.proof_file import ProofFile
-from fairway.proof.reproducible import NotReproducible, circumstances, differences, settled
+from fairway.proof.reproducible import NotReproducible, circumstances, differences, reproducible
+from fairway.runtime.progress import Progress, silent
 from fairway.text import text_sha256
 from fairway.tokens.tokenizer import Tokenizer
 
@@ -51,7 +52,7 @@ class Verification:
         return len(self.tokens) - 1
 
 
-def verify(path: Path, loaded: LoadedModel, progress: Progress | None = None) -> Verification:
+def verify(path: Path, loaded: LoadedModel, progress: Progress = silent) -> Verification:
     """Decode the proof at `path` with the model it names.
 
     Raises `Refused` when the file is damaged, is no proof, or was made with another model, and
@@ -68,14 +69,14 @@ def verify(path: Path, loaded: LoadedModel, progress: Progress | None = None) ->
 
 
 def decode_proof(
-    proof: ProofFile, loaded: LoadedModel, progress: Progress | None = None
+    proof: ProofFile, loaded: LoadedModel, progress: Progress = silent
 ) -> Verification:
     """The text of a proof; see `verify`."""
     check_model(proof.artifact_sha256, loaded, "proof")
     bos_id = loaded.model.config.bos_id
     started = time.perf_counter()
     try:
-        with settled(proof.threads):
+        with reproducible(proof.threads):
             tokens = decode_stream(
                 predictors(loaded, proof),
                 proof.prefix.plans(proof.evaluate),

@@ -1,1 +1,1 @@
-"""What a run has to show: baselines, tables, plots and one self-contained page."""
+"""What a run has to show: compressors beside it, tables, plots and one self-contained page."""

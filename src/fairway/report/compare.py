@@ -6,13 +6,14 @@ same text; where they do not, the comparison says so instead of giving a number.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from fairway.report.checks import NOT_RUN, count, fixed, proof_check, section
+from fairway.report.checks import NOT_RUN, count, fixed
 from fairway.report.table import Grid
+from fairway.result import RunResult, ScoreResult
 
 THRESHOLD_NATS = 0.005  # per token
 SIGNIFICANCE = 0.01
@@ -23,7 +24,7 @@ class Group:
     """The runs of one recipe that have a score."""
 
     name: str
-    seeds: tuple[Any, ...]
+    seeds: tuple[int, ...]
     bits_per_byte: tuple[float, ...]
     nats_per_token: tuple[float, ...]
     texts: frozenset[tuple[int, int]]  # (bytes, tokens) of what was scored
@@ -69,25 +70,22 @@ class Comparison:
         )
 
 
-def group_runs(results: Sequence[Mapping[str, Any]]) -> list[Group]:
+def group_runs(results: Sequence[RunResult]) -> list[Group]:
     """Runs by recipe, in order of appearance. Runs without a score are in no group."""
-    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    by_name: dict[str, list[tuple[int, ScoreResult]]] = {}
     for result in results:
-        if section(result, "score").get("tokens"):
-            by_name.setdefault(str(result.get("recipe")), []).append(result)
-    groups = []
-    for name, members in by_name.items():
-        scores = [section(result, "score") for result in members]
-        groups.append(
-            Group(
-                name,
-                tuple(result.get("seed") for result in members),
-                tuple(score["bits_per_byte"] for score in scores),
-                tuple(score["nats"] / score["tokens"] for score in scores),
-                frozenset((score["bytes"], score["tokens"]) for score in scores),
-            )
+        if result.score is not None and result.score.tokens:
+            by_name.setdefault(result.recipe, []).append((result.seed, result.score))
+    return [
+        Group(
+            name,
+            tuple(seed for seed, _ in members),
+            tuple(score.bits_per_byte for _, score in members),
+            tuple(score.nats / score.tokens for _, score in members),
+            frozenset((score.bytes, score.tokens) for _, score in members),
         )
-    return groups
+        for name, members in by_name.items()
+    ]
 
 
 def compare(base: Group, other: Group) -> Comparison:
@@ -95,19 +93,22 @@ def compare(base: Group, other: Group) -> Comparison:
     problem = _problem(base, other)
     if problem:
         return Comparison(base.name, other.name, problem=problem)
-    from scipy.stats import ttest_ind  # a second that a report of one run should not pay
-
     ours, theirs = list(other.nats_per_token), list(base.nats_per_token)
     shifted = [nats + THRESHOLD_NATS for nats in ours]
-    differs: Any = ttest_ind(ours, theirs, equal_var=False)
-    beats: Any = ttest_ind(shifted, theirs, equal_var=False, alternative="less")
     return Comparison(
         base.name,
         other.name,
         fmean(ours) - fmean(theirs),
-        float(differs.pvalue),
-        float(beats.pvalue),
+        _welch(ours, theirs, "two-sided"),
+        _welch(shifted, theirs, "less"),
     )
+
+
+def _welch(ours: list[float], theirs: list[float], alternative: str) -> float:
+    from scipy.stats import ttest_ind  # a second that a report of one run should not pay
+
+    found: Any = ttest_ind(ours, theirs, equal_var=False, alternative=alternative)
+    return float(found.pvalue)
 
 
 def _problem(base: Group, other: Group) -> str:
@@ -147,26 +148,29 @@ def group_grid(groups: Sequence[Group]) -> Grid:
     return Grid("Recipes", columns, tuple(rows), strong=best if len(groups) > 1 else None)
 
 
-def run_grid(results: Sequence[tuple[str, Mapping[str, Any]]]) -> Grid:
+def run_grid(results: Sequence[tuple[str, RunResult]]) -> Grid:
     """One line for each (folder name, result)."""
-    rows = []
-    for folder, result in results:
-        score = section(result, "score")
-        proof, audit = proof_check(result), section(result, "audit")
-        rows.append(
-            (
-                folder,
-                str(result.get("recipe", "")),
-                str(result.get("seed", "")),
-                fixed(score.get("bits_per_byte"), 5),
-                count(section(result, "artifact").get("bytes_total")),
-                fixed(section(result, "train").get("seconds"), 0),
-                {"kept": "decodes", "broken": "BROKEN"}.get(proof.state, NOT_RUN),
-                str(audit.get("verdict", NOT_RUN)),
-            )
+    rows = [
+        (
+            folder,
+            result.recipe,
+            str(result.seed),
+            fixed(result.score.bits_per_byte if result.score else None, 5),
+            count(result.artifact.bytes_total if result.artifact else None),
+            fixed(result.train.seconds, 0),
+            _proved(result),
+            result.audit.verdict if result.audit else NOT_RUN,
         )
+        for folder, result in results
+    ]
     columns = ("run", "recipe", "seed", "bits per byte", "bytes", "train s", "proof", "audit")
     return Grid("Runs", columns, tuple(rows))
+
+
+def _proved(result: RunResult) -> str:
+    if result.proof is None:
+        return NOT_RUN
+    return "decodes" if result.proof.decoded_equal and result.proof.holds else "BROKEN"
 
 
 def _deviation(values: Sequence[float]) -> str:

@@ -12,21 +12,21 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 
-Progress = Callable[[int, int], None]  # compressions done, compressions in all
-Baselines = dict[str, dict[str, float]]
+from fairway.result import CompressorResult
+from fairway.runtime.progress import Progress, silent
 
-LIBRARIES = {"xz": "lzma", "zstd": "zstandard", "ppmd": "pyppmd"}  # baseline: module it needs
+LIBRARIES = {"xz": "lzma", "zstd": "zstandard", "ppmd": "pyppmd"}  # compressor: module it needs
 XZ_LEAST_DICTIONARY = 64 << 20  # bytes; what `xz -9` uses
 PPMD_ORDER = 16
 PPMD_CUT_OFF = 1  # a full model is pruned; the library's default forgets everything
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaselineBudget:
+class CompressorBudget:
     """How much text is compressed; of a larger corpus a part stands for the whole.
 
     prime_bytes  at most this much training text, its end, is read first
-    val_bytes    at most this much validation text, its beginning, is priced
+    val_bytes    at most this much validation text, its beginning, is compressed
     """
 
     prime_bytes: int = 8_000_000
@@ -62,59 +62,56 @@ def require() -> None:
     if "xz" in missing:
         mends.append("use a Python that was built with liblzma")
     raise ValueError(
-        f"the baselines {', '.join(missing)} need {', '.join(missing.values())}, which this Python "
-        f"lacks: {'; '.join(mends)}"
+        f"the compressors {', '.join(missing)} need {', '.join(missing.values())}, which this "
+        f"Python lacks: {'; '.join(mends)}"
     )
 
 
-def baselines(
+def compare_with_compressors(
     train: bytes,
     val: bytes,
-    budget: BaselineBudget | None = None,
-    progress: Progress | None = None,
-) -> Baselines:
+    budget: CompressorBudget | None = None,
+    progress: Progress = silent,
+) -> dict[str, CompressorResult]:
     """Bits per byte of validation text for each compressor of `LIBRARIES`.
-
-    For each: `alone` and `primed` in bits per byte; `prime_bytes` of `train_bytes` were read first
-    and `priced_bytes` of `val_bytes` were compressed, so that a partial figure can say that it is.
 
     xz    `-9e`, with a dictionary that reaches back to the first byte
     zstd  `--ultra -22`, with a window as long; primed by the training text as a raw dictionary
     ppmd  PPMd variant I, order 16
     """
-    budget = budget or BaselineBudget()
+    budget = budget or CompressorBudget()
     require()
     if not train or not val:
         raise ValueError(
-            f"baselines need text on both sides; got {len(train):,} bytes to prime with and "
-            f"{len(val):,} bytes to price"
+            f"compressors need text on both sides; got {len(train):,} bytes to read first and "
+            f"{len(val):,} bytes to compress"
         )
-    prime, priced = train[-budget.prime_bytes :], val[: budget.val_bytes]
-    both = prime + priced
+    prime, scored = train[-budget.prime_bytes :], val[: budget.val_bytes]
+    both = prime + scored
     ppmd = partial(ppmd_size, memory_bytes=budget.ppmd_memory_bytes)
     jobs: dict[tuple[str, str], Callable[[], int]] = {  # the longest first: they end together
         ("xz", "both"): partial(xz_size, both),
         ("ppmd", "both"): partial(ppmd, both),
         ("xz", "prime"): partial(xz_size, prime),
         ("ppmd", "prime"): partial(ppmd, prime),
-        ("zstd", "primed"): partial(zstd_size, priced, prime=prime),
-        ("xz", "alone"): partial(xz_size, priced),
-        ("zstd", "alone"): partial(zstd_size, priced),
-        ("ppmd", "alone"): partial(ppmd, priced),
+        ("zstd", "primed"): partial(zstd_size, scored, prime=prime),
+        ("xz", "alone"): partial(xz_size, scored),
+        ("zstd", "alone"): partial(zstd_size, scored),
+        ("ppmd", "alone"): partial(ppmd, scored),
     }
     sizes = _in_parallel(jobs, budget.threads, progress)
     # xz and PPMd take no dictionary; what the text adds to a longer stream is the same thing.
     for name in ("xz", "ppmd"):
         sizes[name, "primed"] = sizes[name, "both"] - sizes[name, "prime"]
     return {
-        name: {
-            "alone": 8 * sizes[name, "alone"] / len(priced),
-            "primed": 8 * sizes[name, "primed"] / len(priced),
-            "prime_bytes": len(prime),
-            "train_bytes": len(train),
-            "priced_bytes": len(priced),
-            "val_bytes": len(val),
-        }
+        name: CompressorResult(
+            alone=8 * sizes[name, "alone"] / len(scored),
+            primed=8 * sizes[name, "primed"] / len(scored),
+            prime_bytes=len(prime),
+            train_bytes=len(train),
+            scored_bytes=len(scored),
+            val_bytes=len(val),
+        )
         for name in LIBRARIES
     }
 
@@ -159,12 +156,11 @@ def ppmd_size(data: bytes, *, memory_bytes: int = 256 << 20) -> int:
 
 
 def _in_parallel(
-    jobs: dict[tuple[str, str], Callable[[], int]], threads: int, progress: Progress | None
+    jobs: dict[tuple[str, str], Callable[[], int]], threads: int, progress: Progress
 ) -> dict[tuple[str, str], int]:
     """The libraries let go of the interpreter while they work, so threads are enough."""
     with ThreadPoolExecutor(threads) as pool:
         running = {pool.submit(job): key for key, job in jobs.items()}
         for done, _ in enumerate(as_completed(running), start=1):
-            if progress is not None:
-                progress(done, len(jobs))
+            progress(done, len(jobs))
         return {key: future.result() for future, key in running.items()}

@@ -1,6 +1,6 @@
 """One self-contained HTML page about one run or several.
 
-Gathers what the page says; how it looks is in `template.py`, the pictures are in `plots.py`, the
+Gathers what the page says; how it looks is in `page.html.j2`, the pictures are in `plots.py`, the
 numbers in `table.py` and the judgement in `checks.py` and `compare.py`. All text passes through the
 template's escaping; only our own pictures do not.
 """
@@ -8,29 +8,31 @@ template's escaping; only our own pictures do not.
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fairway import __version__
+from fairway.audit.findings import KINDS
+from fairway.recipes.diff import diff, from_json, set_json, to_json
 from fairway.report import compare as comparing
-from fairway.report.checks import checks, count, diagnostics, fixed, section
-from fairway.report.plots import inline_svgs
-from fairway.report.run_folder import RunFolder, read_run
+from fairway.report.checks import checks, count, diagnostics, fixed
+from fairway.report.plots import PICTURES, inline_svgs
+from fairway.report.run_folder import RecipeData, RunFolder, read_run
 from fairway.report.table import (
     artifact_grid,
-    baseline_grid,
     circumstances,
+    compressor_grid,
     run_title,
     stage_grid,
 )
-from fairway.report.template import PAGE
 
-Recipes = Mapping[str, Mapping[str, Any]]
+Recipes = Mapping[str, RecipeData]
+Change = tuple[str, str, str]  # dotted setting, value before, value now, as JSON text
 ABOUT = frozenset({"name", "parent", "claim_bpb"})  # says which recipe it is, not what it does
-ABSENT = "absent"  # this side does not have the setting
 
 
 def write_report(runs: Sequence[Path], out: Path, recipes: Recipes | None = None) -> Path:
@@ -49,21 +51,22 @@ def render(runs: Sequence[RunFolder], recipes: Recipes) -> str:
     """The page as text: the same runs give the same text."""
     if not runs:
         raise ValueError("a report needs a run folder: `fairway report RUN...`")
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE)
-    first = runs[0].result
-    several = len(runs) > 1
-    return template.render(
+    pages = PackageLoader("fairway.report", ".")
+    environment = Environment(loader=pages, autoescape=True, undefined=StrictUndefined)
+    several, first = len(runs) > 1, runs[0].result
+    return environment.get_template("page.html.j2").render(
         version=__version__,
-        title=f"{len(runs)} runs compared" if several else str(first.get("recipe", runs[0].name)),
+        title=f"{len(runs)} runs compared" if several else first.recipe,
         subtitle="The first recipe is what the others are measured against."
         if several
         else circumstances(first),
         runs=[_one_run(run, recipes, f"r{i}") for i, run in enumerate(runs)],
         comparison=_comparison(runs) if several else None,
+        kinds=KINDS,
     )
 
 
-def _comparison(runs: Sequence[RunFolder]) -> dict[str, Any]:
+def _comparison(runs: Sequence[RunFolder]) -> dict[str, object]:
     groups = comparing.group_runs([run.result for run in runs])
     return {
         "groups": comparing.group_grid(groups),
@@ -74,149 +77,120 @@ def _comparison(runs: Sequence[RunFolder]) -> dict[str, Any]:
     }
 
 
-def _one_run(run: RunFolder, recipes: Recipes, prefix: str) -> dict[str, Any]:
-    result, score = run.result, section(run.result, "score")
+def _one_run(run: RunFolder, recipes: Recipes, prefix: str) -> dict[str, object]:
+    result, score = run.result, run.result.score
     promises = checks(result)
     svgs = inline_svgs(run, prefix)
-    names = ("stages", "running", "chunks", "loss", "seconds", "artifact")
     claim, claim_words = claim_of(run)
+    recipe_words, changes = changes_of(run, recipes)
     return {
         "name": run.name,
         "subtitle": run_title(result),
-        "score": fixed(score["bits_per_byte"], 4) if score else "",
-        "scored": f"{count(score.get('bytes'))} bytes",
+        "score": fixed(score.bits_per_byte, 4) if score else "",
+        "scored": f"{count(score.bytes)} bytes" if score else "",
         "claim": claim,
         "claim_words": claim_words,
         "checks": promises,
         "broken": [check for check in promises if check.state == "broken"],
         "stages": stage_grid(result),
-        "baselines": baseline_grid(result),
-        "artifact": artifact_grid(result),
-        "pictures": {name: Markup(svgs[name]) if name in svgs else "" for name in names},
+        "compressors": compressor_grid(result),
+        "artifact": artifact_grid(result.artifact),
+        "pictures": {name: Markup(svgs.get(name, "")) for name in PICTURES},
         "diagnostics": [(n, fixed(v, 4), words) for n, v, words in diagnostics(result)],
-        "probes": _probes(result),
-        "certificate": _json(run.certificate),
+        "probes": list(result.audit.probes.values()) if result.audit else [],
+        "certificate": run.certificate.to_json() if run.certificate else "",
         "parent": (run.recipe or {}).get("parent"),
-        "difference": _difference(run, recipes),
-        "recipe_words": recipe_words(run, recipes),
-        "recipe": _json(run.recipe),
+        "difference": changes,
+        "recipe_words": recipe_words,
+        "recipe": "" if run.recipe is None else json.dumps(run.recipe, indent=2),
         "commands": "\n".join(commands(run, recipes)),
     }
 
 
 def claim_of(run: RunFolder) -> tuple[str, str]:
     """The recipe's published score, and what this run's is beside it."""
-    claim = (run.recipe or {}).get("claim_bpb")
-    score = section(run.result, "score").get("bits_per_byte")
+    claim, score = (run.recipe or {}).get("claim_bpb"), run.result.score
     if claim is None:
         return "", "This recipe has no published score."
-    if score is None:
-        return fixed(claim, 4), "published for this recipe"
-    difference = score - claim
-    side = "above" if difference > 0 else "below"
-    if abs(difference) < 5e-6:
-        return fixed(claim, 4), "published for this recipe; this run has the same"
-    return fixed(claim, 4), f"published for this recipe; this run is {abs(difference):.5f} {side}"
+    words = "published for this recipe"
+    if score is not None:
+        difference = score.bits_per_byte - claim
+        same, side = abs(difference) < 5e-6, "above" if difference > 0 else "below"
+        words += (
+            "; this run has the same" if same else f"; this run is {abs(difference):.5f} {side}"
+        )
+    return fixed(claim, 4), words
 
 
-def recipe_words(run: RunFolder, recipes: Recipes) -> str:
+def changes_of(run: RunFolder, recipes: Recipes) -> tuple[str, list[Change]]:
+    """How the run's recipe differs from its parent: in a sentence, and setting by setting."""
     if run.recipe is None:
-        return "The folder has no recipe.json."
+        return "The folder has no recipe.json.", []
     name, parent = run.recipe.get("name"), run.recipe.get("parent")
     if parent is None:
-        return f"{name} derives from no other recipe."
+        return f"{name} derives from no other recipe.", []
+    derived = f"{name} derives from {parent}"
     if parent not in recipes:
-        return f"{name} derives from {parent}, which is not among the recipes of this version."
-    if not recipe_difference(run.recipe, recipes[parent]):
-        return f"{name} derives from {parent} and differs from it in name only."
-    return f"{name} derives from {parent} and differs from it in these settings."
+        return f"{derived}, which is not among the recipes of this version.", []
+    try:
+        changes = recipe_difference(run.recipe, recipes[parent])
+    except ValueError as error:
+        words = f"In what it differs is not shown, since this version cannot read it: {error}."
+        return f"{derived}. {words}", []
+    if not changes:
+        return f"{derived} and differs from it in name only.", []
+    return f"{derived} and differs from it in these settings.", changes
 
 
-def recipe_difference(
-    recipe: Mapping[str, Any], parent: Mapping[str, Any]
-) -> list[tuple[str, str, str]]:
+def recipe_difference(recipe: RecipeData, parent: RecipeData) -> list[Change]:
     """(dotted setting, value in the parent, value in the recipe), both as JSON text.
 
-    A part that only one side has is one difference, shown whole.
-
-    >>> recipe_difference({"name": "b", "lr": 0.02, "loop": {"first": 3, "last": 5}},
-    ...                   {"name": "a", "lr": 0.04, "loop": None})
-    [('lr', '0.04', '0.02'), ('loop', 'null', '{"first": 3, "last": 5}')]
+    A part that only one side has, or another class on each, is one difference, shown whole.
+    Raises ValueError where this version cannot read one of the recipes.
     """
-    return _differences(_settings(recipe), _settings(parent), "")
+    ours, theirs = from_json(recipe), from_json(parent)
+    old, new = to_json(theirs), to_json(ours)
+    found = [change.path for change in diff(theirs, ours) if change.path not in ABOUT]
+    return [(path, _value(old, path), _value(new, path)) for path in found]
 
 
-def _differences(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str
-) -> list[tuple[str, str, str]]:
-    rows: list[tuple[str, str, str]] = []
-    for key in [*ours, *(key for key in theirs if key not in ours)]:
-        a, b, name = ours.get(key), theirs.get(key), f"{path}{key}"
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            rows += _differences(a, b, f"{name}.")
-        elif a != b or (key in ours) != (key in theirs):
-            rows.append((name, _text(theirs, key), _text(ours, key)))
-    return rows
-
-
-def _text(side: Mapping[str, Any], key: str) -> str:
-    return json.dumps(side[key]) if key in side else ABSENT
-
-
-def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in recipe.items() if key not in ABOUT}
+def _value(recipe: RecipeData, path: str) -> str:
+    return json.dumps(reduce(getitem, path.split("."), recipe))
 
 
 def commands(run: RunFolder, recipes: Recipes) -> list[str]:
-    """What to type to get this run again; `commands` of the result where it has them.
+    """What to type to get this run again.
 
     DATA stands for the data folder, which a result does not name.
     """
-    if run.result.get("commands"):
-        return [str(command) for command in run.result["commands"]]
-    name = str(run.result.get("recipe") or (run.recipe or {}).get("name", "RECIPE"))
-    words, by_hand = ["fairway", "run", name, "DATA", "--out", f"runs/{run.name}"], []
+    name, notes, options = run.result.recipe, [], []
     if run.recipe is not None and name in recipes:
-        for setting, _, value in recipe_difference(run.recipe, recipes[name]):
-            if value[0] in "[{n":  # a list, a part, or null: no single word sets it
-                by_hand.append(f"# with {setting} = {value}, as recipe.json has it")
-            else:
-                words += [f"--{setting.replace('_', '-')}", value.strip('"')]
+        try:
+            options, notes = overrides(run.recipe, recipes[name])
+        except ValueError as error:
+            notes = [f"# with what recipe.json changes; this version cannot read it: {error}"]
     return [
-        *by_hand,
-        shlex.join(words),
+        *notes,
+        shlex.join(["fairway", "run", name, "DATA", "--out", f"runs/{run.name}", *options]),
         shlex.join(["fairway", "audit", f"runs/{run.name}/model.fwy", "DATA"]),
         shlex.join(["fairway", "report", f"runs/{run.name}"]),
     ]
 
 
-def _difference(run: RunFolder, recipes: Recipes) -> list[tuple[str, str, str]]:
-    parent = (run.recipe or {}).get("parent")
-    if run.recipe is None or parent is None or parent not in recipes:
-        return []
-    return recipe_difference(run.recipe, recipes[parent])
+def overrides(recipe: RecipeData, named: RecipeData) -> tuple[list[str], list[str]]:
+    """Options that make a recipe of the one that is named, and notes on what none of them can say.
 
-
-def _probes(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    probes = section(section(result, "audit"), "probes")
-    return [
-        {
-            "name": name,
-            "ok": bool(probe.get("ok")),
-            "summary": probe.get("summary", ""),
-            "findings": [_finding(finding) for finding in probe.get("findings", ())],
-            "not_covered": list(probe.get("not_covered", ())),
-        }
-        for name, probe in probes.items()
-    ]
-
-
-def _finding(finding: Any) -> str:
-    if not isinstance(finding, Mapping):
-        return str(finding)
-    kind = f" (likely {finding['kind']}: {finding.get('kind_name')})" if finding.get("kind") else ""
-    return f"{finding.get('said', '')}{kind}"
-
-
-def _json(value: Mapping[str, Any] | None) -> str:
-    return "" if value is None else json.dumps(value, indent=2, ensure_ascii=False)
+    Every `--set` is applied before the other options, so it must be possible without them.
+    """
+    config, options, notes = from_json(named), [], []
+    for setting, _, text in recipe_difference(recipe, named):
+        value = json.loads(text)
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            options += [f"--{setting.replace('_', '-')}", str(value)]
+            continue
+        try:
+            config = set_json(config, setting, value)
+            options += ["--set", f"{setting}={text}"]
+        except ValueError:
+            notes.append(f"# with {setting} = {text}, as recipe.json has it")
+    return options, notes

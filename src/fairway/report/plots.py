@@ -7,246 +7,187 @@ Which numbers there are is decided in `table.py`; where pictures stand on the pa
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fairway.report.checks import Result, section
-from fairway.report.run_folder import RunFolder, TrainingCurve
+from fairway.report.run_folder import RunFolder
 from fairway.report.style import (
     BLUE,
     GREEN,
     GREY,
     INK,
     ORANGE,
-    PALE,
     QUIET,
-    WIDTH,
-    bar_figure,
-    bar_label,
-    end_label,
+    Bar,
+    Line,
+    bar_chart,
+    draw_lines,
     inline,
-    spread,
+    line_figure,
     style,
-    title,
 )
-from fairway.report.table import BASELINES, STAGES, artifact_parts
+from fairway.report.table import STAGES, artifact_parts, compressors_by_label
+from fairway.result import RunResult
 
 WARM_UP_SHARE = 0.03  # of the text, in which a running mean says nothing yet
 
 
-def loss_figure(curve: TrainingCurve, result: Result) -> Figure | None:
+def loss_figure(run: RunFolder) -> Figure | None:
     """Training loss over steps, and beneath it the schedule of the learning rate."""
+    curve = run.curve
     if len(curve.steps) < 2:
         return None
-    scheduled = bool(curve.lr_scale)
-    figure = Figure(figsize=(WIDTH, 3.8 if scheduled else 3.2))
-    if scheduled:
-        axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+    heading = "Training loss, nats per token"
+    if curve.lr_scale:
+        figure, (axes, bottom) = line_figure(heading, 3.8, (5, 1))
+        bottom.fill_between(curve.steps, curve.lr_scale, color=ORANGE, alpha=0.25, linewidth=0)
+        bottom.plot(curve.steps, curve.lr_scale, color=ORANGE, linewidth=1.3)
+        bottom.set_ylim(0, 1.08)
+        bottom.set_yticks([0, 1])
+        bottom.set_title("learning rate, share of its peak", size=11, weight="normal", color=QUIET)
     else:
-        axes, strip = figure.subplots(), None
+        figure, (axes,) = line_figure(heading, 3.2)
+        bottom = axes
     smooth = running_mean(curve.losses)
-    axes.plot(curve.steps, curve.losses, color=PALE, linewidth=1.0)
-    axes.plot(curve.steps, smooth, color=BLUE)
+    line = Line(curve.steps, smooth, f"{smooth[-1]:.3f}", BLUE, raw=curve.losses)
     # The first steps fall from ln(vocabulary) and would flatten everything that follows.
-    late = curve.losses[len(curve.losses) // 20 :]
-    margin = 0.08 * (max(late) - min(late) or 1.0)
-    axes.set_ylim(min(late) - margin, max(late) + margin)
-    title(figure, "Training loss, nats per token")
+    low, high = _y_range(curve.losses[len(curve.losses) // 20 :], 0.08, 1.0)
+    draw_lines(axes, [line], low=low, high=high)
     axes.grid(axis="y")
-    end_label(axes, curve.steps[-1], smooth[-1], f"{smooth[-1]:.3f}", BLUE)
-    bottom = axes if strip is None else strip
-    if strip is not None:
-        strip.fill_between(curve.steps, curve.lr_scale, color=ORANGE, alpha=0.25, linewidth=0)
-        strip.plot(curve.steps, curve.lr_scale, color=ORANGE, linewidth=1.3)
-        strip.set_ylim(0, 1.08)
-        strip.set_yticks([0, 1])
-        strip.set_title("learning rate, share of its peak", size=11, weight="normal", color=QUIET)
-    seconds = section(result, "train").get("seconds")
-    bottom.set_xlabel("steps" if seconds is None else f"steps in {seconds:,.0f} seconds")
+    bottom.set_xlabel(f"steps in {run.result.train.seconds:,.0f} seconds")
     bottom.set_xlim(0, curve.steps[-1])
     bottom.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     bottom.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
 
 
-def stages_figure(result: Result) -> Figure | None:
+def stages_figure(result: RunResult) -> Figure | None:
     """Bits per byte of each stage that was run, above the general compressors."""
-    stages, found = section(result, "stages"), section(result, "baselines")
-    bars: list[tuple[str, float, float | None]] = []  # label, value, value without priming
-    for key, label in STAGES.items():
-        bits = section(stages, key).get("bits_per_byte")
-        if bits is not None:
-            bars.append((label, bits, None))
-    num_stages = len(bars)
-    for key in [*BASELINES, *(name for name in found if name not in BASELINES)]:
-        figures = section(found, key)
-        if figures.get("primed") is not None:
-            bars.append((BASELINES.get(key, key), figures["primed"], figures.get("alone")))
-    if not bars:
-        return None
-    figure, axes = bar_figure(len(bars), "Bits per byte, lower is better")
-    longest = max(max(value, alone or 0.0) for _, value, alone in bars)
-    for row, (_, value, alone) in enumerate(bars):
-        ours = row < num_stages
-        text = f"{value:.4f}"
-        if alone is not None:
-            axes.barh(row, alone, color=PALE, height=0.62)
-            text = f"{value:.3f} primed, {alone:.3f} alone"
-        colour = (BLUE if row < num_stages - 1 else GREEN) if ours else GREY
-        axes.barh(row, value, color=colour, height=0.62)
-        bar_label(axes, max(value, alone or 0.0), row, text)
-    axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
-    axes.set_xlim(0, longest)
-    axes.set_xticks([])
-    return figure
+    bits = {STAGES[key]: result.stages[key].bits_per_byte for key in STAGES if key in result.stages}
+    bars = [Bar(k, v, f"{v:.4f}", BLUE) for k, v in bits.items()]
+    if bars:
+        bars[-1] = replace(bars[-1], colour=GREEN)
+    bars += [
+        Bar(
+            label,
+            found.primed,
+            f"{found.primed:.3f} primed, {found.alone:.3f} alone",
+            GREY,
+            pale=found.alone,
+        )
+        for label, found in compressors_by_label(result).items()
+        if found is not None
+    ]
+    return bar_chart("Bits per byte, lower is better", bars)
 
 
-def running_figure(result: Result) -> Figure | None:
-    """Bits per byte of the text so far, frozen against learning.
-
-    `curves` of the result: name to pairs (bytes so far, bits per byte so far).
-    """
-    curves = {
-        name: [(float(x), float(y)) for x, y in points]
-        for name, points in section(result, "curves").items()
-        if len(points) > 1
-    }
+def running_figure(result: RunResult) -> Figure | None:
+    """Bits per byte of the text so far, frozen against learning."""
+    curves = {name: points for name, points in result.curves.items() if len(points) > 1}
     if not curves:
         return None
-    figure = Figure(figsize=(WIDTH, 3.2))
-    axes = figure.subplots()
-    colours = {"frozen": GREY, "learning": GREEN}
-    spare = iter((BLUE, ORANGE, INK))
-    ends: list[tuple[float, str, str]] = []
-    seen: list[float] = []
+    colours, spare = {"frozen": GREY, "learning": GREEN}, iter((BLUE, ORANGE, INK))
     last = max(points[-1][0] for points in curves.values())
+    lines = []
     for name, points in curves.items():
+        shown = [(x, y) for x, y in points if x >= WARM_UP_SHARE * last] or points
+        x, y = [x / 1e6 for x, _ in shown], [y for _, y in shown]
         colour = colours.get(name) or next(spare, INK)
-        settled = [(x, y) for x, y in points if x >= WARM_UP_SHARE * last] or points
-        seen += [y for _, y in settled]
-        axes.plot([x / 1e6 for x, _ in settled], [y for _, y in settled], color=colour)
-        ends.append((settled[-1][1], f"{name} {settled[-1][1]:.4f}", colour))
-    margin = 0.1 * (max(seen) - min(seen) or 0.1)
-    axes.set_ylim(min(seen) - margin, max(seen) + margin)
-    gap = 0.075 * (max(seen) - min(seen) + 2 * margin)
-    for y, (_, text, colour) in zip(
-        spread([y for y, _, _ in sorted(ends)], gap), sorted(ends), strict=True
-    ):
-        end_label(axes, last / 1e6, y, text, colour)
-    title(figure, "Bits per byte of the text so far")
+        lines.append(Line(x, y, f"{name} {y[-1]:.4f}", colour))
+    figure, (axes,) = line_figure("Bits per byte of the text so far", 3.2)
+    low, high = _y_range([y for line in lines for y in line.y], 0.1, 0.1)
+    draw_lines(axes, lines, low=low, high=high)
     axes.set_xlabel("megabytes of validation text")
     axes.set_xlim(0, last / 1e6)
     axes.grid(axis="y")
     return figure
 
 
-def chunks_figure(result: Result) -> Figure | None:
-    """What learning gained in each chunk, and the seconds each took.
-
-    `chunks` of the result, as `evaluate.curves.curve_data` gives it.
-    """
-    chunks = section(result, "chunks")
-    gain, tokens = chunks.get("gain_bits_per_byte"), chunks.get("tokens") or []
-    if not gain or len(tokens) < 2:
+def chunks_figure(result: RunResult) -> Figure | None:
+    """What learning gained in each chunk, and the seconds each took."""
+    thousands = [tokens / 1e3 for tokens in _column(result, "tokens")]
+    gains = result.chunks.get("gain_bits_per_byte", ())
+    known = [(x, y) for x, y in zip(thousands, gains, strict=bool(gains)) if y is not None]
+    if not known or len(thousands) < 2:
         return None
-    figure = Figure(figsize=(WIDTH, 3.6))
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    thousands = [count / 1e3 for count in tokens]
-    known = [(x, y) for x, y in zip(thousands, gain, strict=True) if y is not None]
-    top.axhline(0.0, color=GREY, linewidth=1.0)
-    top.plot([x for x, _ in known], [y for _, y in known], color=PALE, linewidth=1.0)
-    smooth = running_mean([y for _, y in known], share=0.1)
-    top.plot([x for x, _ in known], smooth, color=GREEN)
-    end_label(top, known[-1][0], smooth[-1], f"{smooth[-1]:.3f}", GREEN)
-    top.grid(axis="y")
-    title(figure, "Gain by learning, and seconds, chunk by chunk")
-    ends = []
-    for key, colour in {"score_seconds": BLUE, "learn_seconds": ORANGE}.items():
-        seconds = chunks.get(key) or []
+    x, raw = [x for x, _ in known], [y for _, y in known]
+    smooth = running_mean(raw, share=0.1)
+    lines = []
+    for name, colour in {"score": BLUE, "learn": ORANGE}.items():
+        seconds = _column(result, f"{name}_seconds")
         if any(seconds):
-            bottom.plot(thousands, seconds, color=colour, linewidth=1.3)
-            ends.append((statistics.median(seconds), key.removesuffix("_seconds"), colour))
-    bottom.set_ylim(bottom=0)
-    gap = 0.2 * bottom.get_ylim()[1]
-    for y, (_, text, colour) in zip(
-        spread([y for y, _, _ in sorted(ends)], gap), sorted(ends), strict=True
-    ):
-        end_label(bottom, thousands[-1], y, text, colour)
-    bottom.set_xlabel("thousand tokens priced")
+            lines.append(Line(thousands, seconds, name, colour, end=statistics.median(seconds)))
+    figure, (top, bottom) = line_figure(
+        "Gain by learning, and seconds, chunk by chunk", 3.6, (3, 2)
+    )
+    top.axhline(0.0, color=GREY, linewidth=1.0)
+    draw_lines(top, [Line(x, smooth, f"{smooth[-1]:.3f}", GREEN, raw=raw)])
+    top.grid(axis="y")
+    draw_lines(bottom, lines, low=0, gap=0.2, width=1.3)
+    bottom.set_xlabel("thousand tokens scored")
     bottom.set_xlim(0, thousands[-1])
     return figure
 
 
-def artifact_figure(result: Result) -> Figure | None:
+def artifact_figure(result: RunResult) -> Figure | None:
     """The bytes of the artifact part by part, each starting where the last one ended."""
-    artifact, (parts, _) = section(result, "artifact"), artifact_parts(result)
-    if not parts:
+    artifact = result.artifact
+    if artifact is None:
         return None
-    total, cap = artifact["bytes_total"], artifact.get("cap_bytes")
+    (parts, _), total, cap = artifact_parts(artifact), artifact.bytes_total, artifact.cap_bytes
     unit, name = (1e6, "million bytes") if total >= 1e6 else (1e3, "thousand bytes")
-    figure, axes = bar_figure(len(parts) + 1, f"Artifact, {name}")
-    start = 0
-    for row, size in enumerate(parts.values()):
-        axes.barh(row, size / unit, left=start / unit, color=BLUE, height=0.62)
-        bar_label(axes, (start + size) / unit, row, f"{size / unit:.3f}")
+    bars, start = [], 0
+    for part, size in parts.items():
+        text = f"{size / unit:.3f}"
+        bars.append(Bar(part, size / unit, text, BLUE, start=start / unit))
         start += size
     over = cap is not None and total > cap
-    axes.barh(len(parts), total / unit, color=ORANGE if over else GREEN, height=0.62)
-    axes.set_yticks(range(len(parts) + 1), [*parts, "total"])
-    longest = max(total, cap or 0) / unit
-    axes.set_xlim(0, longest)
-    axes.set_xticks([])
-    text = f"{total / unit:.3f}"
-    if cap is not None:
-        row = len(parts)
-        axes.plot([cap / unit] * 2, [row - 0.45, row + 0.45], color=INK, clip_on=False)
-        text += f" of {cap / unit:g}"
-    bar_label(axes, longest, len(parts), text)
-    return figure
+    bars.append(
+        Bar(
+            "total",
+            total / unit,
+            f"{total / unit:.3f}" + ("" if cap is None else f" of {cap / unit:g}"),
+            ORANGE if over else GREEN,
+            tick=(cap or 0) / unit,
+        )
+    )
+    return bar_chart(f"Artifact, {name}", bars)
 
 
-def seconds_figure(result: Result) -> Figure | None:
+def seconds_figure(result: RunResult) -> Figure | None:
     """Seconds of training and evaluation against their budgets, then of each scored stage."""
-    bars: list[tuple[str, float, float | None]] = []
-    for key, label in {"train": "training", "evaluate": "evaluation"}.items():
-        part = section(result, key)
-        if part.get("seconds") is not None:
-            bars.append((label, part["seconds"], part.get("budget_seconds")))
-    num_budgeted = len(bars)
-    for key, label in STAGES.items():
-        spent = section(section(result, "stages"), key).get("seconds")
-        if spent is not None:
-            bars.append((f"scoring: {label}", spent, None))
-    if not bars:
-        return None
-    figure, axes = bar_figure(len(bars), "Seconds, and their budgets")
-    for row, (_, seconds, budget) in enumerate(bars):
-        over = budget is not None and seconds > budget
-        colour = ORANGE if over else (BLUE if row < num_budgeted else GREY)
-        axes.barh(row, seconds, color=colour, height=0.62)
-        text, end = f"{seconds:,.1f}", seconds
-        if budget is not None:
-            outline = axes.barh(
-                row, budget, color="none", edgecolor=GREY, linewidth=1.2, height=0.62
+    bars = []
+    for label, part in {"training": result.train, "evaluation": result.evaluate}.items():
+        if part is None:
+            continue
+        text, budget = f"{part.seconds:,.1f}", part.budget_seconds
+        over = budget is not None and part.seconds > budget
+        bars.append(
+            Bar(
+                label,
+                part.seconds,
+                text if budget is None else f"{text} of {budget:,.0f}",
+                ORANGE if over else BLUE,
+                outline=budget or 0.0,
             )
-            outline[0].set_clip_on(False)
-            text, end = f"{seconds:,.1f} of {budget:,.0f}", max(seconds, budget)
-        bar_label(axes, end, row, text)
-    axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
-    axes.set_xlim(0, max(max(seconds, budget or 0.0) for _, seconds, budget in bars))
-    axes.set_xticks([])
-    return figure
+        )
+    for key, label in STAGES.items():
+        if key in result.stages:
+            spent = result.stages[key].seconds
+            bars.append(Bar(f"scoring: {label}", spent, f"{spent:,.1f}", GREY))
+    return bar_chart("Seconds, and their budgets", bars)
 
 
 PICTURES: dict[str, tuple[str, Callable[[RunFolder], Figure | None]]] = {  # name: what it shows
     "stages": ("Bits per byte of each stage and compressor", lambda r: stages_figure(r.result)),
     "running": ("Bits per byte along the text", lambda r: running_figure(r.result)),
     "chunks": ("Gain and seconds of each chunk", lambda r: chunks_figure(r.result)),
-    "loss": ("Training loss and learning rate", lambda r: loss_figure(r.curve, r.result)),
+    "loss": ("Training loss and learning rate", loss_figure),
     "artifact": ("Bytes of the artifact and its cap", lambda r: artifact_figure(r.result)),
     "seconds": ("Seconds and their budgets", lambda r: seconds_figure(r.result)),
 }
@@ -257,13 +198,9 @@ def inline_svgs(run: RunFolder, prefix: str) -> dict[str, str]:
 
     prefix  makes the ids of the pictures different from those of any other run on the page
     """
-    with style():
-        drawn = {name: draw(run) for name, (_, draw) in PICTURES.items()}
-        return {
-            name: inline(figure, f"{prefix}-{name}", PICTURES[name][0])
-            for name, figure in drawn.items()
-            if figure is not None
-        }
+    return {
+        name: inline(figure, f"{prefix}-{name}", PICTURES[name][0]) for name, figure in _drawn(run)
+    }
 
 
 def save_pictures(run: RunFolder, out: Path, suffix: str = ".png") -> list[Path]:
@@ -272,15 +209,20 @@ def save_pictures(run: RunFolder, out: Path, suffix: str = ".png") -> list[Path]
         raise ValueError(f"suffix={suffix!r}; pictures are saved as .png or .svg")
     out.mkdir(parents=True, exist_ok=True)
     paths = []
+    for name, figure in _drawn(run):
+        paths.append(out / f"{name}{suffix}")
+        metadata = {"Date": None} if suffix == ".svg" else None
+        figure.savefig(paths[-1], dpi=200, facecolor="white", metadata=metadata)
+    return paths
+
+
+def _drawn(run: RunFolder) -> Iterator[tuple[str, Figure]]:
+    """The pictures there are; they must be saved before the next one is asked for."""
     with style():
         for name, (_, draw) in PICTURES.items():
             figure = draw(run)
             if figure is not None:
-                path = out / f"{name}{suffix}"
-                metadata = {"Date": None} if suffix == ".svg" else None
-                figure.savefig(path, dpi=200, facecolor="white", metadata=metadata)
-                paths.append(path)
-    return paths
+                yield name, figure
 
 
 def running_mean(values: Sequence[float], share: float = 0.03) -> list[float]:
@@ -298,3 +240,17 @@ def running_mean(values: Sequence[float], share: float = 0.03) -> list[float]:
         begin, end = max(0, i - radius), min(len(values), i + min(radius, i) + 1)
         means.append((sums[end] - sums[begin]) / (end - begin))
     return means
+
+
+def _column(result: RunResult, name: str) -> list[float]:
+    """A column of the chunks that has no gaps."""
+    return [value for value in result.chunks.get(name, ()) if value is not None]
+
+
+def _y_range(values: Sequence[float], share: float, flat: float) -> tuple[float, float]:
+    """From below the lowest to above the highest value, by a share of what lies between them.
+
+    flat  what counts as lying between values that are all the same
+    """
+    margin = share * (max(values) - min(values) or flat)
+    return min(values) - margin, max(values) + margin

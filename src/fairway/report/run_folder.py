@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from fairway.proof.certificate import Certificate
+from fairway.result import RunResult, read_result
+
+RecipeData = Mapping[str, Any]  # a recipe as recipe.json has it
+
 
 @dataclass(frozen=True)
 class TrainingCurve:
@@ -25,12 +30,15 @@ class TrainingCurve:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run. Only `result.json` must be there; what else is missing is None or empty."""
+    """One run. Only `result.json` must be there; what else is missing is None or empty.
+
+    recipe  as `recipe.json` has it: another version may have written it
+    """
 
     path: Path
-    result: Mapping[str, Any]
-    recipe: Mapping[str, Any] | None
-    certificate: Mapping[str, Any] | None
+    result: RunResult
+    recipe: RecipeData | None
+    certificate: Certificate | None
     curve: TrainingCurve
 
     @property
@@ -40,17 +48,11 @@ class RunFolder:
 
 def read_run(path: Path) -> RunFolder:
     """Raises ValueError when the folder has no result, or a file in it is not what it should be."""
-    result = _read_object(path / "result.json")
-    if result is None:
-        raise ValueError(
-            f"{path} has no result.json, so there is nothing to report; a run folder is what "
-            f"`fairway run RECIPE DATA --out {path}` writes"
-        )
     return RunFolder(
         path,
-        result,
-        _read_object(path / "recipe.json"),
-        _read_object(path / "certificate.json"),
+        read_result(path),
+        _read_recipe(path / "recipe.json"),
+        _read_certificate(path / "certificate.json"),
         read_curve(path / "train.log"),
     )
 
@@ -90,7 +92,7 @@ def read_curve(log: Path) -> TrainingCurve:
     )
 
 
-def _curve_point(entry: Any) -> tuple[float, float, float | None] | None:
+def _curve_point(entry: object) -> tuple[float, float, float | None] | None:
     if not isinstance(entry, Mapping) or entry.get("stage", "train") != "train":
         return None
     step = entry.get("step", entry.get("done"))
@@ -101,19 +103,28 @@ def _curve_point(entry: Any) -> tuple[float, float, float | None] | None:
     return float(step), float(loss), float(scale) if _is_number(scale) else None
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _read_object(path: Path) -> Mapping[str, Any] | None:
+def _read_recipe(path: Path) -> RecipeData | None:
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
             f"{path} is not JSON ({error}); run the stage that writes it again"
         ) from None
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{path} holds a {type(value).__name__}, not a JSON object")
-    return value
+    if not isinstance(recipe, Mapping):
+        raise ValueError(f"{path} holds a {type(recipe).__name__}, not a JSON object")
+    return recipe
+
+
+def _read_certificate(path: Path) -> Certificate | None:
+    if not path.is_file():
+        return None
+    try:
+        return Certificate.load(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; `fairway prove` writes it again") from error

@@ -1,4 +1,4 @@
-"""How every picture looks, and how it gets onto a page: colours, labels, SVG.
+"""How every picture looks, and how it gets onto a page: colours, bars, lines, SVG.
 
 Which pictures there are is in `plots.py`.
 """
@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -23,78 +23,173 @@ VARIABLES = {
 
 WIDTH = 5.6  # inches of 72 points: little more than a phone shows, so text stays legible
 ROW = 0.34  # inches per bar
+BAR = 0.62  # of a row
 RIM = 0.8  # inches for title and axis together
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """The look of every picture; figures must be drawn and saved inside."""
-    settings: dict[Any, Any] = {
-        "figure.constrained_layout.use": True,
-        "figure.facecolor": "none",
-        "savefig.facecolor": "none",
-        "axes.facecolor": "none",
-        "axes.edgecolor": FAINT,
-        "axes.labelcolor": QUIET,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.spines.left": False,
-        "axes.titlelocation": "left",
-        "figure.titlesize": 13,
-        "figure.titleweight": "bold",
-        "axes.axisbelow": True,
-        "axes.labelsize": 11,
-        "font.size": 11.5,
-        "text.color": INK,
-        "text.parse_math": False,  # a name with two dollar signs is a name
-        "grid.color": FAINT,
-        "grid.linewidth": 0.7,
-        "lines.linewidth": 1.9,
-        "lines.solid_capstyle": "round",
-        "xtick.color": FAINT,
-        "ytick.color": FAINT,
-        "xtick.labelcolor": QUIET,
-        "ytick.labelcolor": INK,
-        "xtick.labelsize": 11,
-        "ytick.labelsize": 11.5,
-        "ytick.major.size": 0,
-        "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
-        "svg.hashsalt": "fairway",  # the same run gives the same page, byte for byte
-    }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(
+        {
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "none",
+            "savefig.facecolor": "none",
+            "axes.facecolor": "none",
+            "axes.edgecolor": FAINT,
+            "axes.labelcolor": QUIET,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.spines.left": False,
+            "axes.titlelocation": "left",
+            "figure.titlesize": 13,
+            "figure.titleweight": "bold",
+            "axes.axisbelow": True,
+            "axes.labelsize": 11,
+            "font.size": 11.5,
+            "text.color": INK,
+            "text.parse_math": False,  # a name with two dollar signs is a name
+            "grid.color": FAINT,
+            "grid.linewidth": 0.7,
+            "lines.linewidth": 1.9,
+            "lines.solid_capstyle": "round",
+            "xtick.color": FAINT,
+            "ytick.color": FAINT,
+            "xtick.labelcolor": QUIET,
+            "ytick.labelcolor": INK,
+            "xtick.labelsize": 11,
+            "ytick.labelsize": 11.5,
+            "ytick.major.size": 0,
+            "svg.fonttype": "none",  # text stays text: small, selectable, in the reader's own font
+            "svg.hashsalt": "fairway",  # the same run gives the same page, byte for byte
+        }
+    ):
         yield
 
 
-def bar_figure(rows: int, heading: str) -> tuple[Figure, Axes]:
-    """Room for so many horizontal bars, the first on top."""
-    figure = Figure(figsize=(WIDTH, RIM + ROW * rows))
+@dataclass(frozen=True)
+class Bar:
+    """One row of a bar chart, its text behind its end.
+
+    start    where it begins
+    pale     how far a paler bar reaches behind it
+    outline  how far an empty frame around it reaches
+    tick     where a line crosses it
+    """
+
+    label: str
+    length: float
+    text: str
+    colour: str
+    start: float = 0.0
+    pale: float = 0.0
+    outline: float = 0.0
+    tick: float = 0.0
+
+    @property
+    def end(self) -> float:
+        return max(self.start + self.length, self.pale, self.outline, self.tick)
+
+
+def bar_chart(heading: str, bars: Sequence[Bar]) -> Figure | None:
+    """Horizontal bars, the first on top; None where there are none."""
+    if not bars:
+        return None
+    figure = _titled(heading, RIM + ROW * len(bars))
     axes = figure.subplots()
-    axes.set_ylim(rows - 0.4, -0.6)  # first row on top
     axes.spines["bottom"].set_visible(False)
-    title(figure, heading)
-    return figure, axes
+    for row, bar in enumerate(bars):
+        if bar.pale:
+            axes.barh(row, bar.pale, color=PALE, height=BAR)
+        axes.barh(row, bar.length, left=bar.start, color=bar.colour, height=BAR)
+        if bar.outline:
+            frame = axes.barh(
+                row, bar.outline, color="none", edgecolor=GREY, linewidth=1.2, height=BAR
+            )
+            frame[0].set_clip_on(False)
+        if bar.tick:
+            axes.plot([bar.tick] * 2, [row - 0.45, row + 0.45], color=INK, clip_on=False)
+        _label(axes, bar.end, row, bar.text)
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_xlim(0, max(bar.end for bar in bars))
+    axes.set_xticks([])
+    return figure
 
 
-def title(figure: Figure, text: str) -> None:
-    """Above the picture, at its left edge."""
-    figure.suptitle(text, x=0.008, ha="left")
+@dataclass(frozen=True)
+class Line:
+    """Points joined, with `text` behind the last of them.
+
+    end   the height of the text, where it is not that of the last point
+    raw   the same points before they were smoothed, drawn paler beneath
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    text: str
+    colour: str
+    end: float | None = None
+    raw: Sequence[float] = ()
 
 
-def bar_label(axes: Axes, x: float, row: int, text: str) -> None:
-    """Behind the end of a bar."""
-    axes.annotate(text, (x, row), xytext=(6, 0), textcoords="offset points", va="center")
+def line_figure(
+    heading: str, height: float, ratios: tuple[float, ...] = (1,)
+) -> tuple[Figure, list[Axes]]:
+    """Panels with one x axis, one above the other, as high as `ratios` say; `height` in inches."""
+    figure = _titled(heading, height)
+    panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)
+    return figure, list(panels[:, 0])
 
 
-def end_label(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
-    """Behind the end of a line, in its colour."""
+def draw_lines(
+    axes: Axes,
+    lines: Sequence[Line],
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    gap: float = 0.075,
+    width: float | None = None,
+) -> None:
+    """Lines with a text in their colour behind their ends.
+
+    low, high  ends of the y axis; chosen from the lines where None
+    gap        the least distance of two texts, as a share of the y axis
+    width      of the lines, in points
+    """
+    for line in lines:
+        if line.raw:
+            axes.plot(line.x, line.raw, color=PALE, linewidth=1.0)
+        axes.plot(line.x, line.y, color=line.colour, linewidth=width)
+    axes.set_ylim(low, high)
+    low, high = axes.get_ylim()
+    ends = sorted((line.y[-1] if line.end is None else line.end, i) for i, line in enumerate(lines))
+    heights = spread([y for y, _ in ends], gap * (high - low))
+    for y, (_, i) in zip(heights, ends, strict=True):
+        colour = lines[i].colour
+        colour = QUIET if colour == GREY else colour  # grey that does for a line is faint as text
+        x = max(line.x[-1] for line in lines)
+        _label(axes, x, y, lines[i].text, colour, "bold")
+
+
+def _titled(heading: str, height: float) -> Figure:
+    figure = Figure(figsize=(WIDTH, height))
+    figure.suptitle(heading, x=0.008, ha="left")
+    return figure
+
+
+def _label(
+    axes: Axes, x: float, y: float, text: str, colour: str = INK, weight: str = "normal"
+) -> None:
+    """Text that begins a little to the right of a point."""
     axes.annotate(
         text,
         (x, y),
         xytext=(6, 0),
         textcoords="offset points",
         va="center",
-        color=QUIET if colour == GREY else colour,  # grey that does for a line is faint as text
-        weight="bold",
+        color=colour,
+        weight=weight,
         annotation_clip=False,
     )
 

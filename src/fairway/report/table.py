@@ -1,23 +1,16 @@
-"""A run's numbers as small tables, for a terminal, for a pipe, for a README and for the page.
+"""A run's numbers as small tables, for a terminal, for a pipe and for the page.
 
 A `Grid` is text already: which stages there are and how a number is rounded is decided once, here.
 What the numbers promise is in `checks.py`.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO
 
-from fairway.report.checks import (
-    NOT_RUN,
-    Result,
-    checks,
-    count,
-    diagnostics,
-    fixed,
-    section,
-)
+from fairway.report.checks import NOT_RUN, checks, count, diagnostics, fixed
+from fairway.result import ArtifactResult, CompressorResult, RunResult
 
 STAGES = {  # key in result.json: what it is called
     "float": "float weights",
@@ -25,7 +18,7 @@ STAGES = {  # key in result.json: what it is called
     "sliding": "sliding window",
     "ttt": "test-time training",
 }
-BASELINES = {
+COMPRESSORS = {
     "xz": "xz -9e",
     "zstd": "zstd --ultra -22",
     "ppmd": "PPMd, order 16",
@@ -47,36 +40,28 @@ class Grid:
     strong: int | None = None
 
 
-def stage_grid(result: Result) -> Grid:
+def stage_grid(result: RunResult) -> Grid:
     """Bits per byte after each stage. A stage that was not run says so."""
-    stages, score = section(result, "stages"), section(result, "score").get("bits_per_byte")
+    score = result.score
     rows: list[tuple[str, ...]] = []
     strong, before = None, None
     for key, label in STAGES.items():
-        stage = stages.get(key)
-        if not stage:
+        stage = result.stages.get(key)
+        if stage is None:
             rows.append((label, NOT_RUN, "", NOT_RUN, NOT_RUN))
             continue
-        bits = stage.get("bits_per_byte")
-        change = None if before is None or bits is None else bits - before
-        if bits is not None and score is not None and abs(bits - score) < 1e-9:
+        bits = stage.bits_per_byte
+        if score is not None and abs(bits - score.bits_per_byte) < 1e-9:
             strong = len(rows)  # the last such stage: it is what was reported
-        rows.append(
-            (
-                label,
-                fixed(bits, 5),
-                "" if change is None else fixed(change, 5, sign=True),
-                fixed(stage.get("nats_per_token"), 5),
-                fixed(stage.get("seconds"), 1),
-            )
-        )
-        before = bits if bits is not None else before
+        change = "" if before is None else fixed(bits - before, 5, sign=True)
+        nats, seconds = fixed(stage.nats_per_token, 5), fixed(stage.seconds, 1)
+        rows.append((label, fixed(bits, 5), change, nats, seconds))
+        before = bits
     notes = []
     if score is not None:
-        total = section(result, "score")
         notes.append(
-            f"score: {fixed(score, 5)} bits per byte over {count(total.get('bytes'))} bytes "
-            f"({count(total.get('tokens'))} tokens)"
+            f"score: {fixed(score.bits_per_byte, 5)} bits per byte over {count(score.bytes)} bytes "
+            f"({count(score.tokens)} tokens)"
         )
         if strong is None:
             notes.append("the score is not that of any stage above")
@@ -84,69 +69,70 @@ def stage_grid(result: Result) -> Grid:
     return Grid("Stages", columns, tuple(rows), tuple(notes), strong)
 
 
-def baseline_grid(result: Result) -> Grid:
+def compressor_grid(result: RunResult) -> Grid:
     """General compressors on the same text, and the score beneath them."""
-    found = section(result, "baselines")
-    rows, notes = [], []
-    for key in [*BASELINES, *(name for name in found if name not in BASELINES)]:
-        figures = section(found, key)
-        alone, primed = figures.get("alone"), figures.get("primed")
-        rows.append((BASELINES.get(key, key), fixed(alone, 4), fixed(primed, 4)))
-        notes += [note for note in _baseline_notes(figures) if note not in notes]
-    score = section(result, "score").get("bits_per_byte")
-    rows.append(("this run", "", fixed(score, 4)))
-    notes.insert(0, "primed: after reading the training text, as the model has")
+    found = compressors_by_label(result)
+    rows, notes = [], ["primed: after reading the training text, as the model has"]
+    for label, figures in found.items():
+        alone, primed = (figures.alone, figures.primed) if figures else (None, None)
+        rows.append((label, fixed(alone, 4), fixed(primed, 4)))
+        notes += [note for note in _partial_notes(figures) if note not in notes]
+    rows.append(("this run", "", fixed(result.score.bits_per_byte if result.score else None, 4)))
     columns = ("bits per byte", "alone", "primed")
     return Grid("Against general compressors", columns, tuple(rows), tuple(notes), len(rows) - 1)
 
 
-def _baseline_notes(figures: Mapping[str, Any]) -> list[str]:
+def compressors_by_label(result: RunResult) -> dict[str, CompressorResult | None]:
+    """The compressors we know, None where one was not run, and any others of the result."""
+    return {COMPRESSORS.get(k, k): result.baselines.get(k) for k in COMPRESSORS | result.baselines}
+
+
+def _partial_notes(figures: CompressorResult | None) -> list[str]:
+    """What to say of a figure that stands on a part of the text."""
+    if figures is None:
+        return []
     notes = []
-    prime, train = figures.get("prime_bytes"), figures.get("train_bytes")
+    prime, train = figures.prime_bytes, figures.train_bytes
     if prime is not None and train is not None and prime < train:
         notes.append(f"primed with the last {count(prime)} of {count(train)} bytes only")
-    priced, val = figures.get("priced_bytes"), figures.get("val_bytes")
-    if priced is not None and val is not None and priced < val:
-        notes.append(f"compressors: on the first {count(priced)} of {count(val)} bytes only")
+    scored, val = figures.scored_bytes, figures.val_bytes
+    if scored is not None and val is not None and scored < val:
+        notes.append(f"compressors: on the first {count(scored)} of {count(val)} bytes only")
     return notes
 
 
-def artifact_grid(result: Result) -> Grid:
+def artifact_grid(artifact: ArtifactResult | None) -> Grid:
     """Where the bytes of the artifact go."""
-    artifact = section(result, "artifact")
-    total, cap = artifact.get("bytes_total"), artifact.get("cap_bytes")
-    parts, notes = artifact_parts(result)
-    rows = [(name, count(size), _share(size, total)) for name, size in parts.items()]
-    rows.append(("total", count(total), _share(total, total)))
-    if cap is not None:
-        rows.append(("cap", count(cap), ""))
-    strong = len(parts)
-    if artifact.get("sha256"):
-        notes.append(f"sha256 {artifact['sha256']}")
-    return Grid("Artifact", ("part", "bytes", "share"), tuple(rows), tuple(notes), strong)
+    title, columns = "Artifact", ("part", "bytes", "share")
+    if artifact is None:
+        return Grid(title, columns, (("total", NOT_RUN, ""),), strong=0)
+    total = artifact.bytes_total
+    parts, notes = artifact_parts(artifact)
+    shares = {**parts, "total": total}
+    rows = [
+        (name, count(size), f"{size / total:.1%}" if total else "") for name, size in shares.items()
+    ]
+    if artifact.cap_bytes is not None:
+        rows.append(("cap", count(artifact.cap_bytes), ""))
+    notes.append(f"sha256 {artifact.sha256}")
+    return Grid(title, columns, tuple(rows), tuple(notes), len(parts))
 
 
-def artifact_parts(result: Result) -> tuple[dict[str, int], list[str]]:
+def artifact_parts(artifact: ArtifactResult) -> tuple[dict[str, int], list[str]]:
     """Bytes by part, adding up to the total, and notes on what is not counted.
 
-    With `artifact.groups` (name to bytes, by tensor) the model is shown by its groups.
+    With `groups` (bytes by section of the file) the model is shown by its groups.
     """
-    artifact = section(result, "artifact")
-    total = artifact.get("bytes_total")
-    if total is None:
-        return {}, []
-    groups = {name: size for name, size in section(artifact, "groups").items() if size}
-    model = artifact.get("bytes_model")
-    parts: dict[str, int] = {}
-    if groups and (model is None or sum(groups.values()) <= model):
-        parts |= groups
-        if model is not None and model > sum(groups.values()):
-            parts["container"] = model - sum(groups.values())
-    elif model is not None:
-        parts["model"] = model
-    if artifact.get("bytes_code"):
-        parts["code"] = artifact["bytes_code"]
-    tokenizer, notes = artifact.get("bytes_tokenizer"), []
+    total, model = artifact.bytes_total, artifact.bytes_model
+    parts = {name: size for name, size in artifact.groups.items() if size}
+    grouped = sum(parts.values())
+    if not parts or grouped > model:
+        parts = {"model": model}
+    elif grouped < model:
+        parts["container"] = model - grouped
+    if artifact.bytes_code:
+        parts["code"] = artifact.bytes_code
+    tokenizer, notes = artifact.bytes_tokenizer, []
     if tokenizer and sum(parts.values()) + tokenizer <= total:
         parts["tokenizer"] = tokenizer
     elif tokenizer:
@@ -156,17 +142,13 @@ def artifact_parts(result: Result) -> tuple[dict[str, int], list[str]]:
     return parts, notes
 
 
-def _share(size: int | None, total: int | None) -> str:
-    return "" if size is None or not total else f"{size / total:.1%}"
-
-
-def diagnostic_lines(result: Result) -> list[str]:
+def diagnostic_lines(result: RunResult) -> list[str]:
     """Numbers that are not scores, each with the words it must be shown with."""
     return [f"{name}: {fixed(value, 5)} ({words})" for name, value, words in diagnostics(result)]
 
 
-def grids(result: Result) -> list[Grid]:
-    return [stage_grid(result), baseline_grid(result), artifact_grid(result)]
+def grids(result: RunResult) -> list[Grid]:
+    return [stage_grid(result), compressor_grid(result), artifact_grid(result.artifact)]
 
 
 def as_plain(grid: Grid) -> str:
@@ -184,52 +166,31 @@ def as_plain(grid: Grid) -> str:
     return "\n".join([grid.title, *(f"  {line}" for line in [*body, *grid.notes])])
 
 
-def as_markdown(grid: Grid) -> str:
-    """A GitHub table with its notes beneath; the row that counts is bold."""
-
-    def text(cells: Sequence[str], strong: bool = False) -> str:
-        safe = [cell.replace("|", "\\|") for cell in cells]
-        return f"| {' | '.join(f'**{c}**' if strong and c else c for c in safe)} |"
-
-    rule = f"|---|{'---:|' * (len(grid.columns) - 1)}"
-    rows = [text(row, i == grid.strong) for i, row in enumerate(grid.rows)]
-    notes = ["", *(f"- {note}" for note in grid.notes)] if grid.notes else []
-    return "\n".join([text(grid.columns), rule, *rows, *notes])
-
-
-def print_result(result: Result, file: TextIO | None = None) -> None:
+def print_result(result: RunResult, file: TextIO | None = None) -> None:
     """Tables and promises of one run: with rich on a terminal, as plain lines anywhere else."""
     screen = sys.stdout if file is None else file
-    title = run_title(result)
     if screen.isatty():
-        _print_rich(title, result, screen)
+        _print_rich(result, screen)
         return
     promises = [f"  {c.name}: {c.state}. {c.sentence}" for c in checks(result)]
-    blocks = [title, *(as_plain(grid) for grid in grids(result)), "\n".join(["Checks", *promises])]
+    blocks = [run_title(result), *map(as_plain, grids(result)), "\n".join(["Checks", *promises])]
     others = [f"  {line}" for line in diagnostic_lines(result)]
     if others:
         blocks.append("\n".join(["Not scores", *others]))
     print("\n\n".join(blocks), file=screen)
 
 
-def run_title(result: Result) -> str:
-    """What was run, where; what the result does not say is left out.
-
-    >>> run_title({"recipe": "naive_baseline", "seed": 1, "params": 17059912})
-    'naive_baseline, seed 1, 17,059,912 parameters'
-    """
-    recipe, told = result.get("recipe"), circumstances(result)
-    return ", ".join(str(part) for part in (recipe, told) if part)
+def run_title(result: RunResult) -> str:
+    """What was run, where: `naive_baseline, seed 1, 17,059,912 parameters, cpu`."""
+    return f"{result.recipe}, {circumstances(result)}"
 
 
-def circumstances(result: Result) -> str:
+def circumstances(result: RunResult) -> str:
     """The title without the recipe."""
-    words = {"seed": "seed {}", "params": "{:,} parameters", "device": "{}"}
-    said = [text.format(result[key]) for key, text in words.items() if result.get(key) is not None]
-    return ", ".join(said)
+    return f"seed {result.seed}, {result.params:,} parameters, {result.device}"
 
 
-def _print_rich(title: str, result: Result, file: TextIO) -> None:
+def _print_rich(result: RunResult, file: TextIO) -> None:
     # Imported here: it takes a tenth of a second, which a pipe should not pay.
     from rich import box
     from rich.console import Console
@@ -237,7 +198,7 @@ def _print_rich(title: str, result: Result, file: TextIO) -> None:
     from rich.text import Text
 
     console = Console(file=file, highlight=False)
-    console.print(Text(title, style="bold"))
+    console.print(Text(run_title(result), style="bold"))
     for grid in grids(result):
         table = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD)
         for i, column in enumerate(grid.columns):

@@ -1,22 +1,88 @@
-"""Writing files so that a full disk or a power cut never leaves half of one."""
+"""Files that are whole or not there: writing, locking, hashing."""
 
+import fcntl
+import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` beside `path`, then rename: whoever looks sees the old file or the new one.
 
-    Raises OSError (a full disk, say) with the old file untouched and the partial one removed.
+    Raises OSError (a full disk, say) with the old file untouched and the partial one removed, and
+    ValueError where `path` is a device, a pipe or a folder: renaming would replace it by a file.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    with replacing(Path(path)) as partial, partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to; renamed to it at the end, removed after any error."""
+    path = path.resolve()  # a link stays a link: what it points to is replaced
+    require_writable(path)
+    partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         partial.replace(path)
+        _sync_folder(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def require_writable(path: Path) -> None:
+    """ValueError where no file can stand at `path`; nothing is touched."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise ValueError(f"{path} is {kind}, which a file would replace; name a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} to write {path.name} into")
+
+
+def require_other(source: Path, target: Path) -> None:
+    """ValueError where both are the same file, which writing would destroy."""
+    if source.exists() and target.exists() and source.samefile(target):
+        raise ValueError(f"{target} is the file that is read; name another one to write")
+
+
+@contextmanager
+def locked(path: Path, owner: str) -> Iterator[None]:
+    """Hold the lock file at `path`, which then says who; ValueError names who holds it already.
+
+    The lock ends with the process, however that ends; the file stays.
+    """
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read(200).strip() or "another process"
+            raise ValueError(
+                f"{path.parent} is in use by {holder}; wait for it, or choose another folder"
+            ) from None
+        file.truncate(0)
+        file.write(f"{owner}\n")
+        file.flush()
+        yield
+
+
+def file_sha256(path: Path) -> str:
+    """In hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # not every file system can; the file itself is safe
+    finally:
+        os.close(handle)

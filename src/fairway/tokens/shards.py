@@ -5,8 +5,8 @@ uint16 ids; its size must match exactly. Shards are memory-mapped: a corpus of a
 memory until it is read.
 """
 
-import hashlib
 import json
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from fairway.runtime.files import atomic_write
+from fairway.runtime.files import atomic_write, file_sha256
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.tokenizer import Tokenizer, load_tokenizer
 
 MAGIC, VERSION, HEADER_WORDS = 20240520, 1, 256
 HEADER_BYTES = 4 * HEADER_WORDS
+SHARD_NAME = re.compile(r"(fineweb_)?(train|val)(_bytes)?_\d+\.bin")
 
 
 def write_shard(path: Path, tokens: np.ndarray) -> None:
@@ -115,17 +116,41 @@ class TokenStream:
 
 
 class DataFolder:
-    """A prepared corpus: shards of two splits, the tokenizer, and `data.json` if ours made it."""
+    """A prepared corpus: shards of two splits, the tokenizer, and `data.json` if ours made it.
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+    Whatever `data.json` records a hash of is compared with it when it is opened: one flipped bit of
+    a shard is another text, and another score.
+
+    compare  False leaves that out, where another rank of the run does it
+    """
+
+    def __init__(self, path: Path, *, compare: bool = True) -> None:
+        self.path, self.compare = Path(path), compare
         if not self.path.is_dir():
             raise ValueError(f"no data folder at {path}; make one with: fairway prepare OUT SOURCE")
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         file = self.path / "data.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
+        if not file.is_file():
+            return {}
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file} is not JSON ({error!s:.200}); prepare it again") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} holds no JSON object; prepare it again")
+        return found
+
+    @cached_property
+    def recorded(self) -> dict[str, str]:
+        """sha256 by file name, as `prepare` or `fetch` wrote them down; empty where neither did."""
+        prepared, fetched = self.manifest.get("sha256", {}), self.manifest.get("files", {})
+        try:
+            listed = {name: str(sum_) for name, sum_ in prepared.items()}
+            return listed | {name: str(entry["sha256"]) for name, entry in fetched.items()}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{self.path}/data.json lists no hashes; prepare it again") from error
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -133,6 +158,7 @@ class DataFolder:
         if len(candidates) != 1:
             found = ", ".join(file.name for file in candidates) or "none"
             raise ValueError(f"{self.path} needs exactly one tokenizer (*.model); found {found}")
+        self._check([candidates[0]])
         return load_tokenizer(candidates[0])
 
     @cached_property
@@ -153,6 +179,7 @@ class DataFolder:
         stream = self._open(split)
         sides = sorted(self.path.glob(f"*{split}_bytes_[0-9]*.bin"))
         if sides:
+            self._check(sides)
             counts = TokenStream([open_shard(file) for file in sides])
             if len(counts) != len(stream):
                 raise ValueError(
@@ -164,18 +191,34 @@ class DataFolder:
 
     def verify(self) -> None:
         """Compare every file with the hash in `data.json`; raises ValueError naming the first."""
-        for name, expected in self.manifest.get("sha256", {}).items():
-            if file_sha256(self.path / name) != expected:
-                raise ValueError(f"{self.path / name} changed since it was prepared")
+        self._check([self.path / name for name in self.recorded])
+
+    def _check(self, files: Sequence[Path]) -> None:
+        """Raises ValueError unless every file is the one that was recorded, where any was."""
+        for file in files if self.recorded and self.compare else ():
+            if file.name not in self.recorded:
+                raise ValueError(
+                    f"{file} is not among the files that {self.path}/data.json lists; it came from "
+                    f"elsewhere: remove it, or prepare the text again"
+                )
+            if not file.is_file() or file_sha256(file) != self.recorded[file.name]:
+                raise ValueError(
+                    f"{file} changed since it was prepared: its sha256 is not the one in "
+                    f"data.json; fetch or prepare it again"
+                )
 
     def _open(self, split: str) -> TokenStream:
         files = self.shard_files(split)
         if not files:
             raise ValueError(f"{self.path} has no {split} shards ({split}_NNNNNN.bin)")
+        names = (name for name in self.recorded if SHARD_NAME.fullmatch(name))
+        lost = {n for n in names if f"{split}_" in n and "_bytes_" not in n} - {
+            file.name for file in files
+        }
+        if lost:
+            raise ValueError(
+                f"{self.path} lacks {min(lost)}, which data.json lists; it was removed"
+            )
+        self._check(files)
         size = self.tokenizer.vocab_size
         return TokenStream([open_shard(file, size) for file in files])
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,6 +22,8 @@ PAD, BOS, EOS, UNK = range(4)
 BOUNDARY = "\u2581"  # what SentencePiece writes for a blank
 MAGIC = b"FWYT1"
 NUM_SPECIAL = 4
+MOST_PIECES = 2**16 - 256 - NUM_SPECIAL  # ids are 16 bits wide
+MOST_BYTES, LZMA_MEMORY = 1 << 25, 1 << 28  # of a list of pieces, and to decompress it
 # Bytes that SentencePiece cannot carry through unchanged: what is no UTF-8, a literal boundary
 # mark (it would come back as a blank), and the control characters it drops or splits at.
 FOREIGN = re.compile("[\udc80-\udcff\u2581\0]")
@@ -221,9 +223,28 @@ def load_tokenizer(data: bytes | Path) -> Tokenizer:
         data = data.read_bytes()
     if data == ByteTokenizer().to_bytes():
         return ByteTokenizer()
-    if data.startswith(MAGIC + b"bpe"):
-        return BpeTokenizer(json.loads(lzma.decompress(data[len(MAGIC) + 3 :])))
+    if data.startswith(MAGIC):
+        return _our_bpe(data)
     try:
         return SentencePieceTokenizer(data)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError, ValueError) as error:
         raise ValueError(f"neither our tokenizer nor a SentencePiece model: {error}") from error
+
+
+def _our_bpe(data: bytes) -> BpeTokenizer:
+    """Raises ValueError for anything but what `BpeTokenizer.to_bytes` wrote."""
+    try:
+        if data[len(MAGIC) : len(MAGIC) + 3] != b"bpe":
+            raise ValueError(f"kind {data[len(MAGIC) : len(MAGIC) + 3]!r} is not known")
+        listed = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
+        text = listed.decompress(data[len(MAGIC) + 3 :], MOST_BYTES)
+        if not listed.eof or listed.unused_data:
+            raise ValueError("its list of pieces is cut off, too long, or followed by something")
+        pieces = json.loads(text)
+        if not isinstance(pieces, list) or not all(isinstance(p, str) and p for p in pieces):
+            raise ValueError("its pieces are no list of texts")
+        if len(pieces) > MOST_PIECES or len(set(pieces)) < len(pieces):
+            raise ValueError(f"its {len(pieces):,} pieces repeat, or are over {MOST_PIECES:,}")
+        return BpeTokenizer(pieces)
+    except (ValueError, RuntimeError, IndexError, RecursionError, lzma.LZMAError) as error:
+        raise ValueError(f"this tokenizer is damaged: {error!s:.200}; make it again") from error

@@ -1,4 +1,4 @@
-"""How the published scripts score and learn at test time: the yardstick of `evaluate.py`.
+"""The published scripts' way to score and to learn: the yardstick of `benchmarks/evaluate.py`.
 
 The same model, composed of PyTorch's own operations as #1413 composes them; every position of every
 window through every layer and the head, prices from full float logits; learning with autograd's

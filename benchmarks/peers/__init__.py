@@ -1,0 +1,1 @@
+"""Yardsticks: what others do, written anew, for a benchmark to measure against."""
