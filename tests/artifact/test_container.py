@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from fairway.artifact.container import pack, read_artifact, unpack, write_artifact
-from fairway.quant.grid import QuantizedTensor, quantize_rows
 from fairway.quant.lowrank import LowRankConfig, fit_low_rank
+from fairway.quant.quantized import QuantizedTensor
+from fairway.quant.schemes import RoundRows
 
 Tensors = dict[str, QuantizedTensor | Tensor]
 
@@ -22,7 +23,7 @@ Tensors = dict[str, QuantizedTensor | Tensor]
 def small() -> tuple[dict[str, Any], bytes, Tensors, dict[str, bytes]]:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(6, 10, generator=generator)
-    codes, scale = quantize_rows(weight, 5, 4.0)
+    codes, scale = RoundRows(5, 4.0).round_rows(weight)
     low_rank = fit_low_rank(torch.randn(6, 10, generator=generator), LowRankConfig(rank=2, group=4))
     shape = (2, 3, 10)
     tensors: Tensors = {

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fairway.artifact.container import pack, unpack
-from fairway.quant.grid import QuantizedTensor
-from fairway.quant.lowrank import LowRank
+from fairway.quant.quantized import LowRank, QuantizedTensor
 
 from . import plain_reader
 

@@ -13,7 +13,7 @@ from fairway.artifact.loaded_model import load_model
 from fairway.model.attention import AttentionConfig
 from fairway.model.depth import Loop
 from fairway.model.gpt import GPT, ModelConfig
-from fairway.quant.rules import dequantize
+from fairway.quant.quantized import dequantize
 from fairway.tokens.tokenizer import ByteTokenizer
 
 CONFIG = ModelConfig(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fairway.interop.defaults import DEFAULTS, LINEAGES, Lineage
 from fairway.interop.environment import model_config, parse_environment
 from fairway.model.gpt import num_params
+from fairway.recipes.registry import SCRIPTS
 
 FULL_1855 = {
     "SMEAR_GATE_ENABLED": "1",
@@ -29,13 +29,14 @@ def test_models_have_the_published_number_of_parameters(
     assert num_params(model_config(parse_environment(lineage, env))) == params
 
 
-@pytest.mark.parametrize("lineage", LINEAGES)
-def test_a_default_written_out_changes_nothing(lineage: Lineage) -> None:
+@pytest.mark.parametrize("lineage", SCRIPTS)
+def test_a_default_written_out_changes_nothing(lineage: str) -> None:
     def text(value: object) -> str:
         return str(int(value)) if isinstance(value, bool) else str(value)
 
     companions = {"SPARSE_ATTN_GATE_SCALE"}  # of a switch that is off unless set
-    env = {n: text(v) for n, v in DEFAULTS[lineage].items() if n not in companions}
+    defaults = SCRIPTS[lineage].defaults
+    env = {n: text(v) for n, v in defaults.items() if n not in companions}
     assert parse_environment(lineage, env).values == parse_environment(lineage, {}).values
 
 

@@ -1,4 +1,4 @@
-"""Compressed artifacts: both published forms, told by their bytes, and nothing that could run."""
+"""Compressed artifacts: both published forms, known by their bytes, and nothing that could run."""
 
 import io
 import lzma
@@ -14,7 +14,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.interop.ptz import SHUFFLE_MAGIC, read_ptz, read_weights, unshuffle
+from fairway.coding.codecs import SHUFFLE_MAGIC, unshuffle
+from fairway.interop.ptz import read_ptz, read_weights
 
 SAVED = {
     "w": {

@@ -1,13 +1,20 @@
-"""GPTQ against published codes, against plain rounding, and its Hessians against their meaning."""
+"""GPTQ against published codes and against plain rounding."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fairway.quant.gptq import collect_hessians, factor_hessian, gptq, gptq_many
-from fairway.quant.grid import dequantize_rows, quantize_rows
+from fairway.quant.gptq import gptq_many
+from fairway.quant.hessian import factor_hessian
+from fairway.quant.quantized import dequantize_rows
+from fairway.quant.schemes import RoundRows
+
+
+def gptq(weight: Tensor, hessian: Tensor, bits: int, clip_sigmas: float) -> tuple[Tensor, Tensor]:
+    """One matrix alone."""
+    return gptq_many([weight], [hessian], bits, clip_sigmas)[0]
 
 
 def layer(rows: int = 48, columns: int = 160, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -31,7 +38,7 @@ def test_codes_and_scales_are_the_published_ones(shared: Path, name: str) -> Non
 def test_outputs_suffer_less_than_under_plain_rounding(columns: int) -> None:
     weight, inputs = layer(columns=columns)
     mended = dequantize_rows(*gptq(weight, inputs.T @ inputs, 4, 6.0))
-    plain = dequantize_rows(*quantize_rows(weight, 4, 6.0))
+    plain = dequantize_rows(*RoundRows(4, 6.0).round_rows(weight))
     error = ((weight - mended) @ inputs.T).square().sum()
     assert error <= ((weight - plain) @ inputs.T).square().sum() * (1.0 if columns == 1 else 0.8)
 
@@ -40,7 +47,7 @@ def test_uncorrelated_inputs_leave_plain_rounding() -> None:
     """With nothing to mend an error with, each weight goes to its nearest code."""
     weight, _ = layer()
     codes, scale = gptq(weight, torch.eye(160), 6, 12.85)
-    plain, plain_scale = quantize_rows(weight, 6, 12.85)
+    plain, plain_scale = RoundRows(6, 12.85).round_rows(weight)
     assert torch.equal(codes, plain)
     assert torch.equal(scale, plain_scale)
 
@@ -71,70 +78,3 @@ def test_channels_that_were_always_zero_get_zero_codes() -> None:
 def test_a_hessian_of_another_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="160 columns meets a Hessian of width 12"):
         gptq(layer()[0], torch.eye(12), 6, 8.0)
-
-
-class Tied(nn.Module):
-    """A looped layer under a tied head, as `GPT` has them."""
-
-    def __init__(self, head: nn.Module | None = None) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(11, 6)
-        self.first, self.second = nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)
-        self.unused = nn.Linear(6, 6, bias=False)
-        self.final_norm = nn.Identity()
-        self.head = head
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.embed(tokens)
-        x = self.first(x) + self.second(x)
-        x = self.final_norm(self.first(x))
-        return x @ self.embed.weight.T if self.head is None else self.head(x)
-
-
-def test_hessians_are_the_products_of_the_inputs() -> None:
-    model = Tied()
-    batches = [torch.randint(11, (2, 5)) for _ in range(3)]
-    hessians = collect_hessians(model, batches)
-    assert hessians.keys() == {"first.weight", "second.weight", "embed.weight"}
-    expected = dict.fromkeys(hessians, torch.zeros(6, 6))
-    for tokens in batches:
-        x = model.embed(tokens).flatten(0, 1)
-        y = model.first(x) + model.second(x)
-        z = model.first(y)
-        for name, inputs in (("first", [x, y]), ("second", [x]), ("embed", [z])):
-            total = sum(i.T @ i for i in inputs) / len(batches)
-            expected[f"{name}.weight"] = expected[f"{name}.weight"] + total
-    for name, hessian in hessians.items():
-        torch.testing.assert_close(hessian, expected[name])
-
-
-def test_collecting_leaves_the_model_as_it_was() -> None:
-    model = Tied().train()
-    collect_hessians(model, [torch.zeros(1, 4, dtype=torch.long)])
-    assert model.training
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-
-
-def test_a_head_of_its_own_is_a_layer_like_others() -> None:
-    model = Tied(head=nn.Linear(6, 11, bias=False))
-    hessians = collect_hessians(model, [torch.zeros(1, 4, dtype=torch.long)])
-    assert "head.weight" in hessians
-    assert "embed.weight" not in hessians
-
-
-def test_hessians_are_averaged_over_all_ranks() -> None:
-    class Twice:
-        def sum(self, value: Tensor) -> Tensor:
-            return 2 * value
-
-    model, batch = Tied(), torch.arange(10)[None]
-    alone, together = (
-        collect_hessians(model, [batch]),
-        collect_hessians(model, [batch], None, Twice()),
-    )
-    torch.testing.assert_close(alone, together)
-
-
-def test_no_batch_at_all_is_refused() -> None:
-    with pytest.raises(ValueError, match="no calibration batch"):
-        collect_hessians(Tied(), [])

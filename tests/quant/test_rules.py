@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fairway.quant.gptq import HessianFactor
-from fairway.quant.grid import QuantizedTensor
+from fairway.quant.hessian import HessianFactor, factor_hessians
 from fairway.quant.lowrank import LowRankConfig
+from fairway.quant.quantized import QuantizedTensor, dequantize
 from fairway.quant.rules import (
     Gptq,
     KeepFloat,
@@ -14,8 +14,6 @@ from fairway.quant.rules import (
     QuantConfig,
     RoundRows,
     SearchRows,
-    dequantize,
-    factor_hessians,
     quantize,
     scheme_for,
 )

@@ -3,7 +3,17 @@
 import pytest
 
 from fairway.model.depth import Loop
-from fairway.recipes.diff import Difference, config_classes, diff, override
+from fairway.recipes.diff import (
+    ABSENT,
+    Difference,
+    derive,
+    diff,
+    override,
+    present,
+    set_json,
+    to_json,
+    value_at,
+)
 from fairway.recipes.registry import RECIPES, recipe
 
 
@@ -59,7 +69,51 @@ def test_a_path_that_leads_nowhere_is_refused(path: str, words: str) -> None:
         override(recipe("naive_baseline"), {path: 1})
 
 
-def test_every_class_a_recipe_can_hold_is_known_by_name() -> None:
-    names = config_classes()
+def test_every_class_a_recipe_can_hold_is_known_by_name(classes: dict[str, type]) -> None:
     for name in ("Recipe", "Loop", "Gptq", "Phased", "AdapterConfig", "When", "Claim", "Mixture"):
-        assert names[name].__name__ == name
+        assert classes[name].__name__ == name
+
+
+def test_the_json_of_two_recipes_differs_where_they_do() -> None:
+    old, new = recipe("pr1413"), recipe("pr1493")
+    found = {d.path: d.new for d in diff(to_json(old), to_json(new))}
+    assert found.keys() == {d.path for d in diff(old, new)}
+    assert found["model.parallel"] == {"start": 7, "form": "shared"}
+
+
+def test_json_of_other_classes_and_absent_keys_differ_as_a_whole() -> None:
+    sgd, adapters = {"type": "Sgd", "lr": 1}, {"type": "DocumentAdapters", "lr": 2}
+    assert diff({"ttt": sgd}, {"ttt": adapters}) == [Difference("ttt", sgd, adapters)]
+    assert diff({"a": 1}, {"b": 2}) == [Difference("b", ABSENT, 2), Difference("a", 1, ABSENT)]
+
+
+def test_items_of_a_tuple_have_paths_too() -> None:
+    run = override(recipe("pr1493"), {"quant.rules.1.1.bits": 7, "train.optimizer.betas.1": 0.99})
+    assert value_at(run, "quant.rules.1.1.bits") == 7
+    assert run.train.optimizer.betas == (0.9, 0.99)
+    with pytest.raises(ValueError, match="tuple has no field '9'; it has 0, 1, 2"):
+        override(recipe("pr1493"), {"quant.rules.9.1.bits": 7})
+
+
+def test_changes_of_absent_parts_are_left_out() -> None:
+    changes = {"evaluate.ttt.lr": 0.1, "model.loop": None, "model.loop.first": 2, "seed": 4}
+    assert present(recipe("pr414"), changes) == {"model.loop": None, "seed": 4}
+
+
+def test_json_sets_what_no_single_value_can_say() -> None:
+    run = set_json(recipe("pr1394"), "evaluate.ttt", {"type": "Sgd", "lr": 0.1})
+    assert value_at(run, "evaluate.ttt.lr") == 0.1
+    with pytest.raises(ValueError, match=r"evaluate.ttt.lr cannot be set: evaluate.ttt is None"):
+        set_json(recipe("pr1394"), "evaluate.ttt.lr", 1)
+    with pytest.raises(ValueError, match=r"Recipe has no field 'sede'"):
+        set_json(recipe("pr1394"), "sede", 1)
+
+
+def test_a_derived_recipe_claims_nothing_of_its_parent() -> None:
+    child = derive(recipe("pr1493"), "mine", {"seed": 7})
+    assert (child.name, child.parent, child.claim_bpb, child.pull_request) == (
+        "mine", "pr1493", None, None,
+    )  # fmt: skip
+    assert {d.path for d in diff(recipe("pr1493"), child)} == {
+        "name", "parent", "claim_bpb", "pull_request", "seed",
+    }  # fmt: skip

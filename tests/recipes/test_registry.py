@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from fairway.average import build_average
 from fairway.evaluate.config import make_predictor, plan_evaluation
 from fairway.evaluate.predictor import read_chunks, score_stream
 from fairway.model.gpt import GPT, num_params
-from fairway.quant.gptq import collect_hessians
-from fairway.quant.rules import QuantizedTensor, dequantize, quantize
-from fairway.recipes.diff import config_classes, from_json, to_json
-from fairway.recipes.registry import RECIPES, recipe, smoke
+from fairway.quant.hessian import collect_hessians
+from fairway.quant.quantized import QuantizedTensor, dequantize
+from fairway.quant.rules import quantize
+from fairway.recipes.diff import from_json, to_json
+from fairway.recipes.registry import RECIPES, load_recipe, recipe, smoke
 from fairway.train.clock import StepClock
 from fairway.train.loop import training_steps
 from fairway.train.param_groups import build_optimizers
@@ -54,12 +56,12 @@ def test_every_recipe_states_what_was_claimed() -> None:
 
 
 @EVERY
-def test_a_recipe_is_plain_data(name: str) -> None:
+def test_a_recipe_is_plain_data(name: str, classes: dict[str, type]) -> None:
     """`eval(repr(recipe))` is how a recipe is frozen into the submitted script."""
     for one in (recipe(name), smoke(recipe(name))):
-        assert eval(repr(one), dict(config_classes())) == one
+        assert eval(repr(one), dict(classes)) == one
         assert from_json(json.loads(json.dumps(to_json(one)))) == one
-        assert hash(one) == hash(eval(repr(one), dict(config_classes())))
+        assert hash(one) == hash(eval(repr(one), dict(classes)))
 
 
 @EVERY
@@ -73,6 +75,31 @@ def test_a_recipe_knows_its_name_and_its_parent(name: str) -> None:
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'pr1943'; did you mean pr14.3\? Recipes: naive"):
         recipe("pr1943")
+
+
+def test_a_recipe_may_come_from_a_file_of_the_user_s_own(tmp_path: Path) -> None:
+    file = tmp_path / "my_recipes.py"
+    file.write_text(
+        "from fairway.recipes.diff import derive\n"
+        "from fairway.recipes.registry import recipe\n\n"
+        "def longer():\n"
+        "    return derive(recipe('pocket'), 'longer', {'train.seconds': 360.0})\n\n"
+        "def wrong():\n"
+        "    return {'train.seconds': 360.0}\n"
+    )
+    assert recipe(f"{file}:longer").train.seconds == 360.0
+    with pytest.raises(ValueError, match=r"wrong is \{.*\}, no Recipe; let it return one"):
+        load_recipe(f"{file}:wrong")
+    with pytest.raises(ValueError, match=r"my_recipes.py has no function 'shorter'"):
+        load_recipe(f"{file}:shorter")
+    with pytest.raises(ValueError, match=r"other.py does not exist"):
+        load_recipe(f"{tmp_path / 'other.py'}:longer")
+
+
+def test_a_recipe_may_come_from_an_installed_package() -> None:
+    assert recipe("fairway.recipes.pocket:pocket") == recipe("pocket")
+    with pytest.raises(ValueError, match="cannot import no_such_package"):
+        recipe("no_such_package:recipe")
 
 
 def test_no_recipe_learns_before_it_scores() -> None:

@@ -26,7 +26,7 @@ from fairway.train.loop import (
 from fairway.train.muon import MuonConfig
 from fairway.train.param_groups import OptimizerConfig, build_optimizers
 from fairway.train.schedule import Curriculum, MomentumWarmup, Warmdown, When
-from fairway.train.train_state import checkpoint_state, load_checkpoint, restore, save_checkpoint
+from fairway.train.train_state import checkpoint_state, read_train_state, restore, save_checkpoint
 
 V, D, T = 13, 8, 6
 
@@ -124,7 +124,7 @@ def test_a_resumed_run_gives_the_losses_of_an_uninterrupted_one(tmp_path) -> Non
     resumed = Tiny()
     train(resumed, config(2))  # any other past is forgotten
     fresh = build_optimizers(resumed, c.optimizer, muon_dtype=torch.float32)
-    checkpoint = load_checkpoint(path)
+    checkpoint = read_train_state(path)
     restore(checkpoint, resumed, fresh)
     rest = training_steps(
         resumed,
@@ -188,7 +188,7 @@ def test_the_gradient_is_clipped_as_the_library_does() -> None:
     plain.loss(*next(batches())).backward()
     assert plain.unused.grad is None
     torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
-    for name, momentum in optimizers.muon.state_dict().items():
+    for name, momentum in optimizers.matrix_optimizer.state_dict().items():
         torch.testing.assert_close(momentum, plain.get_parameter(name).grad)
 
 
@@ -200,19 +200,19 @@ def test_the_caller_decides_the_precision_of_the_forward_pass(dtype: torch.dtype
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_a_model_that_casts_by_itself_is_told_and_left_as_it_was() -> None:
-    told = []
+def test_a_model_that_casts_by_itself_is_given_the_precision_and_left_as_it_was() -> None:
+    seen = []
 
     class Casting(Tiny):
         compute_dtype = torch.float32
 
         def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-            told.append((self.compute_dtype, torch.is_autocast_enabled("cpu")))
+            seen.append((self.compute_dtype, torch.is_autocast_enabled("cpu")))
             return super().loss(tokens, targets)
 
     model = Casting()
     train(model, config(2), compute_dtype=torch.bfloat16)
-    assert told == [(torch.bfloat16, False)] * 2
+    assert seen == [(torch.bfloat16, False)] * 2
     assert model.compute_dtype == torch.float32
 
 

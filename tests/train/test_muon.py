@@ -43,7 +43,7 @@ def test_normalized_rows_have_length_one() -> None:
 
 
 def textbook_step(weight: Tensor, buffer: Tensor, gradient: Tensor, c: MuonConfig) -> None:
-    """One matrix alone, written as the method is told."""
+    """One matrix alone, written as the papers have it."""
     buffer.mul_(c.momentum).add_(gradient)
     update = gradient + c.momentum * buffer
     if c.row_normalize:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from fairway.model.attention import AttentionConfig, GateConfig
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig, ValueEmbeddingConfig
 from fairway.model.gpt import GPT, MlpConfig, ModelConfig, ParallelConfig, SkipConfig
-from fairway.train.muon import MuonConfig
+from fairway.train.muon import Muon, MuonConfig
 from fairway.train.param_groups import (
     AdamWGroup,
     Claim,
@@ -103,14 +103,16 @@ def test_the_error_names_the_parameter_that_two_groups_step() -> None:
 
 def test_setting_scales_from_the_peak_and_not_from_the_last_value() -> None:
     optimizers = build_optimizers(Tiny(), OptimizerConfig(muon=MuonConfig(lr=0.02)))
+    muon = optimizers.matrix_optimizer
+    assert isinstance(muon, Muon)
     assert optimizers.adamw is not None
     for _ in range(2):
         optimizers.set(lr_scale=0.5, momentum=0.9, decay_scale=0.25)
-    assert (optimizers.muon.lr, optimizers.muon.momentum) == (0.01, 0.9)
+    assert (muon.lr, muon.momentum) == (0.01, 0.9)
     assert [group["lr"] for group in optimizers.adamw.param_groups] == [0.015, 0.004, 0.01]
     assert optimizers.adamw.param_groups[0]["weight_decay"] == pytest.approx(0.085 / 4)
     optimizers.set()
-    assert (optimizers.muon.lr, optimizers.muon.momentum) == (0.02, 0.99)
+    assert (muon.lr, muon.momentum) == (0.02, 0.99)
 
 
 def test_adamw_groups_step_as_the_library_does() -> None:
@@ -137,7 +139,7 @@ def test_adamw_groups_step_as_the_library_does() -> None:
         for optimizer in plain:
             optimizer.step()
     for name, parameter in model.named_parameters():
-        if name not in ours.muon.matrices:
+        if name not in ours.matrix_optimizer.parameters:
             torch.testing.assert_close(parameter, dict(other.named_parameters())[name])
 
 

@@ -10,7 +10,7 @@ from fairway.train import train_state
 from fairway.train.param_groups import OptimizerConfig, Optimizers, build_optimizers
 from fairway.train.train_state import (
     checkpoint_state,
-    load_checkpoint,
+    read_train_state,
     restore,
     save_checkpoint,
     write_tensors,
@@ -43,7 +43,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     )
     path = tmp_path / "checkpoint.safetensors"
     save_checkpoint(path, saved)
-    loaded = load_checkpoint(path)
+    loaded = read_train_state(path)
     assert loaded.step == 12
     assert loaded.numbers == {"format": 1, "step": 12, "spent_seconds": 1.5, "batches": [1, 2]}
     assert loaded.tensors.keys() == saved.tensors.keys()
@@ -91,10 +91,10 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"not at all")
     with pytest.raises(ValueError, match="is not a checkpoint"):
-        load_checkpoint(path)
+        read_train_state(path)
     save_file({"w": torch.ones(1)}, path)
     with pytest.raises(ValueError, match="has checkpoint format None, this version reads 1"):
-        load_checkpoint(path)
+        read_train_state(path)
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_half_done(

@@ -1,107 +1,33 @@
-"""Landing under a byte cap: what is spare, what a plan will cost, and the clip that fits.
+"""Landing under a byte cap: what the rules will cost, and the clip that fits.
 
-Caps are decimal: 16 megabytes are 16,000,000 bytes. Sizes are predicted from the weights alone, by
-the entropy of Gaussian codes, which is about bits - log2(clip_sigmas) + 1.05 per weight (#1394).
-How the bytes come about is in `container.py`.
+Caps are decimal: 16 megabytes are 16,000,000 bytes. How the bytes come about is in `container.py`,
+what each scheme predicts of its own in `quant/schemes.py`.
 """
 
 import math
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
-from fairway.quant.grid import (
-    quantize_rows_percentile,
-    quantize_rows_searched,
-    sigma_scale,
-    top_code,
-    usable_step,
-)
-from fairway.quant.rules import (
-    Gptq,
-    KeepFloat,
-    KeepHalf,
-    PercentileRows,
-    QuantConfig,
-    RoundRows,
-    SearchRows,
-    scheme_for,
-)
-
-CAP_BYTES = 16_000_000  # of the challenge; decimal megabytes, code included
+from fairway.quant.rules import QuantConfig, scheme_for
 
 
 class OverBudget(ValueError):
     """The artifact does not fit."""
 
 
-def spare_bytes(code_bytes: int, groups: Mapping[str, int], cap_bytes: int = CAP_BYTES) -> int:
-    """Bytes left under the cap; raises `OverBudget` with the cheapest mend when none are.
-
-    code_bytes  of the shipped program
-    groups      bytes of each part of the artifact, which together are the file
-    """
-    total = code_bytes + sum(groups.values())
-    if total <= cap_bytes:
-        return cap_bytes - total
-    name, size = max({"code": code_bytes, **groups}.items(), key=lambda item: item[1])
-    raise OverBudget(
-        f"artifact and code are {total:,} bytes, {total - cap_bytes:,} over the cap of "
-        f"{cap_bytes:,}. The largest group is {name!r} with {size:,} bytes: lower its bits or "
-        f"raise its clip_sigmas in the recipe's quant rules, then run `fairway pack` again."
-    )
-
-
-def predict_tensor_bytes(
-    state_dict: Mapping[str, Tensor], config: QuantConfig, clip_factor: float = 1.0
-) -> dict[str, int]:
-    """Bytes that each tensor will take in the artifact, without rounding or coding any.
-
-    Codes are priced as Gaussian, with the width that each column will have. Embeddings whose rows
-    repeat each other come out smaller than this.
-    """
-    sizes = {}
-    for name, tensor in state_dict.items():
-        scheme = scheme_for(name, tensor, config)
-        match scheme:
-            case KeepHalf():
-                sizes[name] = 2 * tensor.numel()
-                continue
-            case KeepFloat():
-                sizes[name] = 4 * tensor.numel()
-                continue
-        rows = tensor.detach().float().reshape(-1, tensor.size(-1))
-        match scheme:
-            case Gptq(bits, clip_sigmas) | RoundRows(bits, clip_sigmas):
-                scale = sigma_scale(rows, bits, clip_sigmas * clip_factor)
-            case SearchRows(bits, min_scale):
-                scale = quantize_rows_searched(rows, bits, min_scale)[1]
-            case PercentileRows(bits, min_scale):
-                scale = quantize_rows_percentile(rows, bits, min_scale=min_scale)[1]
-        width = (rows / usable_step(scale)[:, None]).square().mean(dim=0).sqrt()  # (C,)
-        num_rows, num_columns = rows.shape
-        code_bits = num_rows * gaussian_bits(width, bits).sum().item()
-        learning_bits = num_columns * (1 + 0.5 * math.log2(num_rows))  # of each column's width
-        scale_bits = 12 * num_rows  # sign and exponent of a float16 hardly vary
-        sizes[name] = math.ceil((code_bits + learning_bits + scale_bits) / 8)
-    return sizes
-
-
 def predict_bytes(
     state_dict: Mapping[str, Tensor], config: QuantConfig, clip_factor: float = 1.0
 ) -> int:
-    """Bytes of all tensors in the artifact; tokenizer, config and extras come on top."""
-    return sum(predict_tensor_bytes(state_dict, config, clip_factor).values())
+    """Bytes of all tensors in the artifact, without rounding or coding any.
 
-
-def gaussian_bits(width: Tensor, bits: int) -> Tensor:
-    """Entropy in bits (n,) of Gaussian codes of the given standard deviations (n,), in steps."""
-    edges = torch.arange(-top_code(bits), top_code(bits) + 2, device=width.device) - 0.5
-    edges = edges.double()
-    edges[0], edges[-1] = -torch.inf, torch.inf  # clipped codes fall on the outermost
-    mass = torch.special.ndtr(edges / width.double().clamp_min(1e-6)[:, None]).diff(dim=1)
-    return -torch.special.xlogy(mass, mass).sum(dim=1) / math.log(2)
+    As each scheme predicts; embeddings whose rows repeat each other come out smaller. Tokenizer,
+    config and extras come on top.
+    """
+    return sum(
+        scheme_for(name, tensor, config).predict_bytes(tensor, clip_factor)
+        for name, tensor in state_dict.items()
+    )
 
 
 def fit_to_cap(

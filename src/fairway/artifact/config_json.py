@@ -78,8 +78,8 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 
 def _needs_tag(annotation: Any) -> bool:
-    classes = sum(_is_dataclass(option) for option in _options(annotation))
-    return classes > 1 or _base(annotation) is not None
+    """A plug-in always has its tag; of those listed, each where there are several."""
+    return sum(_is_dataclass(option) for option in _options(annotation)) > 1
 
 
 def _dataclass_out(cls: type, value: Any, where: str) -> dict[str, Any]:
@@ -139,10 +139,10 @@ def _dataclass_in(cls: type[T], data: Any, where: str) -> T:
 
 
 def _in(annotation: Any, data: Any, where: str) -> Any:
-    options = _options(annotation)
-    if _needs_tag(annotation) and isinstance(data, Mapping):
+    options, base = _options(annotation), _base(annotation)
+    if isinstance(data, Mapping) and (_needs_tag(annotation) or (base is not None and TAG in data)):
         classes = {option.__name__: option for option in options if _is_dataclass(option)}
-        name, base = data.get(TAG), _base(annotation)
+        name = data.get(TAG)
         if base is not None and isinstance(name, str) and ":" in name:
             classes[name] = _named(name, base, where)
         if name not in classes:
@@ -154,8 +154,7 @@ def _in(annotation: Any, data: Any, where: str) -> Any:
     for option in options:
         if _is_dataclass(option) and isinstance(data, Mapping):
             return _dataclass_in(option, data, where)
-        sequence = isinstance(data, Sequence) and not isinstance(data, str)
-        if get_origin(option) is tuple and sequence:
+        if get_origin(option) is tuple and isinstance(data, list | tuple):
             kinds = _element_kinds(option, data, where)
             return tuple(
                 _in(kind, item, f"{where}[{i}]")

@@ -27,9 +27,7 @@ from fairway.artifact.sections import (
 )
 from fairway.coding.codecs import shuffle, unshuffle
 from fairway.coding.weights import decode_matrices, encode_matrices
-from fairway.quant.grid import QuantizedTensor
-from fairway.quant.lowrank import LowRank
-from fairway.quant.rules import dequantize
+from fairway.quant.quantized import LowRank, QuantizedTensor, dequantize
 from fairway.runtime.files import atomic_write
 
 MAGIC = b"FWY1"

@@ -1,50 +1,27 @@
 """The compressed artifacts of the published scripts, read back into float32 weights.
 
 An artifact is `torch.save` of a few dictionaries of tensors, its bytes shuffled or not, inside a
-general compressor. Which, is told by the bytes themselves. Nothing in a file may run: only tensors
+general compressor. Which, the bytes themselves say. Nothing in a file may run: only tensors
 and plain containers are let through. What the tensors mean is in `published_weights.py`.
 """
 
 import io
-import lzma
 import pickle
 import re
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import brotli
-import numpy as np
 import torch
-import zstandard
 from torch import Tensor
 
-SHUFFLE_MAGIC = b"BSHF"
+from fairway.coding.codecs import SHUFFLE_MAGIC, codec, unshuffle
+
 TORCH_MAGIC = b"PK\x03\x04"  # torch.save writes a zip file
-
-
-class Compressor(NamedTuple):
-    name: str
-    magic: bytes
-    decompress: Callable[[bytes], bytes]
-
-
-def _unzstd(data: bytes) -> bytes:
-    stream = zstandard.ZstdDecompressor().decompressobj()
-    plain = stream.decompress(data)
-    if not stream.eof:
-        raise zstandard.ZstdError("the file ends too early")
-    return plain
-
-
-COMPRESSORS = (  # brotli marks its streams with nothing, so it is tried on any file, and last
-    Compressor("zstd", b"\x28\xb5\x2f\xfd", _unzstd),
-    Compressor("lzma", b"\xfd7zXZ\x00", lzma.decompress),
-    Compressor("zlib", b"\x78", zlib.decompress),
-    Compressor("brotli", b"", brotli.decompress),
-)
-FAILURES = (zstandard.ZstdError, lzma.LZMAError, zlib.error, brotli.error)
+MOST_BYTES = 1 << 29  # of the plain file; a published model in float32 is a quarter of that
+# How the files of each codec begin. Brotli marks its streams with nothing, so it is tried on any
+# file, and last.
+MAGIC = {"zstd": b"\x28\xb5\x2f\xfd", "lzma": b"\xfd7zXZ\x00", "zlib": b"\x78", "brotli": b""}
 
 
 def read_ptz(path: str | Path) -> dict[str, Tensor]:
@@ -80,42 +57,21 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def decompress(data: bytes, where: str = "the file") -> bytes:
     """The `torch.save` bytes inside an artifact; ValueError where none come to light."""
     reasons = []
-    for compressor in COMPRESSORS:
-        if not data.startswith(compressor.magic):
-            continue
+    for name in (name for name, magic in MAGIC.items() if data.startswith(magic)):
         try:
-            plain = compressor.decompress(data)
-        except FAILURES as error:
-            reasons.append(f"{compressor.name}: {error}")
+            plain = codec(name).decompress(data, MOST_BYTES)
+        except ValueError as error:
+            reasons.append(f"{name}: {error}")
             continue
         if plain.startswith(SHUFFLE_MAGIC):
             plain = unshuffle(plain)
         if plain.startswith(TORCH_MAGIC):
             return plain
-        reasons.append(f"{compressor.name}: holds no torch.save file but {plain[:6].hex()}...")
+        reasons.append(f"{name}: holds no torch.save file but {plain[:6].hex()}...")
     raise ValueError(
         f"{where} cannot be read as an artifact ({'; '.join(reasons)}). Those that #1855 "
         f"packs by lrzip are not supported; give its final_model.pt instead"
     )
-
-
-def unshuffle(data: bytes) -> bytes:
-    """Undo the byte shuffle: magic, stride, then every stride-th byte, from each offset in turn.
-
-    >>> unshuffle(b"BSHF" + bytes([2]) + b"acebd")
-    b'abcde'
-    """
-    stride = data[len(SHUFFLE_MAGIC)] if len(data) > len(SHUFFLE_MAGIC) else 0
-    body = np.frombuffer(data, np.uint8, offset=min(len(data), len(SHUFFLE_MAGIC) + 1))
-    if stride < 1:
-        raise ValueError(f"byte shuffle with stride {stride}; the file is damaged")
-    plain = np.empty_like(body)
-    begin = 0
-    for offset in range(stride):
-        end = begin + len(plain[offset::stride])
-        plain[offset::stride] = body[begin:end]
-        begin = end
-    return plain.tobytes()
 
 
 def dequantize_published(saved: Any) -> dict[str, Tensor]:

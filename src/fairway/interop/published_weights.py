@@ -2,18 +2,19 @@
 
 Two layouts exist: one tensor per matrix, and since #1530 banks that stack the matrices of all
 layers. Both are described from our side: for each of our parameters, the published tensor it comes
-from. What the model is like is in `environment.py`; files are read in `ptz.py`.
+from. Variables say what the model is like (`environment.py`); files are read in `ptz.py`.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fairway.interop.environment import Environment, model_config, parse_environment
+from fairway.interop.environment import model_config, parse_environment, published_script
 from fairway.model.gpt import GPT, ModelConfig
+from fairway.recipes.registry import SCRIPTS
+from fairway.recipes.script import Environment
 
 RENAMED = {  # our suffix within a block: the published one
     "attention.query.weight": "attn.c_q.weight",
@@ -55,14 +56,6 @@ BANKED = {  # our suffix within a block: (bank, which of the bank's runs of all 
     "mlp.down.weight": ("mlp_down_bank", 0),
 }
 BANK_RUNS = {"qo_bank": 2, "kv_bank": 2}
-# A tensor that only one family has, to name the likely lineage of a checkpoint that does not fit.
-MARKS = (
-    ("qo_bank", "pr1855"),
-    ("ve_shared.", "pr414"),
-    ("bigram.", "pr254 or pr414"),
-    ("skip_gates", "pr1413 or pr1493"),
-    ("tok_emb.weight", "baseline, or a lineage with its options off"),
-)
 # Which variables decide a tensor's presence and shape.
 DECIDING = (
     ("bigram.", ("BIGRAM_VOCAB_SIZE", "BIGRAM_DIM")),
@@ -94,7 +87,7 @@ def sources(lineage: str, config: ModelConfig) -> dict[str, tuple[Source, ...]]:
     """For each of our parameters the published tensors it is made of (several are stacked)."""
     with torch.device("meta"):
         names = GPT(config).shipped_state_dict().keys()
-    banked = lineage == "pr1855"
+    banked = published_script(lineage).banked
     return {name: _sources_of(name, config, banked) for name in names}
 
 
@@ -124,10 +117,7 @@ def published_shapes(lineage: str, config: ModelConfig) -> dict[str, tuple[int, 
         for part in parts:
             shape = (1,) if len(parts) > 1 or name.endswith("layer_scales") else ours[name].shape
             shapes[part.tensor] = tuple(shape) if part.length is None else (part.length, *shape)
-    if lineage == "pr1855":  # the script has them even where no layer runs in lanes
-        shapes["parallel_resid_lambdas"] = (config.num_layers, 2)
-        shapes["parallel_post_lambdas"] = (config.num_layers, 2, 2)
-    return shapes
+    return shapes | published_script(lineage).always(config)
 
 
 def load_checkpoint(
@@ -138,7 +128,7 @@ def load_checkpoint(
 ) -> GPT:
     """The model of a published script, with a checkpoint's weights, as float32.
 
-    lineage       baseline, pr254, pr414 (also #691's), pr1413 (also #1394's), pr1493 or pr1855
+    lineage       a published script: `recipes.registry.SCRIPTS` has them
     env           the variables the script ran under; the script's defaults fill the rest
     state_dict    tensors under the script's own names
     loops_active  whether looped layers repeat, as they do once training has switched them on
@@ -146,13 +136,7 @@ def load_checkpoint(
     Raises ValueError naming every variable that is unknown or contradicts another, or else every
     tensor that is missing, unexpected or of the wrong shape.
     """
-    env = dict(env)
-    if lineage == "pr254" and "BIGRAM_DIM" not in env:
-        # Some checkpoints of this family come without it, so its table says how wide it is.
-        table = state_dict.get("bigram.embed.weight")
-        if table is not None and table.ndim == 2:
-            env["BIGRAM_DIM"] = str(table.size(1))
-    environment = parse_environment(lineage, env)
+    environment = parse_environment(lineage, _widths(lineage, state_dict) | dict(env))
     config = model_config(environment)
     if environment.get("MTP_NUM_HEADS", 0):  # they serve training only and never ship
         state_dict = {n: t for n, t in state_dict.items() if not n.startswith("mtp_heads.")}
@@ -188,22 +172,39 @@ def _check_tensors(
         problems[name] = f"{name} {tuple(state_dict[name].shape)} is not expected"
     if not problems:
         return
-    likely = next((lineage for mark, lineage in MARKS if _any_starts(state_dict, mark)), "")
-    hint = f"It looks like a checkpoint of {likely}. " if env.lineage not in likely else ""
+    likely = _likely(state_dict)
+    hint = ""
+    if likely and env.script.name not in likely:
+        hint = f"It looks like a checkpoint of {' or '.join(likely)}. "
     raise ValueError(
-        f"{len(problems)} tensors do not fit a {env.lineage} model, as set by "
-        f"{_deciding(env, problems)}. {hint if likely else ''}"
+        f"{len(problems)} tensors do not fit a {env.script.name} model, as set by "
+        f"{_deciding(env, problems)}. {hint}"
         f"{'; '.join(problems[name] for name in sorted(problems))}"
     )
 
 
-def _any_starts(names: Iterable[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in names)
+def _widths(lineage: str, state_dict: Mapping[str, Tensor]) -> dict[str, str]:
+    """Variables that the tensors themselves tell."""
+    return {
+        variable: str(state_dict[tensor].size(dimension))
+        for variable, (tensor, dimension) in published_script(lineage).widths.items()
+        if tensor in state_dict and state_dict[tensor].ndim > dimension
+    }
+
+
+def _likely(names: Iterable[str]) -> list[str]:
+    """The lineages whose checkpoints alone have a tensor that is there, the latest ones first."""
+    for script in reversed(SCRIPTS.values()):
+        for mark in script.marks:
+            if any(name.startswith(mark) for name in names):
+                return [other.name for other in SCRIPTS.values() if mark in other.marks]
+    return []
 
 
 def _deciding(env: Environment, problems: Iterable[str]) -> str:
-    by_variable: dict[str, None] = defaultdict()
-    for name in problems:
-        variables = next(variables for part, variables in DECIDING if part in name)
-        by_variable |= dict.fromkeys(v for v in variables if v in env.values)
-    return ", ".join(env.describe(variable) for variable in sorted(by_variable))
+    deciding = {
+        variable
+        for name in problems
+        for variable in next(variables for part, variables in DECIDING if part in name)
+    }
+    return ", ".join(env.describe(v) for v in sorted(deciding & env.values.keys()))

@@ -16,8 +16,8 @@ from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.config import EvaluateConfig
 from fairway.model.gpt import GPT
 from fairway.pipeline.training import load_trained
-from fairway.quant.gptq import collect_hessians
-from fairway.quant.rules import factor_hessians, quantize
+from fairway.quant.hessian import collect_hessians, factor_hessians
+from fairway.quant.rules import quantize
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe as named
 from fairway.runtime.setup import Runtime

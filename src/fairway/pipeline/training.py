@@ -32,7 +32,7 @@ from fairway.train.param_groups import build_optimizers
 from fairway.train.train_state import (
     Checkpoint,
     checkpoint_state,
-    load_checkpoint,
+    read_train_state,
     restore,
     restore_model,
     save_checkpoint,
@@ -232,7 +232,7 @@ def _checkpoint_of(recipe: Recipe, out: Path) -> Checkpoint:
                 f"{path} was made with another recipe ({', '.join(changed)} differ); go on with "
                 f"the options it was started with, or leave --resume out"
             )
-    return load_checkpoint(path)
+    return read_train_state(path)
 
 
 def _late_rounding(recipe: Recipe) -> list[Milestone]:

@@ -1,1 +1,1 @@
-"""Weights to integers and scales, under ordered rules; nothing here knows of bytes or files."""
+"""Weights to integers and scales, under ordered rules; nothing here knows of files."""

@@ -1,84 +1,40 @@
-"""A matrix rounded to integer codes, one symmetric grid per row.
+"""A matrix rounded to integer codes, one symmetric grid per row, and the bytes that these take.
 
-Three ways to choose where a row's grid ends: a multiple of its standard deviation, a percentile of
-its magnitudes, or the best of several percentiles. How rounding errors are passed on to columns not
-yet rounded is in `gptq.py`, which tensor gets which grid in `rules.py`.
+A row's grid ends at a multiple of its standard deviation or at a percentile of its magnitudes. Who
+uses which is in `schemes.py`; how rounding errors are passed on to columns not yet rounded, in
+`gptq.py`.
 """
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from fairway.quant.lowrank import LowRank
-
-BASELINE_PERCENTILE = 0.9999984  # of the int8 baseline (launch)
-SEARCHED_PERCENTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)  # of GPTQ-lite (#414)
-
-
-def top_code(bits: int) -> int:
-    """Codes of a `bits`-wide grid span -top..+top.
-
-    >>> [top_code(bits) for bits in (2, 6, 8)]
-    [1, 31, 127]
-    """
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits={bits}; codes are int8, so a grid has 2 to 8 bits")
-    return 2 ** (bits - 1) - 1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class QuantizedTensor:
-    """Integer codes, a scale per row, and how they become a weight again.
-
-    codes     (R, C) int8, within -top_code(bits)..top_code(bits)
-    scale     (R,) float16: the width of one step
-    shape     of the weight; its last dimension is C
-    low_rank  a correction added to codes * scale (#1797), or None
-    """
-
-    codes: Tensor
-    scale: Tensor
-    bits: int
-    shape: tuple[int, ...]
-    low_rank: "LowRank | None" = None
-
-    def __post_init__(self) -> None:
-        if self.codes.dtype != torch.int8 or self.scale.dtype != torch.float16:
-            raise ValueError(
-                f"codes are {self.codes.dtype} and scale is {self.scale.dtype}; a QuantizedTensor "
-                f"holds int8 codes and float16 scales"
-            )
-        if self.codes.ndim != 2 or self.scale.shape != self.codes.shape[:1]:
-            raise ValueError(
-                f"codes {tuple(self.codes.shape)} with scale {tuple(self.scale.shape)}; expected "
-                f"(R, C) with (R,)"
-            )
-        if math.prod(self.shape) != self.codes.numel() or self.codes.numel() == 0:
-            raise ValueError(f"{self.codes.numel()} codes cannot fill shape {self.shape}")
-
-    def dequantize(self) -> Tensor:
-        """The weight that the codes stand for, float32, in its own shape."""
-        weight = dequantize_rows(self.codes, self.scale)
-        if self.low_rank is not None:
-            weight = weight + self.low_rank.correction()
-        return weight.reshape(self.shape)
+from fairway.quant.quantized import top_code
 
 
 def sigma_scale(weight: Tensor, bits: int, clip_sigmas: float) -> Tensor:
     """Step widths (..., R) float16 of grids that end `clip_sigmas` deviations out (#1394).
 
-    The deviation is that of the row, unbiased: (..., R, C) float.
+    The deviation is that of the row, unbiased: (..., R, C) float. Wider clips fewer outliers and
+    rounds the bulk more coarsely, into codes that compress better: a bit less per doubling.
     """
-    if clip_sigmas <= 0:
-        raise ValueError(f"clip_sigmas={clip_sigmas}; it must be above 0, 12.85 is usual at 6 bits")
     top = top_code(bits)
     weight = weight.float()
     deviation = weight.std(dim=-1, correction=min(1, weight.size(-1) - 1))
     return _to_half((clip_sigmas * deviation / top).clamp_min(1e-10))
+
+
+def percentile_scale(
+    weight: Tensor, bits: int, percentile: float, min_scale: float = 0.0
+) -> Tensor:
+    """Step widths (R,) float16 of grids that end at a percentile of each row's magnitudes.
+
+    weight     (R, C) float
+    min_scale  narrowest step allowed
+    """
+    clip = _row_percentile(weight.float().abs(), percentile)
+    return _to_half((clip / top_code(bits)).clamp_min(min_scale))
 
 
 def round_to_grid(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
@@ -98,64 +54,27 @@ def usable_step(scale: Tensor) -> Tensor:
     return torch.where(step > 0, step, 1.0)
 
 
-def quantize_rows(weight: Tensor, bits: int, clip_sigmas: float) -> tuple[Tensor, Tensor]:
-    """Round each row to a grid that ends `clip_sigmas` standard deviations out (SDClip, #1394).
+def coded_bytes(rows: Tensor, scale: Tensor, bits: int) -> int:
+    """Bytes that rows (R, C) will take on grids of step `scale` (R,), without coding any.
 
-    weight       (R, C) float
-    clip_sigmas  wider clips fewer outliers, rounds the bulk more coarsely, and leaves codes that
-                 compress better: about one bit less per doubling
-    returns      codes (R, C) int8 and scale (R,) float16, with weight ~= codes * scale[:, None]
+    By the entropy of Gaussian codes of the width that each column has, which is about
+    bits - log2(clip_sigmas) + 1.05 per weight (#1394).
     """
-    scale = sigma_scale(weight, bits, clip_sigmas)
-    return round_to_grid(weight, scale, bits), scale
+    width = (rows / usable_step(scale)[:, None]).square().mean(dim=0).sqrt()  # (C,)
+    num_rows, num_columns = rows.shape
+    code_bits = num_rows * gaussian_bits(width, bits).sum().item()
+    learning_bits = num_columns * (1 + 0.5 * math.log2(num_rows))  # of each column's width
+    scale_bits = 12 * num_rows  # sign and exponent of a float16 hardly vary
+    return math.ceil((code_bits + learning_bits + scale_bits) / 8)
 
 
-def quantize_rows_percentile(
-    weight: Tensor, bits: int, percentile: float = BASELINE_PERCENTILE, min_scale: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Round each row to a grid that ends at a percentile of its magnitudes (launch baseline).
-
-    weight     (R, C) float
-    min_scale  narrowest step allowed. The published scripts keep it at 1 / top_code(bits), which
-               leaves small weights few codes; 0 lets every row use its whole grid.
-    returns    codes (R, C) int8 and scale (R,) float16
-    """
-    weight = weight.float()
-    clip = _row_percentile(weight.abs(), percentile)
-    scale = _to_half((clip / top_code(bits)).clamp_min(min_scale))
-    return round_to_grid(weight, scale, bits), scale
-
-
-def quantize_rows_searched(
-    weight: Tensor, bits: int, min_scale: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Round each row to whichever of five percentile grids leaves the least squared error (#414).
-
-    weight     (R, C) float
-    min_scale  as in `quantize_rows_percentile`
-    returns    codes (R, C) int8 and scale (R,) float16
-    """
-    weight = weight.float()
-    best: tuple[Tensor, Tensor, Tensor] | None = None
-    for percentile in SEARCHED_PERCENTILES:
-        codes, scale = quantize_rows_percentile(weight, bits, percentile, min_scale)
-        error = (weight - dequantize_rows(codes, scale)).square().sum(dim=1)
-        if best is None:
-            best = codes, scale, error
-            continue
-        better = error < best[2]
-        best = (
-            torch.where(better[:, None], codes, best[0]),
-            torch.where(better, scale, best[1]),
-            torch.where(better, error, best[2]),
-        )
-    assert best is not None
-    return best[0], best[1]
-
-
-def dequantize_rows(codes: Tensor, scale: Tensor) -> Tensor:
-    """Inverse of rounding, up to the rounding: (..., R, C) int8, (..., R) float16 -> float32."""
-    return codes.float() * scale.float()[..., None]
+def gaussian_bits(width: Tensor, bits: int) -> Tensor:
+    """Entropy in bits (n,) of Gaussian codes of the given standard deviations (n,), in steps."""
+    edges = torch.arange(-top_code(bits), top_code(bits) + 2, device=width.device) - 0.5
+    edges = edges.double()
+    edges[0], edges[-1] = -torch.inf, torch.inf  # clipped codes fall on the outermost
+    mass = torch.special.ndtr(edges / width.double().clamp_min(1e-6)[:, None]).diff(dim=1)
+    return -torch.special.xlogy(mass, mass).sum(dim=1) / math.log(2)
 
 
 def _row_percentile(magnitudes: Tensor, percentile: float) -> Tensor:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairway.quant.gptq import HessianFactor, factor_hessian
-from fairway.quant.grid import QuantizedTensor
+from fairway.quant.hessian import Hessian, HessianFactor, factor_hessian
+from fairway.quant.quantized import LowRank, QuantizedTensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,48 +36,6 @@ class LowRankConfig:
             )
         if not (1 <= self.a_bits <= 8 and 1 <= self.b_bits <= 8):
             raise ValueError(f"a_bits={self.a_bits}, b_bits={self.b_bits}; both must be 1 to 8")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LowRank:
-    """A (R, K) and B (K, C) as signed codes; a code c stands for (c + 1/2) * scale.
-
-    a_codes  (R, K) int8, a_scale (K,) float16: one scale per component
-    b_codes  (K, C) int8, b_scale (K, ceil(C / group)) float16
-    """
-
-    a_codes: Tensor
-    a_scale: Tensor
-    b_codes: Tensor
-    b_scale: Tensor
-    a_bits: int
-    b_bits: int
-    group: int
-
-    def __post_init__(self) -> None:
-        rank, columns = self.b_codes.shape
-        groups = -(-columns // self.group)
-        if (
-            self.a_codes.size(1) != rank
-            or self.a_scale.shape != (rank,)
-            or self.b_scale.shape != (rank, groups)
-        ):
-            raise ValueError(
-                f"A {tuple(self.a_codes.shape)} with {tuple(self.a_scale.shape)} scales and B "
-                f"{(rank, columns)} with {tuple(self.b_scale.shape)} scales do not belong together"
-            )
-
-    def correction(self) -> Tensor:
-        """A @ B, float32 (R, C)."""
-        a = (self.a_codes.float() + 0.5) * self.a_scale.float()
-        steps = self.b_scale.float().repeat_interleave(self.group, dim=1)
-        return a @ ((self.b_codes.float() + 0.5) * steps[:, : self.b_codes.size(1)])
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the codes and scales, bits packed tightly."""
-        bits = self.a_bits * self.a_codes.numel() + self.b_bits * self.b_codes.numel()
-        return -(-bits // 8) + 2 * (self.a_scale.numel() + self.b_scale.numel())
 
 
 def fit_low_rank(error: Tensor, config: LowRankConfig, root: Tensor | None = None) -> LowRank:
@@ -111,7 +69,7 @@ def correct(
     weights: Mapping[str, Tensor],
     quantized: Mapping[str, QuantizedTensor],
     config: LowRankConfig,
-    hessians: Mapping[str, Tensor | HessianFactor] | None = None,
+    hessians: Mapping[str, Hessian] | None = None,
 ) -> dict[str, QuantizedTensor]:
     """`quantized`, with a correction added to the `num_tensors` with the largest residual (#1797).
 
@@ -141,7 +99,7 @@ def correct(
     return corrected
 
 
-def hessian_root(hessian: Tensor | HessianFactor) -> Tensor:
+def hessian_root(hessian: Hessian) -> Tensor:
     """A square root (C, C) of the damped Hessian: root @ root.T = H. Unused channels have none."""
     factor = hessian if isinstance(hessian, HessianFactor) else factor_hessian(hessian)
     # The factor is of the inverse, H^-1 = U^T U, so that H = U^-1 U^-T.

@@ -5,28 +5,14 @@ would be folded into the compiled graph and never noticed again (that is how lat
 in #315); a parametrization changes the module's type, which `torch.compile` guards on.
 """
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fairway.quant.grid import (
-    dequantize_rows,
-    quantize_rows,
-    quantize_rows_percentile,
-)
-from fairway.quant.rules import (
-    Gptq,
-    KeepFloat,
-    KeepHalf,
-    PercentileRows,
-    QuantConfig,
-    RoundRows,
-    Scheme,
-    SearchRows,
-    scheme_for,
-)
+from fairway.quant.rules import QuantConfig, scheme_for
+from fairway.quant.schemes import Scheme
 
 
 class FakeRound(nn.Module):
@@ -39,20 +25,8 @@ class FakeRound(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         with torch.no_grad():
             rows = weight.reshape(-1, weight.size(-1))
-            rounding = (dequantize_rows(*_round(rows, self.scheme)) - rows).reshape(weight.shape)
+            rounding = (self.scheme.fake_round(rows) - rows).reshape(weight.shape)
         return weight + rounding
-
-
-def _round(rows: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    match scheme:
-        # Errors mended by GPTQ after training are, for training, rounding on the same grid.
-        case Gptq(bits, clip_sigmas) | RoundRows(bits, clip_sigmas):
-            return quantize_rows(rows, bits, clip_sigmas)
-        # As in #414: while training, the grid of the largest entry stands for the searched one.
-        case SearchRows(bits, min_scale) | PercentileRows(bits, min_scale):
-            return quantize_rows_percentile(rows, bits, 1.0, min_scale)
-        case _:
-            raise AssertionError(f"{scheme} does not round")
 
 
 def attach(model: nn.Module, config: QuantConfig) -> list[str]:
@@ -64,7 +38,7 @@ def attach(model: nn.Module, config: QuantConfig) -> list[str]:
     attached = []
     for name, parameter in list(model.named_parameters()):
         scheme = scheme_for(plain_name(name), parameter, config)
-        if isinstance(scheme, KeepHalf | KeepFloat):
+        if not scheme.rounds:
             continue
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
@@ -87,7 +61,7 @@ def detach(model: nn.Module) -> None:
     for module in list(model.modules()):
         if not parametrize.is_parametrized(module):
             continue
-        by_name = cast(dict[str, Any], module.parametrizations)
+        by_name = cast(dict[str, parametrize.ParametrizationList], module.parametrizations)
         for leaf in [n for n, p in by_name.items() if any(isinstance(f, FakeRound) for f in p)]:
             parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
 

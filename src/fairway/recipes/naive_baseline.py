@@ -1,4 +1,4 @@
-"""The launch model and its settings."""
+"""The launch model (#1): its recipe, and the variables of its script."""
 
 from fairway.evaluate.config import EvaluateConfig
 from fairway.model.attention import AttentionConfig
@@ -6,6 +6,17 @@ from fairway.model.embedding import EmbeddingConfig
 from fairway.model.gpt import MlpConfig, ModelConfig, SkipConfig
 from fairway.quant.rules import PercentileRows, QuantConfig
 from fairway.recipes.recipe import Recipe, TokensConfig
+from fairway.recipes.script import (
+    Environment,
+    Script,
+    Variable,
+    at,
+    by_name,
+    fixed,
+    inert,
+    or_none,
+    under,
+)
 from fairway.tokens.batches import OrderConfig
 from fairway.train.loop import BatchConfig, TrainConfig
 from fairway.train.muon import MuonConfig
@@ -54,3 +65,89 @@ def naive_baseline() -> Recipe:
         ),
         evaluate=EvaluateConfig(context=1024, stride=1024),
     )
+
+
+MICRO_BATCHES = 8  # every script divides a step into eight, over however many machines
+CEILING = 9000  # ITERATIONS from here on is a bound that a clock of ten minutes never meets
+
+
+def _rows(env: Environment) -> int:
+    rows, rest = divmod(env["TRAIN_BATCH_TOKENS"], MICRO_BATCHES * env["TRAIN_SEQ_LEN"])
+    if rest or not rows:
+        raise ValueError(
+            f"{env.describe('TRAIN_BATCH_TOKENS')} is not a multiple of {MICRO_BATCHES} times "
+            f"{env.describe('TRAIN_SEQ_LEN')}"
+        )
+    return rows
+
+
+def by_clock(env: Environment) -> bool:
+    """Whether the run ends with its time, not after so many steps."""
+    clock = env["MAX_WALLCLOCK_SECONDS"] > 0
+    if clock and "ITERATIONS" in env.given and env["ITERATIONS"] < CEILING:
+        raise ValueError(
+            f"{env.describe('ITERATIONS')} and {env.describe('MAX_WALLCLOCK_SECONDS')}: a run here "
+            f"ends by one of them; set MAX_WALLCLOCK_SECONDS=0 to end it after so many steps"
+        )
+    return clock
+
+
+def warmdown_iters(record_steps: int) -> Variable:
+    """A warmdown in steps, as a share of the run's, or of the record's where time ends the run."""
+
+    def share(env: Environment) -> float:
+        steps = record_steps if by_clock(env) else env["ITERATIONS"]
+        return round(min(1.0, env["WARMDOWN_ITERS"] / steps), 3)
+
+    def steps(share: float) -> int:
+        return int(round(share * record_steps, -2))  # the scripts' numbers are whole hundreds
+
+    return at("WARMDOWN_ITERS", "train.warmdown.fraction", to=share, back=steps)
+
+
+VARIABLES = (
+    at("SEED", "seed"),
+    at("VOCAB_SIZE", "model.vocab_size", "tokens.vocab_size"),
+    *under("model", NUM_LAYERS="num_layers", MODEL_DIM="model_dim", MLP_MULT="mlp.ratio"),
+    *under("model", TIE_EMBEDDINGS="tied", LOGIT_SOFTCAP="logit_softcap"),
+    *under("model.attention", NUM_HEADS="num_heads", NUM_KV_HEADS="num_kv_heads"),
+    *under("model.attention", QK_GAIN_INIT="qk_gain", ROPE_BASE="rope_base"),
+    at(
+        "TRAIN_SEQ_LEN",
+        *("model.train_context", "train.batch.context"),
+        *("evaluate.context", "evaluate.stride"),
+    ),
+    at("TRAIN_BATCH_TOKENS", "train.batch.rows", to=_rows, read="train.batch.tokens_per_step"),
+    at(
+        "ITERATIONS",
+        "train.steps",
+        to=lambda env: None if by_clock(env) else env["ITERATIONS"],
+        default=20_000,
+    ),
+    at(
+        "MAX_WALLCLOCK_SECONDS",
+        "train.seconds",
+        to=lambda env: env["MAX_WALLCLOCK_SECONDS"] if by_clock(env) else None,
+    ),
+    warmdown_iters(record_steps=13_780),
+    *inert(EMBED_LR=0.6),
+    at(
+        "TIED_EMBED_LR",
+        "train.optimizer.embed.lr",
+        to=lambda env: env["TIED_EMBED_LR" if env["TIE_EMBEDDINGS"] else "EMBED_LR"],
+    ),
+    at("TIED_EMBED_INIT_STD", "model.embedding.init_std"),
+    *under("train.optimizer", HEAD_LR="head.lr", SCALAR_LR="scalars.lr"),
+    *under("train.optimizer", BETA1="betas.0", BETA2="betas.1", ADAM_EPS="eps"),
+    *under("train.optimizer.muon", MATRIX_LR="lr", MUON_MOMENTUM="momentum"),
+    *under("train.momentum_warmup", MUON_MOMENTUM_WARMUP_START="start"),
+    *under("train.momentum_warmup", MUON_MOMENTUM_WARMUP_STEPS="steps"),
+    *fixed(MUON_BACKEND_STEPS=5),
+    or_none("GRAD_CLIP_NORM", "train.grad_clip"),
+)
+SCRIPT = Script(
+    name="baseline",
+    default=naive_baseline,
+    variables=by_name(VARIABLES),
+    marks=("tok_emb.weight",),
+)

@@ -3,8 +3,6 @@
 The runs behind each choice are in `lab/`.
 """
 
-from dataclasses import replace
-
 from fairway.average import EmaConfig
 from fairway.evaluate.config import EvaluateConfig, Mixture
 from fairway.evaluate.learners.sgd import Sgd
@@ -13,6 +11,7 @@ from fairway.model.attention import AttentionConfig
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig
 from fairway.model.gpt import MlpConfig, ModelConfig, SkipConfig
 from fairway.quant.rules import Gptq, KeepHalf, QuantConfig, RoundRows
+from fairway.recipes.diff import derive
 from fairway.recipes.pr1394 import pr1493
 from fairway.recipes.recipe import Budget, Recipe, TokensConfig
 from fairway.train.loop import BatchConfig
@@ -23,15 +22,9 @@ from fairway.train.schedule import MomentumWarmup, Warmdown
 
 def pocket() -> Recipe:
     """Four layers of width 192 over 2,048 pieces, with a bigram table and exclusive attention."""
-    base = pr1493()
-    return replace(
-        base,
-        name="pocket",
-        parent=base.name,
-        claim_bpb=None,
-        pull_request=None,
-        tokens=TokensConfig(vocab_size=2048),
-        model=ModelConfig(
+    changes = {
+        "tokens": TokensConfig(vocab_size=2048),
+        "model": ModelConfig(
             vocab_size=2048,
             model_dim=192,
             num_layers=4,
@@ -45,25 +38,20 @@ def pocket() -> Recipe:
             skips=SkipConfig(gated=True),
             layer_scale=True,
         ),
-        train=replace(
-            base.train,
-            seconds=180.0,
-            reserve_seconds=3.0,
-            batch=BatchConfig(rows=8, context=256),
-            optimizer=OptimizerConfig(
-                muon=MuonConfig(
-                    lr=0.02, momentum=0.95, weight_decay=0.05, polynomial="polar_express"
-                ),
-                embed=AdamWGroup(lr=0.03, weight_decay=0.05),
-                scalars=AdamWGroup(lr=0.02),
-            ),
-            warmdown=Warmdown(fraction=0.6),
-            momentum_warmup=MomentumWarmup(start=0.85, fraction=0.1),
-            loops_at=None,
+        "train.seconds": 180.0,
+        "train.reserve_seconds": 3.0,
+        "train.batch": BatchConfig(rows=8, context=256),
+        "train.optimizer": OptimizerConfig(
+            muon=MuonConfig(lr=0.02, momentum=0.95, weight_decay=0.05, polynomial="polar_express"),
+            embed=AdamWGroup(lr=0.03, weight_decay=0.05),
+            scalars=AdamWGroup(lr=0.02),
         ),
+        "train.warmdown": Warmdown(fraction=0.6),
+        "train.momentum_warmup": MomentumWarmup(start=0.85, fraction=0.1),
+        "train.loops_at": None,
         # Some thousand steps: an average as long as the records' would remember its start.
-        average=EmaConfig(decay=0.995, warm_start=True),
-        quant=QuantConfig(
+        "average": EmaConfig(decay=0.995, warm_start=True),
+        "quant": QuantConfig(
             rules=(
                 ("blocks.*.weight", Gptq(bits=6, clip_sigmas=12.85)),
                 ("embed.weight", Gptq(bits=7, clip_sigmas=14.0)),
@@ -75,13 +63,14 @@ def pocket() -> Recipe:
             calibration_batches=16,
             reserve_seconds=3.0,
         ),
-        evaluate=EvaluateConfig(
+        "evaluate": EvaluateConfig(
             context=256,
             stride=64,
             rows=32,
             ttt=Sgd(chunk_tokens=1024, epochs=3, lr=0.002, optimizer="muon", batch_sequences=4),
             mixture=Mixture(),
         ),
-        evaluate_range=Range(strides=(64, 128), epochs=(3, 2, 1)),
-        budget=Budget(cap_bytes=1_000_000, eval_seconds=120.0),
-    )
+        "evaluate_range": Range(strides=(64, 128), epochs=(3, 2, 1)),
+        "budget": Budget(cap_bytes=1_000_000, eval_seconds=120.0),
+    }
+    return derive(pr1493(), "pocket", changes)

@@ -1,46 +1,51 @@
-"""All recipes by name, and the miniature of each."""
+"""All recipes by name with the scripts that ran them, those of users, and miniatures."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 from fairway.average import EmaConfig, SwaConfig
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.model.attention import AttentionConfig
-from fairway.model.embedding import EmbeddingConfig
 from fairway.model.gpt import ModelConfig
-from fairway.quant.rules import QuantConfig
-from fairway.recipes.naive_baseline import naive_baseline
+from fairway.recipes import naive_baseline as launch
+from fairway.recipes import pr414, pr1394, pr1855, sota254
+from fairway.recipes.diff import override, present
 from fairway.recipes.pocket import pocket
-from fairway.recipes.pr414 import pr414, pr691
-from fairway.recipes.pr1394 import pr1394, pr1413, pr1493
-from fairway.recipes.pr1855 import pr1855
 from fairway.recipes.recipe import Recipe
-from fairway.recipes.sota254 import sota254, sponge_bath
-from fairway.train.loop import BatchConfig, TrainConfig
+from fairway.recipes.script import Script
+from fairway.runtime.plugins import load_plugin
+from fairway.train.loop import BatchConfig
 from fairway.train.schedule import Curriculum, When
 
-RECIPES: dict[str, Callable[[], Recipe]] = {  # parents before their children
-    "naive_baseline": naive_baseline,
-    "sota254": sota254,
-    "sponge_bath": sponge_bath,
-    "pr414": pr414,
-    "pr691": pr691,
-    "pr1394": pr1394,
-    "pr1413": pr1413,
-    "pr1493": pr1493,
-    "pr1855": pr1855,
-    "pocket": pocket,
-}
+RUNS: tuple[tuple[Callable[[], Recipe], Script | None], ...] = (  # parents before their children
+    (launch.naive_baseline, launch.SCRIPT),
+    (sota254.sota254, sota254.SCRIPT),
+    (sota254.sponge_bath, sota254.SCRIPT),
+    (pr414.pr414, pr414.SCRIPT),
+    (pr414.pr691, pr414.SCRIPT),
+    (pr1394.pr1394, pr1394.SCRIPT_1413),
+    (pr1394.pr1413, pr1394.SCRIPT_1413),
+    (pr1394.pr1493, pr1394.SCRIPT_1493),
+    (pr1855.pr1855, pr1855.SCRIPT),
+    (pocket, None),
+)
+RECIPES: dict[str, Callable[[], Recipe]] = {build.__name__: build for build, _ in RUNS}
+PUBLISHED: dict[str, Script] = {build.__name__: script for build, script in RUNS if script}
+SCRIPTS: dict[str, Script] = {script.name: script for script in PUBLISHED.values()}
 
 SMOKE_CONTEXT, SMOKE_STRIDE = 32, 16
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name; ValueError lists the names there are."""
+    """The recipe of that name, or one from outside (`load_recipe`); ValueError lists the names."""
+    if ":" in name:
+        return load_recipe(name)
     if name not in RECIPES:
         close = get_close_matches(name, RECIPES, n=1)
         hint = f"; did you mean {close[0]}?" if close else "."
@@ -48,75 +53,104 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]()
 
 
+def load_recipe(spec: str) -> Recipe:
+    """The recipe that a function of the user's own returns.
+
+    spec  `package.module:function` or `path/file.py:function`; what it names is imported and run
+
+    Raises ValueError naming what is missing, or what was returned instead of a recipe.
+    """
+    place, _, function = spec.rpartition(":")
+    build = _load_file(Path(place), function) if place.endswith(".py") else load_plugin(spec)
+    made = build() if callable(build) else build
+    if not isinstance(made, Recipe):
+        raise ValueError(
+            f"{spec} is {made!r}, no Recipe; let it return one, made by "
+            f"`fairway.recipes.diff.derive` for example"
+        )
+    return made
+
+
+def _load_file(path: Path, function: str) -> object:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; a recipe of your own is path/file.py:function")
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses of the file look it up here
+    spec.loader.exec_module(module)
+    if not hasattr(module, function):
+        raise ValueError(f"{path} has no function {function!r}")
+    return getattr(module, function)
+
+
 def smoke(full: Recipe, *, vocab_size: int = 300, steps: int = 6) -> Recipe:
     """The same run in a few seconds on one CPU core: three narrow layers, every option still on."""
-    return replace(
-        full,
-        name=f"{full.name}_smoke",
-        parent=full.name,
-        claim_bpb=None,
-        tokens=replace(full.tokens, vocab_size=vocab_size, transform=None, published=None),
-        model=_small_model(full.model, vocab_size),
-        train=_short_training(full.train, steps),
-        round_from=When(progress=0.5) if full.round_from else None,
-        average=_quick_average(full),
-        quant=_quick_quant(full.quant),
-        evaluate=_quick_evaluation(full.evaluate),
-        evaluate_range=None,
-        diagnostic=_quick_diagnostic(full.diagnostic),
-    )
+    small: dict[str, object] = {
+        "name": f"{full.name}_smoke",
+        "parent": full.name,
+        "claim_bpb": None,
+        "tokens.vocab_size": vocab_size,
+        "tokens.transform": None,
+        "tokens.published": None,
+        "train.seconds": None,
+        "train.steps": steps,
+        "train.reserve_seconds": 0.0,
+        "train.momentum_warmup.fraction": None,
+        "train.momentum_warmup.steps": 2,
+        "train.batch": _small_batch(full.train.batch),
+        "round_from": When(progress=0.5) if full.round_from else None,
+        "average": _quick_average(full),
+        "quant.min_elements": 256,
+        "quant.calibration_batches": 2,
+        "quant.reserve_seconds": 0.0,
+        "quant.low_rank.rank": 1,
+        "quant.low_rank.num_tensors": 1,
+        "quant.low_rank.group": 8,
+        "evaluate": _quick_evaluation(full.evaluate),
+        "evaluate_range": None,
+        "diagnostic": _quick_diagnostic(full.diagnostic),
+    }
+    return override(full, present(full, small | _small_model(full.model, vocab_size)))
 
 
-def _small_model(model: ModelConfig, vocab_size: int) -> ModelConfig:
-    layers = 3
-    every_layer = model.attention.exclusive_layers == model.num_layers
-    attention: AttentionConfig = replace(
-        model.attention,
-        num_heads=4,
-        num_kv_heads=2 if model.attention.num_kv_heads < model.attention.num_heads else 4,
-        rope_dims=4 if model.attention.rope_dims else None,
-        exclusive_layers=layers if every_layer else min(1, model.attention.exclusive_layers),
-        gate=replace(model.attention.gate, window=4) if model.attention.gate else None,
-    )
-    embedding: EmbeddingConfig = replace(
-        model.embedding,
-        dim=16 if model.embedding.dim else None,
-        ngrams=tuple(replace(table, buckets=64, dim=8) for table in model.embedding.ngrams),
-        smear_window=4,
-        value=replace(model.embedding.value, dim=8, layers=(1, 2))
-        if model.embedding.value
-        else None,
-    )
-    return replace(
-        model,
-        vocab_size=vocab_size,
-        model_dim=32,
-        num_layers=layers,
-        attention=attention,
-        mlp=replace(model.mlp, ratio=2.0),
-        embedding=embedding,
-        train_context=SMOKE_CONTEXT,
-        loop=replace(model.loop, first=1, last=1, extra_passes=1) if model.loop else None,
-        parallel=replace(model.parallel, start=2) if model.parallel else None,
-    )
+def _small_model(model: ModelConfig, vocab_size: int) -> dict[str, object]:
+    layers, attention = 3, model.attention
+    everywhere = attention.exclusive_layers == model.num_layers
+    ngrams = tuple(replace(table, buckets=64, dim=8) for table in model.embedding.ngrams)
+    return {
+        "model.vocab_size": vocab_size,
+        "model.model_dim": 32,
+        "model.num_layers": layers,
+        "model.attention.num_heads": 4,
+        "model.attention.num_kv_heads": 2 if attention.num_kv_heads < attention.num_heads else 4,
+        "model.attention.rope_dims": 4 if attention.rope_dims else None,
+        "model.attention.exclusive_layers": (
+            layers if everywhere else min(1, attention.exclusive_layers)
+        ),
+        "model.attention.gate.window": 4,
+        "model.mlp.ratio": 2.0,
+        "model.embedding.dim": 16 if model.embedding.dim else None,
+        "model.embedding.ngrams": ngrams,
+        "model.embedding.smear_window": 4,
+        "model.embedding.value.dim": 8,
+        "model.embedding.value.layers": (1, 2),
+        "model.train_context": SMOKE_CONTEXT,
+        "model.loop.first": 1,
+        "model.loop.last": 1,
+        "model.loop.extra_passes": 1,
+        "model.parallel.start": 2,
+    }
 
 
-def _short_training(train: TrainConfig, steps: int) -> TrainConfig:
-    warmup = train.momentum_warmup
-    batch = BatchConfig(
+def _small_batch(batch: BatchConfig) -> BatchConfig:
+    return BatchConfig(
         rows=2,
         context=SMOKE_CONTEXT,
-        micro_batches=min(2, train.batch.micro_batches),
-        context_curriculum=_halved(train.batch.context_curriculum, SMOKE_CONTEXT),
-        micro_batch_ramp=_halved(train.batch.micro_batch_ramp, 2),
-    )
-    return replace(
-        train,
-        seconds=None,
-        steps=steps,
-        reserve_seconds=0.0,
-        batch=batch,
-        momentum_warmup=replace(warmup, fraction=None, steps=2) if warmup else None,
+        micro_batches=min(2, batch.micro_batches),
+        context_curriculum=_halved(batch.context_curriculum, SMOKE_CONTEXT),
+        micro_batch_ramp=_halved(batch.micro_batch_ramp, 2),
     )
 
 
@@ -129,17 +163,6 @@ def _quick_average(full: Recipe) -> EmaConfig | SwaConfig | None:
     if isinstance(full.average, SwaConfig):
         return replace(full.average, every=1, lr_scale_below=2.0)
     return full.average
-
-
-def _quick_quant(quant: QuantConfig) -> QuantConfig:
-    low_rank = quant.low_rank
-    return replace(
-        quant,
-        min_elements=256,
-        calibration_batches=2,
-        reserve_seconds=0.0,
-        low_rank=replace(low_rank, rank=1, num_tensors=1, group=8) if low_rank else None,
-    )
 
 
 def _quick_evaluation(evaluate: EvaluateConfig) -> EvaluateConfig:

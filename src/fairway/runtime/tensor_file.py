@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from fairway.runtime.files import replacing
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 HEADER = "fairway"
+T = TypeVar("T")
 
 
 class TensorFile(NamedTuple):
@@ -66,6 +67,16 @@ def read_tensors(path: Path, kind: str) -> TensorFile:
             f"{path} is not {kind}, or is damaged ({error!s:.200}); delete it to start anew"
         ) from error
     return TensorFile(tensors, facts)
+
+
+def under(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:
+    """Those whose names begin with `prefix`, without it.
+
+    >>> under("model.", {"model.embed": 1, "optimizer.embed": 2})
+    {'embed': 1}
+    """
+    size = len(prefix)
+    return {name[size:]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Json]) -> str:

@@ -98,6 +98,11 @@ class TrainConfig:
             )
         if self.grad_clip is not None and self.grad_clip <= 0:
             raise ValueError(f"grad_clip={self.grad_clip} stops all learning; None is no clipping")
+        if self.momentum_warmup is not None and not self.optimizer.muon.momentum:
+            raise ValueError(
+                f"momentum_warmup rises to the momentum of {self.optimizer.muon}, which has none; "
+                f"set momentum_warmup=None"
+            )
         if self.loops_at is not None:
             When(progress=self.loops_at)
         build_clock(self)
@@ -169,7 +174,7 @@ def training_steps(
     model          has `loss(tokens (B, T), targets (B, T))`, the mean nats per token
     batches        this rank's micro-batches; ranks may have different numbers of them, or none
     compute_dtype  of the forward pass. A model with an attribute `compute_dtype` casts by itself
-                   and is told; any other runs under autocast
+                   and is given this one; any other runs under autocast
     first_step     steps already finished, for a run that continues
     stop           asked before every step, on every rank or on none; if one says yes, all raise
                    `TrainingInterrupted`
@@ -178,8 +183,7 @@ def training_steps(
     are touched, on a GPU at most two steps later, so that the GPU never waits for the check.
     The same seed, batches and number of steps give the same weights, bit for bit.
     """
-    ranks = ranks or Ranks()
-    device = next(model.parameters()).device
+    ranks, device = ranks or Ranks(), next(model.parameters()).device
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     watch = DivergenceWatch(parameters, device)
     pending = [*_loop_milestones(model, config), *milestones]
@@ -193,42 +197,22 @@ def training_steps(
             watch.settle(in_flight=0)
             return
         scale = lr_scale(progress, config.warmdown)
-        for milestone in [m for m in pending if m.when.reached(progress, scale)]:
-            milestone.apply(model)
-            pending.remove(milestone)
-
+        _pass_milestones(pending, model, progress, scale)
         # Before a batch is taken: the place in the batches must be that of the finished steps.
         if stop is not None and _total(int(stop()), ranks):
             watch.settle(in_flight=0)
             raise TrainingInterrupted(f"stopped after step {number}")
         micro_batches = _micro_batches(config.batch, progress)
         work = _fetch(batches, config.batch, progress, micro_batches, ranks)
-        tokens = _total(sum(tokens.numel() for tokens, _ in work), ranks)
-        if tokens == 0:
-            raise OutOfBatches(
-                f"the batches ended after step {number}, at {progress:.1%} of the run; let them "
-                f"start over (another epoch), or shorten the run with steps={number}"
-            )
-
-        if not model.training:  # the caller may have scored something in between
-            model.train()
-        with _arithmetic(model, device, compute_dtype):
+        tokens = _count_tokens(work, number, progress, ranks)
+        with _training(model, device, compute_dtype):
             loss = _accumulate(model, work, tokens, device)
         gradients = _complete_gradients(parameters)
         ranks.sum_([*gradients, loss])
         norms = torch.stack(torch._foreach_norm(gradients))
         watch.check(number + 1, loss, norms, rate=scale)
-        if config.grad_clip is not None:
-            total = torch.linalg.vector_norm(norms)
-            torch._foreach_mul_(gradients, (config.grad_clip / (total + 1e-6)).clamp(max=1.0))
-
-        optimizers.set(
-            lr_scale=scale,
-            momentum=momentum(
-                progress, number, config.optimizer.muon.momentum, config.momentum_warmup
-            ),
-            decay_scale=decay_scale(progress, config.decay_taper),
-        )
+        _clip(gradients, norms, config.grad_clip)
+        _set_rates(optimizers, config, progress, number, scale)
         optimizers.step()
         optimizers.zero_grad()
         yield Step(number + 1, progress, loss, scale, tokens, micro_batches)
@@ -277,6 +261,15 @@ def _loop_milestones(model: nn.Module, config: TrainConfig) -> list[Milestone]:
     return [Milestone("loops", when, lambda m: setattr(m, "loops_active", True))]
 
 
+def _pass_milestones(
+    pending: list[Milestone], model: nn.Module, progress: float, scale: float
+) -> None:
+    """Do and take out those that are reached."""
+    for milestone in [m for m in pending if m.when.reached(progress, scale)]:
+        milestone.apply(model)
+        pending.remove(milestone)
+
+
 def _micro_batches(config: BatchConfig, progress: float) -> int:
     ramp = config.micro_batch_ramp
     return config.micro_batches if ramp is None else current(progress, ramp)
@@ -303,6 +296,28 @@ def _fetch(
             tokens, targets = tokens.reshape(-1, context), targets.reshape(-1, context)
         work.append((tokens, targets))
     return work
+
+
+def _count_tokens(work: Sequence[Batch], step: int, progress: float, ranks: Ranks) -> int:
+    """Over all ranks."""
+    found = _total(sum(tokens.numel() for tokens, _ in work), ranks)
+    if not found:
+        raise OutOfBatches(
+            f"the batches ended after step {step}, at {progress:.1%} of the run; let them start "
+            f"over (another epoch), or shorten the run with steps={step}"
+        )
+    return found
+
+
+def _set_rates(
+    optimizers: Optimizers, config: TrainConfig, progress: float, step: int, scale: float
+) -> None:
+    full = config.optimizer.muon.momentum
+    optimizers.set(
+        lr_scale=scale,
+        momentum=momentum(progress, step, full, config.momentum_warmup),
+        decay_scale=decay_scale(progress, config.decay_taper),
+    )
 
 
 def _total(number: int, ranks: Ranks) -> int:
@@ -338,8 +353,17 @@ def _complete_gradients(parameters: dict[str, nn.Parameter]) -> list[Tensor]:
     return gradients
 
 
+def _clip(gradients: list[Tensor], norms: Tensor, largest: float | None) -> None:
+    if largest is not None:
+        total = torch.linalg.vector_norm(norms)
+        torch._foreach_mul_(gradients, (largest / (total + 1e-6)).clamp(max=1.0))
+
+
 @contextmanager
-def _arithmetic(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+def _training(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """The model in training mode, multiplying in `dtype`."""
+    if not model.training:  # the caller may have scored something in between
+        model.train()
     if not hasattr(model, "compute_dtype"):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             yield

@@ -7,22 +7,25 @@ MuonEq-R (#1217, #1285) first scales each row of the update to length one.
 Not `torch.optim.Muon`: as of PyTorch 2.13 it has no row scaling and takes a single triple for all
 iterations, always multiplies in bfloat16 (slower than float32 on many CPUs), walks through the
 matrices one by one (its foreach form raises), and does not share the work among ranks. Which
-parameters come here is decided in `param_groups.py`; schedules are in `schedule.py`.
+parameters come here is decided in `param_groups.py`; schedules are in `schedule.py`. What another
+optimizer must be able to do to stand in Muon's place comes first.
 """
 
 # torch names its foreach functions as if they were private.
 # pyright: reportPrivateImportUsage=false
 
 import math
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import Field, dataclass
+from typing import ClassVar, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.plugins import Pluggable
 
 Triple = tuple[float, float, float]
 Polynomial = Literal["jordan", "polar_express"]
@@ -41,8 +44,45 @@ COEFFICIENTS: dict[Polynomial, tuple[Triple, ...]] = {
 EPS = 1e-7  # below it a norm is that of a matrix without gradient, which must stay zero
 
 
+class MatrixOptimizer(Protocol):
+    """Steps matrices in place. Gradients, and what becomes of the weights, are alike on all ranks.
+
+    set         rates of the next steps as shares of the config's, and its momentum replaced
+    state_dict  all that the next step depends on, apart from what `set` gives
+    """
+
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]: ...
+    def set(
+        self, *, lr_scale: float = 1.0, momentum: float | None = None, decay_scale: float = 1.0
+    ) -> None: ...
+    def step(self) -> None: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class MatrixOptimizerConfig(Pluggable, ABC):
+    """Base of the configs: frozen dataclasses, each a value for `OptimizerConfig.muon`.
+
+    momentum  in full, to which a `MomentumWarmup` rises; 0 for an optimizer that has none
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]  # so that `replace` takes any of them
+    momentum: float = 0.0
+
+    @abstractmethod
+    def build(
+        self, matrices: Mapping[str, nn.Parameter], *, dtype: torch.dtype, ranks: Ranks
+    ) -> MatrixOptimizer:
+        """The optimizer of these matrices, all (R, C), by name.
+
+        dtype  in which products of matrices are fast on this machine
+        ranks  among which the work may be shared
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
-class MuonConfig:
+class MuonConfig(MatrixOptimizerConfig):
     lr: float = 0.022
     momentum: float = 0.99
     weight_decay: float = 0.095  # decoupled: each step shrinks the weights by lr * weight_decay
@@ -60,6 +100,11 @@ class MuonConfig:
             raise ValueError(
                 f"MuonConfig.polynomial={self.polynomial!r}; choose one of {sorted(COEFFICIENTS)}"
             )
+
+    def build(
+        self, matrices: Mapping[str, nn.Parameter], *, dtype: torch.dtype, ranks: Ranks
+    ) -> "Muon":
+        return Muon(matrices, self, dtype=dtype, ranks=ranks)
 
 
 @torch.no_grad()
@@ -117,27 +162,34 @@ class Muon:
                     f"into another group of OptimizerConfig.rules"
                 )
         self.config, self.dtype, self.ranks = config, dtype, ranks or Ranks()
-        self.lr, self.momentum = config.lr, config.momentum
-        self.weight_decay = config.weight_decay
-        self.matrices = dict(matrices)
+        self.parameters = dict(matrices)
         self.buffers = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
         batches: dict[tuple, list[str]] = defaultdict(list)
         for name, matrix in matrices.items():
             batches[(*sorted(matrix.shape), matrix.device)].append(name)
         self.batches = list(batches.values())
+        self.set()
+
+    def set(
+        self, *, lr_scale: float = 1.0, momentum: float | None = None, decay_scale: float = 1.0
+    ) -> None:
+        """Scale learning rate and decay from those of the config; None: its momentum."""
+        self.lr = lr_scale * self.config.lr
+        self.weight_decay = decay_scale * self.config.weight_decay
+        self.momentum = self.config.momentum if momentum is None else momentum
 
     @torch.no_grad()
     def step(self) -> None:
-        if not self.matrices:
+        if not self.parameters:
             return
         gradients = {
             name: torch.zeros_like(matrix) if matrix.grad is None else matrix.grad
-            for name, matrix in self.matrices.items()
+            for name, matrix in self.parameters.items()
         }
         buffers = list(self.buffers.values())
         torch._foreach_mul_(buffers, self.momentum)
         torch._foreach_add_(buffers, list(gradients.values()))
-        weights: list[Tensor] = list(self.matrices.values())
+        weights: list[Tensor] = list(self.parameters.values())
         torch._foreach_mul_(weights, 1.0 - self.lr * self.weight_decay)
         for names in self.batches:
             self._step_batch(names, gradients)
@@ -147,8 +199,8 @@ class Muon:
         # fewer matrices than ranks; the shares past the end are empty work, never a missing call.
         share = -(-len(names) // self.ranks.world_size)
         first = self.ranks.rank * share
-        wide = min(self.matrices[names[0]].shape), max(self.matrices[names[0]].shape)
-        mine = torch.zeros(share, *wide, dtype=self.dtype, device=self.matrices[names[0]].device)
+        wide = min(self.parameters[names[0]].shape), max(self.parameters[names[0]].shape)
+        mine = torch.zeros(share, *wide, dtype=self.dtype, device=self.parameters[names[0]].device)
         for place, name in zip(mine, names[first : first + share], strict=False):
             update = torch.add(gradients[name], self.buffers[name], alpha=self.momentum)
             if self.config.row_normalize:
@@ -158,7 +210,7 @@ class Muon:
         mine = orthogonalize(mine, COEFFICIENTS[self.config.polynomial], self.dtype)
         updates = self.ranks.all_gather(mine).flatten(0, 1)
         for update, name in zip(updates, names, strict=False):
-            matrix = self.matrices[name]
+            matrix = self.parameters[name]
             rows, columns = matrix.shape
             scale = math.sqrt(max(1.0, rows / columns))
             matrix.add_(update.mT if rows > columns else update, alpha=-self.lr * scale)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fairway.runtime.distributed import Ranks
-from fairway.train.muon import Muon, MuonConfig
+from fairway.runtime.tensor_file import under
+from fairway.train.muon import MatrixOptimizer, MatrixOptimizerConfig, MuonConfig
 
 Group = Literal["matrices", "embed", "head", "scalars"]
 ADAMW_GROUPS: tuple[Group, ...] = ("embed", "head", "scalars")
@@ -66,9 +67,9 @@ class AdamWGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Muon for matrices, AdamW for the rest; defaults are those of #1493."""
+    """Muon, or another optimizer, for matrices and AdamW for the rest; defaults are #1493's."""
 
-    muon: MuonConfig = field(default_factory=MuonConfig)
+    muon: MuonConfig | MatrixOptimizerConfig = field(default_factory=MuonConfig)
     embed: AdamWGroup = field(default_factory=lambda: AdamWGroup(lr=0.03, weight_decay=0.085))
     head: AdamWGroup = field(default_factory=lambda: AdamWGroup(lr=0.008))
     scalars: AdamWGroup = field(default_factory=lambda: AdamWGroup(lr=0.02, weight_decay=0.02))
@@ -109,57 +110,45 @@ def group_parameters(
 
 
 class Optimizers:
-    """Muon and AdamW as one; build it with `build_optimizers`."""
+    """That of the matrices and AdamW as one; build it with `build_optimizers`."""
 
     def __init__(
         self,
         config: OptimizerConfig,
-        muon: Muon,
+        matrix_optimizer: MatrixOptimizer,
         adamw_groups: Mapping[Group, Mapping[str, Tensor]],
     ) -> None:
-        self.config, self.muon = config, muon
+        self.matrix_optimizer = matrix_optimizer
         self.adamw_parameters = {
             name: parameter for group in adamw_groups.values() for name, parameter in group.items()
         }
-        peaks: dict[Group, AdamWGroup] = {group: getattr(config, group) for group in adamw_groups}
-        self._peaks = [peak for group, peak in peaks.items() if adamw_groups[group]]
+        groups = [
+            {"params": list(parameters.values()), "peak": getattr(config, group)}
+            for group, parameters in adamw_groups.items()
+            if parameters
+        ]
         self.adamw = None
-        if self.adamw_parameters:
-            self.adamw = torch.optim.AdamW(
-                [
-                    {
-                        "params": list(parameters.values()),
-                        "lr": peaks[group].lr,
-                        "weight_decay": peaks[group].weight_decay,
-                    }
-                    for group, parameters in adamw_groups.items()
-                    if parameters
-                ],
-                betas=config.betas,
-                eps=config.eps,
-                fused=True,
-            )
+        if groups:
+            self.adamw = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True)
+        self.set()
 
     @property
     def parameters(self) -> dict[str, Tensor]:
         """All that are stepped, by name."""
-        return {**self.muon.matrices, **self.adamw_parameters}
+        return {**self.matrix_optimizer.parameters, **self.adamw_parameters}
 
     def set(
         self, *, lr_scale: float = 1.0, momentum: float | None = None, decay_scale: float = 1.0
     ) -> None:
-        """Scale every learning rate and decay from its peak; `momentum` is Muon's."""
-        config = self.config.muon
-        self.muon.lr = lr_scale * config.lr
-        self.muon.weight_decay = decay_scale * config.weight_decay
-        self.muon.momentum = config.momentum if momentum is None else momentum
+        """Scale every learning rate and decay from its peak; `momentum` is that of the matrices."""
+        self.matrix_optimizer.set(lr_scale=lr_scale, momentum=momentum, decay_scale=decay_scale)
         if self.adamw is not None:
-            for group, peak in zip(self.adamw.param_groups, self._peaks, strict=True):
-                group["lr"] = lr_scale * peak.lr
-                group["weight_decay"] = decay_scale * peak.weight_decay
+            for group in self.adamw.param_groups:
+                group["lr"] = lr_scale * group["peak"].lr
+                group["weight_decay"] = decay_scale * group["peak"].weight_decay
 
     def step(self) -> None:
-        self.muon.step()
+        self.matrix_optimizer.step()
         if self.adamw is not None:
             self.adamw.step()
 
@@ -168,11 +157,12 @@ class Optimizers:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Tensors only, named `muon.PARAMETER` and `adamw.PARAMETER.QUANTITY`.
+        """Tensors only, named `adamw.PARAMETER.QUANTITY`, and `muon.` before those of the matrices.
 
         Learning rates, momentum and decays are not state: `set` gives them before every step.
         """
-        state = {f"muon.{name}": tensor for name, tensor in self.muon.state_dict().items()}
+        matrices = self.matrix_optimizer.state_dict()
+        state = {f"muon.{name}": tensor for name, tensor in matrices.items()}
         if self.adamw is not None:
             for name, parameter in self.adamw_parameters.items():
                 for quantity, tensor in self.adamw.state[parameter].items():
@@ -182,22 +172,16 @@ class Optimizers:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state_dict` of optimizers of the same model."""
         saved: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in state.items():
-            if key.startswith("adamw."):
-                name, quantity = key.removeprefix("adamw.").rsplit(".", 1)
-                saved.setdefault(name, {})[quantity] = tensor
+        for key, tensor in under("adamw.", state).items():
+            name, quantity = key.rsplit(".", 1)
+            saved.setdefault(name, {})[quantity] = tensor
         if unknown := sorted(saved.keys() - self.adamw_parameters.keys()):
             raise ValueError(
                 f"saved AdamW state of {', '.join(unknown)}, which AdamW does not step"
             )
         if saved and (missing := sorted(self.adamw_parameters.keys() - saved.keys())):
             raise ValueError(f"no saved AdamW state of {', '.join(missing)}")
-        muon = {
-            key.removeprefix("muon."): tensor
-            for key, tensor in state.items()
-            if key.startswith("muon.")
-        }
-        self.muon.load_state_dict(muon)
+        self.matrix_optimizer.load_state_dict(under("muon.", state))
         if self.adamw is not None:
             self.adamw.state.clear()  # before the first step there is none, and so it stays
             for name, quantities in saved.items():
@@ -220,5 +204,7 @@ def build_optimizers(
     muon_dtype  in which Muon orthogonalizes; pass what `choose_compute_dtype` found to be fast
     """
     groups = group_parameters(model, config.claims)
-    muon = Muon(groups["matrices"], config.muon, dtype=muon_dtype, ranks=ranks)
-    return Optimizers(config, muon, {group: groups[group] for group in ADAMW_GROUPS})
+    matrix_optimizer = config.muon.build(
+        groups["matrices"], dtype=muon_dtype, ranks=ranks or Ranks()
+    )
+    return Optimizers(config, matrix_optimizer, {group: groups[group] for group in ADAMW_GROUPS})

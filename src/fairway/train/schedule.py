@@ -59,7 +59,7 @@ def lr_scale(progress: float, warmdown: Warmdown) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class MomentumWarmup:
-    """Muon's momentum rises in a straight line from `start` to its full value.
+    """The momentum of the matrices' optimizer rises in a line from `start` to its full value.
 
     Exactly one of `fraction` and `steps` says how long: steps repeat what the records did (1,500
     of about 4,900), a fraction means the same on any machine.

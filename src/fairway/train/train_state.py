@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fairway.runtime.tensor_file import under
 from fairway.train.param_groups import Optimizers
 
 FORMAT = 1
@@ -38,7 +39,7 @@ class Checkpoint:
     @property
     def extra(self) -> dict[str, Tensor]:
         """The caller's own tensors, such as running averages."""
-        return _under("extra.", self.tensors)
+        return under("extra.", self.tensors)
 
 
 def checkpoint_state(
@@ -74,7 +75,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizers: Optimizers) ->
     stood; milestones that were passed are reached again before the next step.
     """
     restore_model(checkpoint, model)
-    optimizers.load_state_dict(_under("optimizer.", checkpoint.tensors))
+    optimizers.load_state_dict(under("optimizer.", checkpoint.tensors))
     torch.set_rng_state(checkpoint.tensors["random.cpu"])
     if "random.cuda" in checkpoint.tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"])
@@ -82,7 +83,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizers: Optimizers) ->
 
 def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
     """The weights alone, as the last step left them."""
-    saved, ours = _under("model.", checkpoint.tensors), _model_tensors(model)
+    saved, ours = under("model.", checkpoint.tensors), _model_tensors(model)
     if saved.keys() != ours.keys():
         odd = ", ".join(sorted(saved.keys() ^ ours.keys()))
         raise ValueError(f"checkpoint and model differ in {odd}; resume with the recipe it is from")
@@ -118,7 +119,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         partial.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def read_train_state(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(HEADER)
@@ -142,11 +143,3 @@ def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
     lasting = model.state_dict().keys()
     buffers = {name: tensor for name, tensor in model.named_buffers() if name in lasting}
     return {**dict(model.named_parameters()), **buffers}
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
