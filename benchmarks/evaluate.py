@@ -304,7 +304,7 @@ def draw(curves: dict[str, list[float]], num_tokens: int, out: Path) -> None:
 
 def speeds(model: GPT, text: ValText, extent: Extent) -> list[Row]:
     """Of scoring and of learning, on the beginning of the text."""
-    short, context = text.first(-1 + extent.speed_tokens), model.config.train_context
+    short, context = text.first(extent.speed_tokens - 1), model.config.train_context
     places = [(context, context // part) for part in extent.strides]
     places += [(1024, 64)] if extent.long_context else []
     rows = []

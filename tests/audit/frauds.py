@@ -1,6 +1,6 @@
 """Scorers that cheat, one function for each way of cheating the field has seen.
 
-tokens (n,) int64 -> nats (n - 1,), entry i the price of tokens[i + 1]; vocabulary 32. A docstring
+tokens (n,) int64 -> nats (n - 1,), entry i being those of tokens[i + 1]; vocabulary 32. A docstring
 begins with the entry of the catalogue (docs/rules.md). The model underneath is always the same
 honest one; compare `honest.py` for what each of them should have been. `CAUGHT` at the end says
 which probe finds it and under which kind.
@@ -38,14 +38,14 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def prices(log_probs: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+def nats_of(log_probs: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Pick the realized tokens out of (n - 1, V) log-probabilities."""
     return -log_probs[np.arange(len(tokens) - 1), tokens[1:]]
 
 
 def plain(tokens: np.ndarray) -> np.ndarray:
     """The honest model."""
-    return prices(log_softmax(model_logits(tokens)), tokens)
+    return nats_of(log_softmax(model_logits(tokens)), tokens)
 
 
 def fitted_bias(logits: np.ndarray, targets: np.ndarray, steps: int, rate: float = 1.0):
@@ -56,20 +56,20 @@ def fitted_bias(logits: np.ndarray, targets: np.ndarray, steps: int, rate: float
     return bias
 
 
-# --- A. learning from a token before, or while, pricing it ----------------------------------------
+# --- A. learning from a token before, or while, scoring it ----------------------------------------
 
 
 def adapt_then_score(tokens: np.ndarray) -> np.ndarray:
     """A1. Fits a bias to the whole text, then scores the text with it."""
     logits = model_logits(tokens)
-    return prices(log_softmax(logits + fitted_bias(logits, tokens[1:], 3)), tokens)
+    return nats_of(log_softmax(logits + fitted_bias(logits, tokens[1:], 3)), tokens)
 
 
 def tuned_before_quantization(tokens: np.ndarray) -> np.ndarray:
     """A2. The same before rounding to eighths, then calls itself a fixed predictor."""
     logits = model_logits(tokens)
     bias = np.round(8 * fitted_bias(logits, tokens[1:], 3)) / 8
-    return prices(log_softmax(logits + bias), tokens)
+    return nats_of(log_softmax(logits + bias), tokens)
 
 
 def last_epoch(tokens: np.ndarray) -> np.ndarray:
@@ -79,31 +79,31 @@ def last_epoch(tokens: np.ndarray) -> np.ndarray:
         nats = []
         for begin in range(0, len(tokens) - 1, 32):
             rows, chunk = logits[begin : begin + 32], tokens[begin : begin + 33]
-            nats.append(prices(log_softmax(rows + bias), chunk))
+            nats.append(nats_of(log_softmax(rows + bias), chunk))
             bias = bias + fitted_bias(rows + bias, chunk[1:], 1, rate=0.3)
     return np.concatenate(nats)
 
 
 def double_pass(tokens: np.ndarray) -> np.ndarray:
-    """A4. A legal pass fills the cache, a second pass over the same text is priced with it."""
+    """A4. A legal pass fills the cache, a second pass over the same text is scored with it."""
     counts = np.zeros((V, V))
     np.add.at(counts, (tokens[:-1], tokens[1:]), 1)
-    return prices(log_softmax(model_logits(tokens) + 0.3 * np.log1p(counts[tokens[:-1]])), tokens)
+    return nats_of(log_softmax(model_logits(tokens) + 0.3 * np.log1p(counts[tokens[:-1]])), tokens)
 
 
 def fitted_temperature(tokens: np.ndarray) -> np.ndarray:
-    """A5. Of five temperatures, the one that prices this very text best."""
+    """A5. Of five temperatures, the one that scores this very text best."""
     logits = model_logits(tokens)
-    tries = [prices(log_softmax(logits / t), tokens) for t in (0.6, 0.8, 1.0, 1.3, 2.0)]
+    tries = [nats_of(log_softmax(logits / t), tokens) for t in (0.6, 0.8, 1.0, 1.3, 2.0)]
     return min(tries, key=np.sum)
 
 
 def slot(tokens: np.ndarray) -> np.ndarray:
-    """A6. In windows of 32, an offset is fitted to the very targets it then prices."""
+    """A6. In windows of 32, an offset is fitted to the very targets it then scores."""
     logits, nats = model_logits(tokens), []
     for begin in range(0, len(tokens) - 1, 32):
         rows, window = logits[begin : begin + 32], tokens[begin : begin + 33]
-        nats.append(prices(log_softmax(rows + fitted_bias(rows, window[1:], 2)), window))
+        nats.append(nats_of(log_softmax(rows + fitted_bias(rows, window[1:], 2)), window))
     return np.concatenate(nats)
 
 
@@ -115,7 +115,7 @@ def slot_per_sample(tokens: np.ndarray) -> np.ndarray:
         gradient = -p
         gradient[np.arange(len(p)), tokens[1:]] += 1
         log_probs = log_softmax(log_probs + gradient)
-    return prices(log_probs, tokens)
+    return nats_of(log_probs, tokens)
 
 
 def learn_inside_the_chunk(tokens: np.ndarray) -> np.ndarray:
@@ -125,27 +125,27 @@ def learn_inside_the_chunk(tokens: np.ndarray) -> np.ndarray:
         rows, chunk = logits[begin : begin + 32], tokens[begin : begin + 33]
         if len(chunk) > 18:
             bias = bias + fitted_bias(rows[16:], chunk[17:], 1)
-            first = prices(log_softmax(rows[:16] + bias), chunk[:17])
-            second = prices(log_softmax(rows[16:]), chunk[16:])
+            first = nats_of(log_softmax(rows[:16] + bias), chunk[:17])
+            second = nats_of(log_softmax(rows[16:]), chunk[16:])
             nats.append(np.concatenate([first, second]))
         else:
-            nats.append(prices(log_softmax(rows + bias), chunk))
+            nats.append(nats_of(log_softmax(rows + bias), chunk))
     return np.concatenate(nats)
 
 
 def last_chunk_learned_first(tokens: np.ndarray) -> np.ndarray:
-    """A10. Score-first everywhere but in the last chunk, which is learned from, then priced."""
+    """A10. Score-first everywhere but in the last chunk, which is learned from, then scored."""
     logits, last = model_logits(tokens), (len(tokens) - 2) // 32 * 32
     bias = np.zeros((len(tokens) - 1, V))
     bias[last:] = fitted_bias(logits[last:], tokens[last + 1 :], 2)
-    return prices(log_softmax(logits + bias), tokens)
+    return nats_of(log_softmax(logits + bias), tokens)
 
 
 def warm_up_on_the_text(tokens: np.ndarray) -> np.ndarray:
     """A11. Compiles by training on the first 64 real tokens and does not put the weights back."""
     logits = model_logits(tokens)
     bias = fitted_bias(logits[:64], tokens[1:65], 1, rate=0.1)
-    return prices(log_softmax(logits + bias), tokens)
+    return nats_of(log_softmax(logits + bias), tokens)
 
 
 def faint_leak(tokens: np.ndarray) -> np.ndarray:
@@ -178,7 +178,7 @@ def copies_from_the_future(tokens: np.ndarray) -> np.ndarray:
         hint = follow[tuple(stream[i - 2 : i + 1])]
         log_probs[i] -= np.log1p(np.exp(log_probs[i, hint]) * np.expm1(1.0))
         log_probs[i, hint] += 1.0
-    return prices(log_probs, tokens)
+    return nats_of(log_probs, tokens)
 
 
 # --- B. not a distribution ------------------------------------------------------------------------
@@ -225,14 +225,14 @@ def mixes_only_when_it_helps(tokens: np.ndarray) -> np.ndarray:
 
 
 def hindsight_gate(tokens: np.ndarray) -> np.ndarray:
-    """B3. Two proper models, and for each token the cheaper one's price."""
-    other = prices(log_softmax(0.5 * AFTER[tokens[:-1]]), tokens)
+    """B3. Two proper models, and for each token what the cheaper one charges."""
+    other = nats_of(log_softmax(0.5 * AFTER[tokens[:-1]]), tokens)
     return np.minimum(plain(tokens), other)
 
 
 def hindsight_gate_per_block(tokens: np.ndarray) -> np.ndarray:
     """B3. The cheaper model of two for every 16 tokens, chosen after the 16 are known."""
-    a, b = plain(tokens), prices(log_softmax(0.5 * AFTER[tokens[:-1]]), tokens)
+    a, b = plain(tokens), nats_of(log_softmax(0.5 * AFTER[tokens[:-1]]), tokens)
     for begin in range(0, len(a), 16):
         block = slice(begin, begin + 16)
         a[block] = min(a[block], b[block], key=np.sum)
@@ -266,7 +266,7 @@ def tilted(tokens: np.ndarray, share_of_normalizer: np.ndarray, boost: float = 2
     owed = np.log1p(np.exp(log_probs[at, hint[at]]) * np.expm1(boost))
     log_probs[at, hint[at]] += boost
     log_probs[at] -= owed[:, None] * share_of_normalizer[at]
-    return prices(log_probs, tokens)
+    return nats_of(log_probs, tokens)
 
 
 def free_tilt(tokens: np.ndarray) -> np.ndarray:
@@ -275,7 +275,7 @@ def free_tilt(tokens: np.ndarray) -> np.ndarray:
 
 
 def tilt_one_percent_off(tokens: np.ndarray) -> np.ndarray:
-    """B5. A proper tilt, then every price 1 % too small a distribution: sums to 1.01."""
+    """B5. A proper tilt, then everything 1 % too cheap for a distribution: sums to 1.01."""
     return tilted(tokens, np.ones((len(tokens) - 1, V))) - np.log(1.01)
 
 
@@ -292,14 +292,14 @@ def tilt_with_average_normalizer(tokens: np.ndarray) -> np.ndarray:
     at = np.flatnonzero(hint >= 0)
     log_probs[at, hint[at]] += 2.0
     log_probs[at] -= np.log1p(0.05 * np.expm1(2.0))
-    return prices(log_probs, tokens)
+    return nats_of(log_probs, tokens)
 
 
 # --- C. peeking through side channels -------------------------------------------------------------
 
 
 def within_word_expert(tokens: np.ndarray) -> np.ndarray:
-    """C-a. The expert speaks only if the token it prices continues a word - which is telling."""
+    """C-a. The expert speaks only if the token it scores continues a word - which is telling."""
     speaks = CONTINUES[tokens[1:]]
     proper = tilted(tokens, np.ones((len(tokens) - 1, V)))
     return np.where(speaks, proper, plain(tokens))
@@ -309,17 +309,17 @@ def word_ends_here(tokens: np.ndarray) -> np.ndarray:
     """C-a. Sharpens its guess if the token after the target starts a word."""
     logits = model_logits(tokens)
     ends = np.append(~CONTINUES[tokens[2:]], True)
-    return prices(log_softmax(np.where(ends[:, None], 1.05 * logits, logits)), tokens)
+    return nats_of(log_softmax(np.where(ends[:, None], 1.05 * logits, logits)), tokens)
 
 
 def longest_document_first(tokens: np.ndarray) -> np.ndarray:
-    """C-d. Documents are priced longest first, and each learns from those priced before it."""
+    """C-d. Documents are scored longest first, and each learns from those scored before it."""
     starts = [0, *(np.flatnonzero(tokens[1:] == BOS) + 1).tolist(), len(tokens) - 1]
     spans = sorted(itertools.pairwise(starts), key=lambda span: span[0] - span[1])
     logits, nats, done = model_logits(tokens), np.zeros(len(tokens) - 1), 0
     for begin, stop in spans:
         cold = 1.0 - 0.3 / (1 + done)  # the adapters get warmer with every token read
-        nats[begin:stop] = prices(log_softmax(cold * logits[begin:stop]), tokens[begin : stop + 1])
+        nats[begin:stop] = nats_of(log_softmax(cold * logits[begin:stop]), tokens[begin : stop + 1])
         done += stop - begin
     return nats
 
@@ -337,7 +337,7 @@ _warm = np.zeros((V, V))
 
 def keeps_its_cache(tokens: np.ndarray) -> np.ndarray:
     """A4. The cache outlives the call: the second time, everything was seen before."""
-    nats = prices(log_softmax(model_logits(tokens) + np.log1p(_warm[tokens[:-1]])), tokens)
+    nats = nats_of(log_softmax(model_logits(tokens) + np.log1p(_warm[tokens[:-1]])), tokens)
     np.add.at(_warm, (tokens[:-1], tokens[1:]), 1)
     return nats
 
@@ -352,7 +352,7 @@ _process_secret = int(np.random.default_rng().integers(1, 1000))
 
 def differs_between_processes(tokens: np.ndarray) -> np.ndarray:
     """C-e. Equal calls agree until the scorer is started again: something random at import."""
-    return prices(log_softmax(model_logits(tokens) * (1 + 1e-4 * _process_secret)), tokens)
+    return nats_of(log_softmax(model_logits(tokens) * (1 + 1e-4 * _process_secret)), tokens)
 
 
 # --- D. forbidden data ----------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def paid_prefix(tokens: np.ndarray) -> np.ndarray:
     rows = np.arange(len(known))
     probs[rows] *= 0.02
     probs[rows, known] += 0.98
-    return prices(np.log(probs), tokens)
+    return nats_of(np.log(probs), tokens)
 
 
 # --- E. denominator and coverage ------------------------------------------------------------------
@@ -428,7 +428,7 @@ def control_pieces_counted(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def another_export(tokens: np.ndarray) -> tuple[np.ndarray, float]:
-    """E9. The bytes are those of a longer text than the one that was priced."""
+    """E9. The bytes are those of a longer text than the one that was scored."""
     return plain(tokens), float(true_bytes(tokens).sum() + 40)
 
 
@@ -440,7 +440,7 @@ def skips_expensive_documents(tokens: np.ndarray) -> np.ndarray:
 
 
 def scores_the_beginning(tokens: np.ndarray) -> np.ndarray:
-    """E6. Three quarters of the documents, and no more prices than that."""
+    """E6. Three quarters of the documents, and no more nats than that."""
     return plain(tokens)[: 3 * len(tokens) // 4]
 
 
@@ -450,35 +450,35 @@ def drops_the_tail(tokens: np.ndarray) -> np.ndarray:
 
 
 def scores_the_tail_twice(tokens: np.ndarray) -> np.ndarray:
-    """E8. The last windows overlap and their tokens are priced again."""
+    """E8. The last windows overlap and their tokens are scored again."""
     nats = plain(tokens)
     return np.concatenate([nats, nats[-12:]])
 
 
-def negative_prices(tokens: np.ndarray) -> np.ndarray:
+def negative_nats(tokens: np.ndarray) -> np.ndarray:
     """C2. A bonus for certainty pushes some probabilities above one."""
     return plain(tokens) - 1.5
 
 
-def nan_prices(tokens: np.ndarray) -> np.ndarray:
+def nan_nats(tokens: np.ndarray) -> np.ndarray:
     """C2. 0/0 at every document mark."""
     nats = plain(tokens)
     nats[tokens[:-1] == BOS] = np.nan
     return nats
 
 
-def cannot_price_everything(tokens: np.ndarray) -> np.ndarray:
+def cannot_score_everything(tokens: np.ndarray) -> np.ndarray:
     """C2. Only the tokens of the real text are in its table; any other one raises."""
     if np.any(tokens == 3):
         raise KeyError("token 3 is not in the table")
     return plain(tokens)
 
 
-def infinite_price(tokens: np.ndarray) -> np.ndarray:
+def infinite_nats(tokens: np.ndarray) -> np.ndarray:
     """C2. Gives a token that does occur no probability at all."""
     logits = model_logits(tokens)
     logits[:, 5] = -np.inf
-    return prices(log_softmax(logits), tokens)
+    return nats_of(log_softmax(logits), tokens)
 
 
 # Function -> (probe that fails, likeliest kind it names; None where any kind will do).
@@ -528,8 +528,8 @@ CAUGHT: dict[str, tuple[str, str | None]] = {
     "scores_the_beginning": ("coverage", "E6"),
     "drops_the_tail": ("coverage", "E7"),
     "scores_the_tail_twice": ("coverage", "E8"),
-    "negative_prices": ("coverage", "C2"),
-    "nan_prices": ("coverage", None),
-    "cannot_price_everything": ("coverage", None),
-    "infinite_price": ("coverage", None),
+    "negative_nats": ("coverage", "C2"),
+    "nan_nats": ("coverage", None),
+    "cannot_score_everything": ("coverage", None),
+    "infinite_nats": ("coverage", None),
 }

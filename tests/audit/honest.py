@@ -1,6 +1,6 @@
 """Scorers that keep the rules, each in a way somebody might mistake for a fault.
 
-tokens (n,) int64 -> nats (n - 1,), entry i the price of tokens[i + 1]. The file stands alone, so
+tokens (n,) int64 -> nats (n - 1,), entry i being those of tokens[i + 1]. The file stands alone, so
 that any of them can be audited from the command line, with --vocab-size 32.
 """
 
@@ -35,14 +35,14 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def prices(log_probs: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+def nats_of(log_probs: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Pick the realized tokens out of (n - 1, V) log-probabilities."""
     return -log_probs[np.arange(len(tokens) - 1), tokens[1:]]
 
 
 def plain(tokens: np.ndarray) -> np.ndarray:
     """A fixed model with a short context (track A)."""
-    return prices(log_softmax(model_logits(tokens)), tokens)
+    return nats_of(log_softmax(model_logits(tokens)), tokens)
 
 
 def sliding(tokens: np.ndarray) -> np.ndarray:
@@ -57,16 +57,16 @@ def sliding(tokens: np.ndarray) -> np.ndarray:
 
 def single_precision(tokens: np.ndarray) -> np.ndarray:
     """Everything in float32, as a GPU would."""
-    return prices(log_softmax(model_logits(tokens).astype(np.float32)), tokens)
+    return nats_of(log_softmax(model_logits(tokens).astype(np.float32)), tokens)
 
 
-def half_precision_prices(tokens: np.ndarray) -> np.ndarray:
-    """Correct prices rounded to float16 when returned: the sum is off by the rounding only."""
+def half_precision_nats(tokens: np.ndarray) -> np.ndarray:
+    """Correct nats rounded to float16 when returned: the sum is off by the rounding only."""
     return plain(tokens).astype(np.float16)
 
 
-def bfloat_prices(tokens: np.ndarray) -> np.ndarray:
-    """Correct prices rounded to bfloat16, eight bits of precision."""
+def bfloat_nats(tokens: np.ndarray) -> np.ndarray:
+    """Correct nats rounded to bfloat16, eight bits of precision."""
     bits = plain(tokens).astype(np.float32).view(np.uint32) + np.uint32(0x8000)
     return (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
@@ -77,12 +77,12 @@ def gpu_rounding(tokens: np.ndarray) -> np.ndarray:
 
 
 def score_first_sgd(tokens: np.ndarray, rate: float = 0.5, decay: bool = False) -> np.ndarray:
-    """Chunks of 16: price the chunk, then step a bias on the gradient of its loss (#549)."""
+    """Chunks of 16: score the chunk, then step a bias on the gradient of its loss (#549)."""
     logits, bias, nats = model_logits(tokens), np.zeros(V), []
     for begin in range(0, len(tokens) - 1, 16):
         chunk = tokens[begin : begin + 17]
         log_probs = log_softmax(logits[begin : begin + 16] + bias)
-        nats.append(prices(log_probs, chunk))
+        nats.append(nats_of(log_probs, chunk))
         step = rate * (1 - begin / len(tokens)) if decay else rate
         seen = np.bincount(chunk[1:], minlength=V) / (len(chunk) - 1)
         bias = bias + step * (seen - np.exp(log_probs).mean(0))
@@ -102,16 +102,16 @@ def per_document_adapter(tokens: np.ndarray) -> np.ndarray:
         counts = np.zeros(V) if token == BOS else counts
         counts[token] += 1
         rows[i] = logits[i] + np.log1p(counts)
-    return prices(log_softmax(rows), tokens)
+    return nats_of(log_softmax(rows), tokens)
 
 
 def phased_global(tokens: np.ndarray) -> np.ndarray:
-    """After every second document, learn from the documents already priced (#1610)."""
+    """After every second document, learn from the documents already scored (#1610)."""
     starts = np.flatnonzero(tokens == BOS)
     pauses = [0, *starts[2::2].tolist(), len(tokens) - 1]
     logits, bias, nats = model_logits(tokens), np.zeros(V), np.zeros(len(tokens) - 1)
     for begin, stop in pairwise(pauses):
-        nats[begin:stop] = prices(log_softmax(logits[begin:stop] + bias), tokens[begin : stop + 1])
+        nats[begin:stop] = nats_of(log_softmax(logits[begin:stop] + bias), tokens[begin : stop + 1])
         bias = 0.5 * np.log1p(np.bincount(tokens[1 : stop + 1], minlength=V))
     return nats
 
@@ -128,7 +128,7 @@ def exact_tilt(tokens: np.ndarray, boost: float = 2.0) -> np.ndarray:
             log_probs[i, hint] += boost
             log_probs[i] -= normalizer
         last[stream[i - 1], stream[i]] = stream[i + 1]
-    return prices(log_probs, tokens)
+    return nats_of(log_probs, tokens)
 
 
 def cache_mixture(tokens: np.ndarray) -> np.ndarray:
@@ -143,16 +143,16 @@ def cache_mixture(tokens: np.ndarray) -> np.ndarray:
             weight = total / (total + 3)  # known before the next token is
             probs[i] = (1 - weight) * probs[i] + weight * seen / total
         seen[stream[i + 1]] += 1
-    return prices(np.log(probs), tokens)
+    return nats_of(np.log(probs), tokens)
 
 
 def mixture_of_two(tokens: np.ndarray) -> np.ndarray:
     """Two models weighted by how well each did so far: a gate with foresight of nothing."""
     a, b = log_softmax(model_logits(tokens)), log_softmax(0.3 * AFTER[tokens[:-1]])
-    cost_a = np.concatenate([[0.0], np.cumsum(prices(a, tokens))[:-1]])
-    cost_b = np.concatenate([[0.0], np.cumsum(prices(b, tokens))[:-1]])
+    cost_a = np.concatenate([[0.0], np.cumsum(nats_of(a, tokens))[:-1]])
+    cost_b = np.concatenate([[0.0], np.cumsum(nats_of(b, tokens))[:-1]])
     weight = 1 / (1 + np.exp(np.clip(cost_a - cost_b, -50, 50)))[:, None]
-    return prices(np.log(weight * np.exp(a) + (1 - weight) * np.exp(b)), tokens)
+    return nats_of(np.log(weight * np.exp(a) + (1 - weight) * np.exp(b)), tokens)
 
 
 def causal_slot(tokens: np.ndarray) -> np.ndarray:
@@ -167,7 +167,7 @@ def causal_slot(tokens: np.ndarray) -> np.ndarray:
             )
             offset += seen - np.exp(log_softmax(logits[past] + offset)).mean(0)
         block = tokens[begin : begin + 17]
-        nats.append(prices(log_softmax(logits[begin : begin + 16] + offset), block))
+        nats.append(nats_of(log_softmax(logits[begin : begin + 16] + offset), block))
     return np.concatenate(nats)
 
 
@@ -175,26 +175,26 @@ def smear_across_documents(tokens: np.ndarray) -> np.ndarray:
     """C-b: the last token of a document colours the next one's first. Disputed, yet causal."""
     logits = AFTER[tokens[:-1]].copy()
     logits[1:] += 0.8 * AFTER[tokens[:-2]]
-    return prices(log_softmax(logits), tokens)
+    return nats_of(log_softmax(logits), tokens)
 
 
 def certain(tokens: np.ndarray) -> np.ndarray:
     """Knows that a document mark is followed by the same token as last time, so sure that the
-    price rounds to 0; any other token there is dear. Free is not the same as unpriced."""
+    cost rounds to 0; any other token there is dear. Free is not the same as not scored."""
     log_probs = log_softmax(model_logits(tokens))
     log_probs[tokens[:-1] == BOS] = np.log(1e-15 / V)
     known = 5
     for i in np.flatnonzero(tokens[:-1] == BOS):
         log_probs[i, known] = np.log1p(-1e-15)
         known = int(tokens[i + 1])
-    return np.maximum(prices(log_probs, tokens).astype(np.float32), 0)
+    return np.maximum(nats_of(log_probs, tokens).astype(np.float32), 0)
 
 
 def impossible_pad(tokens: np.ndarray) -> np.ndarray:
-    """Gives the pad token, which no text holds, probability zero: its price is infinite."""
+    """Gives the pad token, which no text holds, probability zero: its nats are infinite."""
     logits = model_logits(tokens)
     logits[:, 0] = -np.inf
-    return prices(log_softmax(logits), tokens)
+    return nats_of(log_softmax(logits), tokens)
 
 
 def padded_documents(tokens: np.ndarray) -> np.ndarray:
@@ -215,7 +215,7 @@ def padded_documents(tokens: np.ndarray) -> np.ndarray:
 
 
 def bad_manners(tokens: np.ndarray) -> list[float]:
-    """Prints, scribbles on its input and returns a list - and prices honestly."""
+    """Prints, scribbles on its input and returns a list - and scores honestly."""
     nats = plain(tokens).tolist()
     print("scoring", len(tokens))
     tokens[:] = 0
@@ -233,7 +233,7 @@ def with_bytes(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 HONEST = (
-    plain, sliding, single_precision, half_precision_prices, bfloat_prices, gpu_rounding,
+    plain, sliding, single_precision, half_precision_nats, bfloat_nats, gpu_rounding,
     score_first_sgd, length_aware_schedule, per_document_adapter, phased_global, exact_tilt,
     cache_mixture, mixture_of_two, causal_slot, smear_across_documents, certain, impossible_pad,
     padded_documents, bad_manners, with_bytes,

@@ -1,8 +1,10 @@
 """The file, the text and the clocks behind a score; a real run in miniature, then spoiled."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,16 @@ import pytest
 import torch
 
 from fairway.artifact.container import pack, unpack
-from fairway.audit import artifact
+from fairway.audit import Case, ProbeResult, artifact
 from fairway.audit.artifact import audit_artifact
 from fairway.audit.byte_total import count_bytes, read_pieces
+from fairway.audit.model_scorer import ModelScorer
+from fairway.audit.scorer import Answer, ProcessScorer
 from fairway.pipeline.story import RunOptions, run_on
 from fairway.prepare import prepare_documents
 from fairway.recipes.registry import recipe, smoke
+from fairway.runtime.distributed import Ranks
+from fairway.runtime.files import file_sha256
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import Runtime
 from fairway.tokens.byte_count import byte_table
@@ -36,10 +42,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data` and `run`."""
     folder = tmp_path_factory.mktemp("made")
     prepare_documents(folder / "data", VERSES[:-3], VERSES[-3:], vocab_size=300, source="a song")
-    runtime = Runtime(torch.device("cpu"), log=RunLog(quiet=True))
+    here = Runtime(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
     (folder / "run").mkdir()
-    data, options = DataFolder(folder / "data"), RunOptions(proof_tokens=0, audit_seconds=0)
-    run_on(runtime, smoke(recipe("pocket")), data, folder / "run", options)
+    options = RunOptions(proof_tokens=0, audit_seconds=0)
+    run_on(here, smoke(recipe("pocket")), DataFolder(folder / "data"), folder / "run", options)
     return folder
 
 
@@ -53,24 +59,25 @@ def spoiled(made: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def without_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own takes seconds to start."""
-    monkeypatch.setattr(artifact, "_fresh_process", lambda model, data, text, found, seed: found)
+    monkeypatch.setattr(ModelScorer, "fresh", lambda self: self)
 
 
 @pytest.fixture
 def audited(clock: Clock) -> Audited:
     """Audits a folder; the clock shows a second more at every look, so by default as little
-    is walked as can be, and with `seconds` as many chunks are edited on any machine."""
+    is walked as can be, on any machine, and with infinite `seconds` all there is."""
 
     def audit(folder: Path, *, seconds: float = 0.01, **options) -> artifact.AuditReport:
         clock.step = 1.0
         data = DataFolder(folder / "data")
-        return audit_artifact(folder / "run" / "model.fwy", data, seconds=seconds, **options)
+        model = folder / "run" / "model.fwy"
+        return audit_artifact(model, data, seconds=seconds, now=clock.read, **options)
 
     return audit
 
 
 def test_an_honest_run_is_legal_in_every_probe(made: Path, audited: Audited) -> None:
-    report = audited(made, seconds=30.0)
+    report = audited(made, seconds=math.inf)
     assert report.verdict == "legal", report.text()
     assert {"causality", "normalization", "determinism", "coverage", "bytes"} < set(report.probes)
     assert "fresh process" in report.probes["determinism"].summary
@@ -87,6 +94,9 @@ def test_a_validation_document_planted_in_training_is_found(
     tokens = np.array(open_shard(val))
     second = np.flatnonzero(tokens == 1)[1]
     write_shard(train, np.concatenate([np.array(open_shard(train)), tokens[:second]]))
+    manifest = json.loads((data / "data.json").read_text())
+    manifest["sha256"][train.name] = file_sha256(train)  # whoever plants it covers it up
+    (data / "data.json").write_text(json.dumps(manifest))
     probe = audited(spoiled).probes["separation"]
     assert not probe.ok
     assert "1 training documents are validation documents" in probe.findings[0].said
@@ -171,3 +181,40 @@ def test_the_parts_of_a_file_are_all_there_is(made: Path) -> None:
     data = (made / "run" / "model.fwy").read_bytes()
     parts = unpack(data)
     assert pack(parts.config, parts.tokenizer, parts.tensors, parts.extras) == data
+
+
+@pytest.mark.usefixtures("without_process")
+def test_a_probe_of_the_users_own_is_asked_too(made: Path, audited: Audited) -> None:
+    def mean_nats(case: Case) -> ProbeResult:
+        answer = case.score(case.tokens)
+        assert answer is not None
+        return ProbeResult("", answer.mean() > 1e9, f"{answer.mean():.3f} nats per token")
+
+    report = audited(made, probes=[mean_nats])
+    assert report.verdict == "illegal"
+    assert [name for name, probe in report.probes.items() if not probe.ok] == ["mean_nats"]
+
+
+@pytest.mark.usefixtures("without_process")
+def test_an_evaluation_that_is_not_the_same_twice_is_found(
+    made: Path, audited: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, calls = ModelScorer.call, iter(range(1000))
+
+    def drifts(self: ModelScorer, tokens: np.ndarray, limit_seconds: float) -> Answer:
+        answer = honest(self, tokens, limit_seconds)
+        assert answer.nats is not None
+        return replace(answer, nats=answer.nats + 1e-9 * next(calls))
+
+    monkeypatch.setattr(ModelScorer, "call", drifts)
+    assert not audited(made).probes["determinism"].ok
+
+
+def test_an_evaluation_that_a_fresh_process_cannot_run_is_found(
+    made: Path, audited: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = ProcessScorer(artifact.__file__, "no_such_function")
+    monkeypatch.setattr(ModelScorer, "fresh", lambda self: absent)
+    probe = audited(made).probes["determinism"]
+    assert not probe.ok
+    assert "no_such_function" in probe.findings[0].said

@@ -7,6 +7,7 @@ import pytest
 
 from fairway.audit import KINDS, Limits, run_audit
 from fairway.audit.stream import pseudo_text
+from fairway.cli import main
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -55,6 +56,20 @@ def test_the_glue_audits_a_published_script(
         limits=Limits(positions=3, cuts=40),
     )
     assert report.verdict == verdict, report.text()
+
+
+def test_the_probe_of_your_own_is_asked_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "auditing.md").read_text(), re.DOTALL)
+    (tmp_path / "my_probes.py").write_text(blocks[1])
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef score(t): return np.full(len(t) - 1, np.log(64))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    command = ["audit", f"{tmp_path / 'mine.py'}:score", "--vocab-size", "64", "--seconds", "4"]
+    assert main([*command, "--probe", "my_probes:invented_tokens"]) == 0
+    assert main([*command, "--probe", "my_probes:nothing_of_this_name"]) == 2
 
 
 def test_the_catalogue_in_the_rules_names_every_kind_the_audit_prints() -> None:

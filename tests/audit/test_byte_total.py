@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fairway.audit.byte_total import count_bytes, probe_bytes, read_pieces
+from fairway.audit.case import Case
 from fairway.audit.findings import ProbeResult
-from fairway.audit.scorer import Answer
+from fairway.audit.scorer import Answer, Session, open_scorer
 
 MARK = "\u2581"
 
@@ -56,7 +57,16 @@ def probe(
 ) -> ProbeResult:
     stated = None if counts is None else np.atleast_1d(np.array(counts, dtype=float))
     answer = Answer(nats=np.full(len(tokens) - 1, 2.0), num_bytes=stated)
-    return probe_bytes(answer, tokens, num_bytes=num_bytes, text=text, tokenizer=tokenizer)
+    case = Case(
+        session=Session(open_scorer(np.diff), stop_at=np.inf),  # which is never called
+        stream=tokens,
+        answer=answer,
+        vocab_size=tokenizer.vocab_size() if tokenizer else 10,
+        num_bytes=num_bytes,
+        original=text,
+        tokenizer=tokenizer,
+    )
+    return probe_bytes(case)
 
 
 def test_bytes_are_counted_by_the_rule_of_the_field() -> None:

@@ -1,49 +1,14 @@
-"""Comparing earlier prices, and telling what kind of leak it is."""
+"""Which edits are tried, and which leaks they show."""
 
 import numpy as np
 import pytest
 
 from fairway.audit import Limits, run_audit
-from fairway.audit.causality import Watch, planned_edits
-from fairway.audit.repeats import Noise
+from fairway.audit.causality import planned_edits
 from fairway.audit.stream import Edit, pseudo_text
 
 N = 200
 TEXT = pseudo_text(32, N)
-CALM = Noise(0.0, 2.0**-53)
-
-
-def watch(noise: Noise = CALM) -> Watch:
-    return Watch(TEXT, np.full(N - 1, 3.0), noise, 32)
-
-
-def see(on: Watch, edit: Edit, entry: int, nats: float):
-    """The edit moved one price."""
-    prices = on.nats.copy()
-    prices[entry] += nats
-    return on.compare(edit, edit.apply(TEXT, 32), prices)
-
-
-@pytest.mark.parametrize("cut", [2, 3, 50, N - 1])
-def test_a_price_may_read_its_own_token_and_none_after_it(cut: int) -> None:
-    edit = Edit(cut, N, "uniform")
-    assert see(watch(), edit, cut - 1, 1.0) is None  # entry cut - 1 prices token cut itself
-    leak = see(watch(), edit, cut - 2, 1e-12)
-    assert leak is not None
-    assert leak.worst == cut - 2
-    assert leak.reach == 1
-
-
-def test_noise_is_forgiven_and_nothing_more() -> None:
-    noisy = watch(Noise(1e-6, 2.0**-53))
-    assert see(noisy, Edit(90, N, "uniform"), 20, 3e-6) is None
-    assert see(noisy, Edit(90, N, "uniform"), 20, 5e-6) is not None
-
-
-def test_moved_documents_are_forgiven_rounding() -> None:
-    edit = Edit(90, N, "many documents")
-    assert see(watch(), edit, 20, 1e-6) is None
-    assert see(watch(), edit, 20, 1e-4) is not None
 
 
 def test_all_cut_points_of_a_short_stream_are_planned() -> None:
@@ -67,7 +32,7 @@ def test_a_leak_of_1e_4_nats_at_one_position_is_found(offset: int, where: int) -
 
     report = run_audit(leaks, vocab_size=32, tokens=TEXT, limits=Limits(positions=2))
     assert not report.probes["causality"].ok
-    assert f"changed the price of token {where + 1} by 0.0001 nats" in report.text()
+    assert f"changed the nats of token {where + 1} by 0.0001:" in report.text()
 
 
 def test_the_check_in_the_report_shows_the_leak_again() -> None:

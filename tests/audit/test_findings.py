@@ -2,10 +2,10 @@
 
 import pytest
 
-from fairway.audit.findings import KINDS, AuditReport, Finding, ProbeResult
+from fairway.audit.findings import KINDS, LOOKS_LIKE, AuditReport, Finding, ProbeResult
 
-FINE = ProbeResult("coverage", True, "63 prices for 63 targets, all finite")
-LEAK = Finding("replacing token 9 changed the price of token 3 by 0.1 nats", ("A1", "A2"), "x\ny")
+FINE = ProbeResult("coverage", True, "63 nats for 63 targets, all finite")
+LEAK = Finding("replacing token 9 changed the nats of token 3 by 0.1", ("A1", "A2"), "x\ny")
 BROKEN = ProbeResult("causality", False, "4 leaks", (LEAK,), ("the end",), {"leaks": 4})
 
 
@@ -42,3 +42,12 @@ def test_json_keeps_kind_and_alternatives_apart() -> None:
     assert finding["kind"] == "A1"
     assert finding["kind_name"] == KINDS["A1"]
     assert finding["alternatives"] == ["A2"]
+
+
+def test_every_kind_is_what_some_symptom_looks_like() -> None:
+    assert {kind for kinds in LOOKS_LIKE.values() for kind in kinds} == set(KINDS)
+
+
+def test_a_report_comes_back_from_its_json() -> None:
+    report = AuditReport("f", {"causality": BROKEN}, ("a note",), command="again", calls=3)
+    assert AuditReport.from_json(report.to_json()) == report

@@ -10,7 +10,7 @@ from fairway.audit.stream import context_matches, pseudo_text
 from .clock import Clock
 
 V, N = 32, 128
-LARGE = 50_000  # tokens: no audit of 1.5 s asks for the price of each at 5 ms a call
+LARGE = 50_000  # tokens: no audit of 1.5 s asks for each of them at 5 ms a call
 TEXT = pseudo_text(V, N)
 LOGITS = np.random.default_rng(3).normal(0, 1.5, (V, V))
 TABLE = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
@@ -74,7 +74,7 @@ def test_a_partial_sum_above_one_is_proof_enough(clock: Clock) -> None:
         clock.sleep(0.005)
         return np.full(len(tokens) - 1, np.log(4.0))
 
-    report = run_audit(generous, vocab_size=LARGE, tokens=TEXT, seconds=1.5)
+    report = run_audit(generous, vocab_size=LARGE, tokens=TEXT, seconds=1.5, now=clock.read)
     found = report.probes["normalization"]
     assert not found.ok
     assert found.details["whole"] == 0
@@ -86,13 +86,13 @@ def test_a_partial_sum_below_one_is_no_verdict(clock: Clock) -> None:
         clock.sleep(0.005)
         return np.full(len(tokens) - 1, np.log(LARGE))
 
-    report = run_audit(fair, vocab_size=LARGE, tokens=TEXT, seconds=1.5)
+    report = run_audit(fair, vocab_size=LARGE, tokens=TEXT, seconds=1.5, now=clock.read)
     assert report.probes["normalization"].ok
     assert any("whole sum" in part for part in report.probes["normalization"].not_covered)
     assert "not covered" in report.text()
 
 
-def test_an_alternative_without_a_price_is_a_fault() -> None:
+def test_an_alternative_without_nats_is_a_fault() -> None:
     def partial(tokens: np.ndarray) -> np.ndarray:
         nats = bigram(tokens)
         nats[tokens[1:] == 0] = np.nan  # no text holds token 0
@@ -100,4 +100,4 @@ def test_an_alternative_without_a_price_is_a_fault() -> None:
 
     report = run_audit(partial, vocab_size=V, tokens=TEXT, limits=Limits(positions=2))
     assert report.probes["coverage"].ok
-    assert "alternatives have no price (token id 0" in report.text()
+    assert "alternatives have no nats (token id 0" in report.text()

@@ -48,7 +48,7 @@ def call(tmp_path: Path):
         scorer.close()
 
 
-def test_prices_come_through_the_pipe_bit_for_bit(call) -> None:
+def test_nats_come_through_the_pipe_bit_for_bit(call) -> None:
     nats = call("fine").nats
     assert np.array_equal(nats, np.arange(8) / 7)
     answer = call("single", times=2)
@@ -56,7 +56,7 @@ def test_prices_come_through_the_pipe_bit_for_bit(call) -> None:
     assert np.array_equal(answer.nats, (np.arange(8, dtype=np.float32) / 7).astype(np.float64))
 
 
-def test_a_pair_is_prices_and_bytes(call) -> None:
+def test_a_pair_is_nats_and_bytes(call) -> None:
     answer = call("pair")
     assert answer.num_bytes.tolist() == [12.0]
     assert answer.nats.tolist() == [1.0] * 8
@@ -72,7 +72,7 @@ def test_a_pair_is_prices_and_bytes(call) -> None:
         ("missing", "no function 'missing'; it has fine, single"),
     ],
 )
-def test_a_death_is_told_and_the_next_call_works_the_same(call, function: str, words: str) -> None:
+def test_a_death_is_said_and_the_next_call_works_the_same(call, function: str, words: str) -> None:
     answer = call(function, times=2)
     assert answer.died
     assert words in answer.problem
@@ -100,7 +100,7 @@ def test_writing_into_the_tokens_is_noticed(call) -> None:
     ("function", "words"),
     [("nothing", "NoneType"), ("words", "list"), ("mean", "shape ()"), ("square", "shape (9, 4)")],
 )
-def test_what_is_no_row_of_prices_is_described(call, function: str, words: str) -> None:
+def test_what_is_no_row_of_nats_is_described(call, function: str, words: str) -> None:
     answer = call(function)
     assert answer.nats is None
     assert not answer.died

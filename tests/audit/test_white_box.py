@@ -2,17 +2,16 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 from torch import Tensor
 
+from fairway.audit.causality import causality_result
+from fairway.audit.model_scorer import walk
 from fairway.audit.white_box import (
-    Watched,
-    changed_after,
+    ObservedPredictor,
+    compare_inside_chunk,
     fingerprint,
-    probe_chunk_causality,
     probe_distributions,
-    walk,
 )
 from fairway.evaluate.chunks import Chunk, cut_chunk, plan_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor
@@ -51,41 +50,41 @@ def always() -> bool:
     return True
 
 
-def watch(predictor, held: GPT | None = None) -> Watched:
-    watched = Watched(predictor, 97, held.state_dict if held else dict)
-    walk(watched, ONE_ROW, TOKENS, BYTES)
-    return watched
+def observe(predictor, held: GPT | None = None) -> ObservedPredictor:
+    observed = ObservedPredictor(predictor, 97, held.state_dict if held else dict)
+    walk(observed, ONE_ROW, ValText(TOKENS, BYTES, ()))
+    return observed
 
 
 def test_an_honest_learner_passes_every_probe() -> None:
     held = model()
-    watched = watch(make_predictor(held, CONFIG), held)
-    assert watched.order_result().ok
-    assert watched.weights_result(untouched=True).ok
+    observed = observe(make_predictor(held, CONFIG), held)
+    assert observed.order_result().ok
+    assert observed.weights_result(untouched=True).ok
     last = ONE_ROW[-1]
-    found, edits = probe_chunk_causality(watched, last, TOKENS, VOCAB, BOS, always, seed=0)
-    assert not found
-    assert edits > 20
-    assert probe_distributions(watched, last, TOKENS, 4, 16, always).ok
+    comparison = compare_inside_chunk(observed, last, TOKENS.numpy(), VOCAB, always, seed=0)
+    assert not comparison.leaks
+    assert len(comparison.compared) > 20
+    assert probe_distributions(observed, last, TOKENS, 4, 16, always).ok
 
 
-def test_learning_before_pricing_is_seen_in_the_order() -> None:
-    watched = Watched(make_predictor(model(), CONFIG), 97)
+def test_learning_before_scoring_is_seen_in_the_order() -> None:
+    observed = ObservedPredictor(make_predictor(model(), CONFIG), 97)
     chunks = [cut_chunk(plan, ValText(TOKENS, BYTES, ())) for plan in ONE_ROW]
-    watched.learn(chunks[0])
+    observed.learn(chunks[0])
     for chunk in chunks:
-        watched.score(chunk)
-    result = watched.order_result()
+        observed.score(chunk)
+    result = observed.order_result()
     assert not result.ok
-    assert "before it is priced" in result.findings[0].said
+    assert "before it is scored" in result.findings[0].said
 
 
-def test_a_target_priced_twice_or_never_is_seen() -> None:
-    watched = Watched(Frozen(model()), 97)
+def test_a_target_scored_twice_or_never_is_seen() -> None:
+    observed = ObservedPredictor(Frozen(model()), 97)
     for plan in (ONE_ROW[0], ONE_ROW[1], ONE_ROW[1]):
-        watched.score(cut_chunk(plan, ValText(TOKENS, BYTES, ())))
-    said = [finding.said for finding in watched.order_result().findings]
-    assert any("priced 2 times" in text or "priced 0 times" in text for text in said)
+        observed.score(cut_chunk(plan, ValText(TOKENS, BYTES, ())))
+    said = [finding.said for finding in observed.order_result().findings]
+    assert any("scored 2 times" in text or "scored 0 times" in text for text in said)
 
 
 class LearnsWhileScoring(Frozen):
@@ -100,7 +99,7 @@ class LearnsWhileScoring(Frozen):
 
 
 def test_scoring_that_leaves_a_trace_is_seen() -> None:
-    result = watch(LearnsWhileScoring(model())).weights_result(untouched=True)
+    result = observe(LearnsWhileScoring(model())).weights_result(untouched=True)
     assert not result.ok
     assert "changed the predictor's state" in result.findings[0].said
 
@@ -108,25 +107,26 @@ def test_scoring_that_leaves_a_trace_is_seen() -> None:
 def test_a_model_that_the_evaluation_changed_is_seen() -> None:
     held = model()
     before = fingerprint(held.state_dict())
-    watched = watch(make_predictor(held, CONFIG), held)
+    observed = observe(make_predictor(held, CONFIG), held)
     with torch.no_grad():
         held.embed.weight[3, 3] += 1e-6
-    assert not watched.weights_result(fingerprint(held.state_dict()) == before).ok
+    assert not observed.weights_result(fingerprint(held.state_dict()) == before).ok
 
 
 class LooksAhead(Frozen):
-    """A price that depends a little on the last token of its chunk."""
+    """Nats that depend a little on the last token of its chunk."""
 
     def score(self, chunk: Chunk) -> Tensor:
         return super().score(chunk) + 1e-9 * float(chunk.texts[-1][-1])
 
 
 def test_a_glance_at_the_end_of_the_chunk_is_seen() -> None:
-    found, _ = probe_chunk_causality(
-        LooksAhead(model()), PLANS[1], TOKENS, VOCAB, BOS, always, seed=0
+    comparison = compare_inside_chunk(
+        LooksAhead(model()), PLANS[1], TOKENS.numpy(), VOCAB, always, seed=0
     )
-    assert found
-    assert "changed the price of token" in found[0].said
+    result = causality_result([comparison], normalized=True)
+    assert not result.ok
+    assert "changed the nats of token" in result.findings[0].said
 
 
 class Discount(Frozen):
@@ -136,7 +136,7 @@ class Discount(Frozen):
         return super().score(chunk) * 0.99
 
 
-def test_a_price_that_no_distribution_gives_is_seen() -> None:
+def test_a_score_that_no_distribution_gives_is_seen() -> None:
     result = probe_distributions(Discount(model()), PLANS[1], TOKENS, 4, 16, always)
     assert not result.ok
     assert "before the token is known" in result.findings[0].said
@@ -155,13 +155,3 @@ class TooMuch(Frozen):
 def test_a_distribution_that_sums_to_more_is_seen() -> None:
     result = probe_distributions(TooMuch(model()), PLANS[1], TOKENS, 4, 16, always)
     assert any("sums to 1.001" in finding.said for finding in result.findings)
-
-
-@pytest.mark.parametrize("cut", [1, 40, 96])
-def test_an_edit_changes_all_that_follows_and_keeps_the_documents(cut: int) -> None:
-    edited = changed_after(TOKENS, cut, VOCAB, BOS, seed=3)
-    assert torch.equal(edited[:cut], TOKENS[:cut])
-    same = edited[cut:] == TOKENS[cut:]
-    assert torch.equal(same, TOKENS[cut:] == BOS)
-    assert edited.min() >= 1
-    assert edited.max() < VOCAB

@@ -13,6 +13,7 @@ from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT, ModelConfig, SkipConfig
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.tokenizer import ByteTokenizer
+from fairway.tokens.val_text import ValText
 
 VOCAB = 24
 
@@ -58,8 +59,10 @@ def loaded(evaluate: EvaluateConfig, **changes) -> LoadedModel:
     )
 
 
-def corpus(documents: list[bytes]) -> tuple[Tensor, Tensor]:
-    """Tokens (n,) of the documents, each after a BOS, and the bytes (n - 1,) of the targets."""
+def corpus(documents: list[bytes]) -> ValText:
+    """The documents, each after a BOS."""
     tokenizer = ByteTokenizer()
     ids = [i for d in documents for i in (tokenizer.bos_id, *tokenizer.encode(d).tolist())]
-    return torch.tensor(ids), torch.from_numpy(byte_table(tokenizer).target_bytes(np.array(ids)))
+    counts = torch.from_numpy(byte_table(tokenizer).target_bytes(np.array(ids)))
+    starts = tuple(i for i, token in enumerate(ids) if token == tokenizer.bos_id)
+    return ValText(torch.tensor(ids), counts, starts)

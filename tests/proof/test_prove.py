@@ -44,12 +44,12 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_evaluate_can_be_proved(way: str, tmp_path: Path) -> None:
     model = loaded(WAYS[way])
-    tokens, target_bytes = corpus(DOCUMENTS)
+    text = corpus(DOCUMENTS)
     before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
-    certificate = prove(model, tokens, target_bytes, out=tmp_path / "proof.fwp")
+    certificate = prove(model, text, out=tmp_path / "proof.fwp")
 
     assert certificate.holds, certificate.verdict
-    assert certificate.num_tokens == len(tokens) - 1
+    assert certificate.num_tokens == text.num_targets
     assert certificate.num_bytes == certificate.text_bytes == sum(map(len, DOCUMENTS))
     size = (tmp_path / "proof.fwp").stat().st_size
     assert certificate.coded_bytes + certificate.side_bytes == size
@@ -63,13 +63,13 @@ def test_every_way_to_evaluate_can_be_proved(way: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["sgd", "phased"])
 def test_a_part_can_be_proved(way: str, tmp_path: Path) -> None:
-    tokens, target_bytes = corpus(DOCUMENTS)
+    text = corpus(DOCUMENTS)
     model, out = loaded(WAYS[way]), tmp_path / "proof.fwp"
-    few = prove(model, tokens, target_bytes, out=out, num_targets=30)
+    few = prove(model, text, out=out, num_targets=30)
     assert few.holds
     assert few.num_tokens == 30
-    assert verify(out, model).tokens.tolist() == tokens[:31].tolist()
-    two = prove(model, tokens, target_bytes, out=out, num_documents=2)
+    assert verify(out, model).tokens.tolist() == text.tokens[:31].tolist()
+    two = prove(model, text, out=out, num_documents=2)
     assert two.holds
     assert verify(out, model).documents == tuple(DOCUMENTS[:2])
 
@@ -77,13 +77,13 @@ def test_a_part_can_be_proved(way: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def proof(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LoadedModel]:
     path, model = tmp_path_factory.mktemp("proof") / "proof.fwp", loaded(FROZEN)
-    prove(model, *corpus(DOCUMENTS), out=path)
+    prove(model, corpus(DOCUMENTS), out=path)
     return path, model
 
 
 def test_the_same_proof_is_the_same_bytes(proof: tuple[Path, LoadedModel], tmp_path: Path) -> None:
     path, model = proof
-    prove(model, *corpus(DOCUMENTS), out=tmp_path / "again.fwp")
+    prove(model, corpus(DOCUMENTS), out=tmp_path / "again.fwp")
     assert (tmp_path / "again.fwp").read_bytes() == path.read_bytes()
 
 
@@ -135,12 +135,12 @@ def test_decoding_knows_nothing_but_two_files(tmp_path: Path) -> None:
     path = tmp_path / "model.fwy"
     path.write_bytes(pack(config, held.tokenizer.to_bytes(), weights))
     text, found_model = corpus(DOCUMENTS), load_model(path)
-    assert prove(found_model, *text, out=tmp_path / "proof.fwp").holds
+    assert prove(found_model, text, out=tmp_path / "proof.fwp").holds
     with torch.no_grad():
         found_model.model.embed.weight.mul_(
             1.5
         )  # better or worse than the file: not what it serves
-    certificate = prove(found_model, *text, out=tmp_path / "proof.fwp")
+    certificate = prove(found_model, text, out=tmp_path / "proof.fwp")
     assert not certificate.decoded_equal
     assert not certificate.holds
 
@@ -153,7 +153,7 @@ def test_a_score_that_flatters_is_not_proved(
 
     honest = frozen.chunk_nats
     monkeypatch.setattr(frozen, "chunk_nats", lambda *args: honest(*args) / 2)
-    certificate = prove(proof[1], *corpus(DOCUMENTS), out=tmp_path / "proof.fwp")
+    certificate = prove(proof[1], corpus(DOCUMENTS), out=tmp_path / "proof.fwp")
     assert certificate.decoded_equal
     assert not certificate.holds
     assert "look for a predictor whose score() sees more" in certificate.verdict
@@ -162,17 +162,19 @@ def test_a_score_that_flatters_is_not_proved(
 def test_bytes_counted_twice_are_not_proved(
     proof: tuple[Path, LoadedModel], tmp_path: Path
 ) -> None:
-    tokens, target_bytes = corpus(DOCUMENTS)
-    certificate = prove(proof[1], tokens, 2 * target_bytes, out=tmp_path / "proof.fwp")
+    text = corpus(DOCUMENTS)
+    certificate = prove(
+        proof[1], replace(text, target_bytes=2 * text.target_bytes), out=tmp_path / "proof.fwp"
+    )
     assert not certificate.holds
     assert "counted too generously" in certificate.verdict
 
 
 def test_documents_lie_between_one_bos_and_the_next() -> None:
     tokenizer = ByteTokenizer()
-    assert documents_of(corpus([b"a", b"", b"bc"])[0], tokenizer) == (b"a", b"", b"bc")
-    assert documents_of(corpus([b"a", b""])[0], tokenizer) == (b"a",)
-    assert documents_of(corpus([b"xa", b"b"])[0][2:], tokenizer) == (b"a", b"b")
+    assert documents_of(corpus([b"a", b"", b"bc"]).tokens, tokenizer) == (b"a", b"", b"bc")
+    assert documents_of(corpus([b"a", b""]).tokens, tokenizer) == (b"a",)
+    assert documents_of(corpus([b"xa", b"b"]).tokens[2:], tokenizer) == (b"a", b"b")
 
 
 def test_a_model_without_an_evaluation_says_what_to_do() -> None:
@@ -185,12 +187,12 @@ def test_text_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
     from fairway.tokens.shards import DataFolder, write_shard
     from fairway.tokens.tokenizer import BpeTokenizer
 
-    tokens, target_bytes = corpus(DOCUMENTS)
-    write_shard(tmp_path / "val_000000.bin", tokens.numpy())
+    text = corpus(DOCUMENTS)
+    write_shard(tmp_path / "val_000000.bin", text.tokens.numpy())
     (tmp_path / "tokenizer.model").write_bytes(ByteTokenizer().to_bytes())
     found = validation_text(loaded(FROZEN), DataFolder(tmp_path))
-    assert torch.equal(found[0], tokens)
-    assert torch.equal(found[1], target_bytes)
+    assert torch.equal(found.tokens, text.tokens)
+    assert torch.equal(found.target_bytes, text.target_bytes)
     (tmp_path / "tokenizer.model").write_bytes(BpeTokenizer(["th", "the"]).to_bytes())
     with pytest.raises(ValueError, match="another tokenizer than the model"):
         validation_text(loaded(FROZEN), DataFolder(tmp_path))

@@ -1,48 +1,49 @@
-"""An artifact with its full evaluation, from the inside: its prices, its text and its file.
+"""An artifact with its full evaluation, from the inside: its nats, its text and its file.
 
-The five questions that any scorer is asked (`run.py`) are asked of the predictor here, at far more
-places than calls from outside would reach, and six more that only the inside can answer. How the
-predictor is probed is in `white_box.py`.
+Coverage, determinism and bytes are asked by the very probes that any scorer is asked (`run.py`),
+causality and normalization at far more places than calls from outside would reach, and six more
+questions that only the inside can answer. How the predictor is probed is in `white_box.py`.
 """
 
 import hashlib
+import itertools
 import json
-import subprocess
-import sys
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fairway.artifact.container import pack, unpack
-from fairway.artifact.loaded_model import LoadedModel, load_model
+from fairway.artifact.loaded_model import load_model
 from fairway.audit.byte_total import probe_bytes
-from fairway.audit.findings import AuditReport, Finding, ProbeResult
-from fairway.audit.scorer import Answer
+from fairway.audit.case import Case, Limits, PieceTable, Probe
+from fairway.audit.causality import causality_result
+from fairway.audit.comparison import Comparison
+from fairway.audit.findings import AuditReport, Finding, ProbeResult, found
+from fairway.audit.model_scorer import ModelScorer, PackedModel
+from fairway.audit.repeats import probe_coverage, probe_determinism
+from fairway.audit.run import table_of_probes
+from fairway.audit.scorer import Now, Session
+from fairway.audit.stream import Edit
 from fairway.audit.white_box import (
-    Watched,
-    changed_after,
+    ObservedPredictor,
+    compare_inside_chunk,
     fingerprint,
-    probe_chunk_causality,
     probe_distributions,
-    walk,
 )
-from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
+from fairway.evaluate.config import plan_text
 from fairway.evaluate.planner import estimate, measure_rates
-from fairway.evaluate.predictor import Predictor
-from fairway.proof.prove import evaluation_of, validation_text
-from fairway.runtime.distributed import environment_alone
-from fairway.runtime.plugins import plugin_arguments
-from fairway.tokens.shards import DataFolder
+from fairway.runtime.progress import Progress, silent
+from fairway.tokens.shards import DataFolder, TokenStream
 from fairway.tokens.tokenizer import SentencePieceTokenizer
 from fairway.tokens.val_text import ValText
 
-WALKS = 6  # of the audited text, beside the probes of single chunks
+WALKS = 8  # of the audited text, beside the probes of single chunks
 SHORT_DOCUMENT = 32  # tokens: so short a document may honestly stand in both splits
 BLOCK_TOKENS = 1 << 20
 SHARES = (3.0, 2.25, 1.5, 1.0, 0.5, 0.25)  # of a chunk, from best to worst
@@ -56,196 +57,166 @@ def audit_artifact(
     cap_bytes: int | None = None,
     eval_seconds: float | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = silent,
+    probes: Sequence[Probe | str] = (),
+    now: Now = time.perf_counter,
 ) -> AuditReport:
     """Audit the model file `model` and the text it is scored on.
 
     seconds       what it may take; the text walked is cut to fit, and what was not covered is said
     cap_bytes     None: as the run's result.json beside the model says, if there is one
     eval_seconds  the same
+    probes        more of them, functions or plug-ins `package.module:name`
 
     ValueError where model and data cannot be read or do not belong together.
     """
-    begin = time.perf_counter()
-    loaded = load_model(model)
-    validation_text(loaded, data)  # refuses another tokenizer's folder
-    config = evaluation_of(loaded).resolved(loaded.model.config.train_context)
-    whole = ValText.of(data)
-    text, gap = _excerpt(loaded, config, whole, seconds)
-    progress(f"walking {len(text.tokens):,} of {len(whole.tokens):,} tokens, {WALKS} times")
-
-    def in_time(share: float) -> Callable[[], bool]:
-        return lambda: time.perf_counter() - begin < share * seconds
-
-    probes: dict[str, ProbeResult] = {}
-
-    def note(*results: ProbeResult) -> None:
-        for result in results:
-            probes[result.name] = result
-            progress(f"{result.name}: {'ok' if result.ok else 'FAIL'}, {result.summary}")
-
-    note(*_predictor_probes(loaded, config, text, gap, seed, in_time))
-    note(_fresh_process(model, data, text, probes.pop("determinism"), seed))
-    note(_bytes(data, text))
-    note(_documents(data, whole))
-    note(_separation(data))
-    note(_budget(model, cap_bytes, eval_seconds))
-    note(_rebuild(model))
+    begin = now()
+    packed, whole = PackedModel.open(model, data, seed), ValText.of(data)
+    text = _excerpt(packed, whole, seconds, now)
+    size, all_tokens = len(text.tokens), len(whole.tokens)
+    progress(text=f"walking {size:,} of {all_tokens:,} tokens, {WALKS} times")
+    gap = (f"tokens {size:,}-{all_tokens - 1:,}: what is walked is the beginning",)
+    session = Session(ModelScorer(packed, text), math.inf, math.inf, now=now)
+    results: dict[str, ProbeResult] = {}
+    for result in itertools.chain(
+        _scorer_probes(session, packed, text, probes, begin, seconds),
+        _file_probes(packed, whole, cap_bytes, eval_seconds),
+    ):
+        if size < all_tokens and result.name in ("order", "causality"):
+            result = replace(result, not_covered=(*gap, *result.not_covered))
+        results[result.name] = result
+        progress(text=f"{result.name}: {'ok' if result.ok else 'FAIL'}, {result.summary}")
     return AuditReport(
         str(model),
-        probes,
-        notes=_notes(loaded, config, text, whole),
+        results,
+        notes=_notes(packed, text, whole),
         command=f"fairway audit {model} {data.path}",
-        calls=WALKS,
-        seconds=time.perf_counter() - begin,
+        calls=session.calls,
+        seconds=now() - begin,
     )
 
 
-def _excerpt(
-    loaded: LoadedModel, config: EvaluateConfig, whole: ValText, seconds: float
-) -> tuple[ValText, tuple[str, ...]]:
+def _excerpt(packed: PackedModel, whole: ValText, seconds: float, now: Now) -> ValText:
     """The beginning of the text, as long as time allows; with a lesson in it where it does."""
-    unit = config.learner.excerpt_tokens()
-    sizes = [min(len(whole.tokens), int(unit * share) + 1) for share in SHARES]
-    plans = plan_text(config, whole.first(sizes[0] - 1))
-    rates = measure_rates(loaded.model, config, plans, repeats=1)
-    size = sizes[-1]
+    config, unit = packed.config, packed.config.learner.excerpt_tokens()
+    sizes = [min(whole.num_targets, int(unit * share)) for share in SHARES]
+    plans = plan_text(config, whole.first(sizes[0]))
+    rates = measure_rates(packed.loaded.model, config, plans, repeats=1, now=now)
     for size in sizes:
-        plans = plan_text(config, whole.first(size - 1))
+        plans = plan_text(config, whole.first(size))
         if estimate(config, rates, plans).total_seconds * WALKS <= 0.5 * seconds:
             break
-    text = whole.first(size - 1)
-    if size == len(whole.tokens):
-        return text, ()
-    return text, (f"tokens {size:,}-{len(whole.tokens) - 1:,}: what is walked is the beginning",)
+    return whole.first(size)
 
 
-def _predictor_probes(
-    loaded: LoadedModel,
-    config: EvaluateConfig,
+def _scorer_probes(
+    session: Session,
+    packed: PackedModel,
     text: ValText,
-    gap: tuple[str, ...],
-    seed: int,
-    in_time: Callable[[float], Callable[[], bool]],
+    more: Sequence[Probe | str],
+    begin: float,
+    seconds: float,
 ) -> Iterator[ProbeResult]:
-    model, bos_id = loaded.model, loaded.model.config.bos_id
-    tokens, plans = text.tokens, plan_text(config, text)
-    vocab_size = loaded.tokenizer.vocab_size
-
-    def new() -> Predictor:
-        return make_predictor(model, config, seed=seed)
-
-    def prices(stream: Tensor) -> Tensor:
-        return walk(new(), plans, stream, text.target_bytes)
-
+    """What is asked of the predictor, and of `session`, in which it is a scorer like any other."""
+    scorer, model, tokens = session.scorer, packed.loaded.model, text.tokens
+    assert isinstance(scorer, ModelScorer)
     before = fingerprint(model.state_dict())
-    watched = Watched(new(), len(tokens), model.state_dict)
-    nats = walk(watched, plans, tokens, text.target_bytes)
-    yield replace(watched.order_result(), not_covered=(*gap, *watched.order_result().not_covered))
-    yield watched.weights_result(fingerprint(model.state_dict()) == before)
-    bad = int((~torch.isfinite(nats) | (nats < 0)).sum())
-    yield ProbeResult(
-        "coverage",
-        not bad,
-        f"{len(nats):,} prices for {len(tokens) - 1:,} targets, {float(nats.mean()):.4f} nats each",
-        (Finding(f"{bad:,} prices are missing or negative", ("E6",)),) if bad else (),
-    )
-    again = prices(tokens)
-    equal = torch.equal(nats, again)
-    yield ProbeResult(
-        "determinism",
-        equal,
-        "two walks gave equal prices",
-        () if equal else (Finding("two walks over the same text gave different prices", ("C-e",)),),
-        details={"nats_per_token": float(nats.mean())},
-    )
+    observed = ObservedPredictor(packed.new_predictor(), len(tokens), model.state_dict)
+    first = scorer.answer(scorer.walk(observed, tokens))
+    session.calls += 1
+    yield observed.order_result()
+    yield observed.weights_result(fingerprint(model.state_dict()) == before)
 
     # It has learned what it will, so its state stands still whatever the chunk holds.
-    last = plans[-1]
-    findings, edits = probe_chunk_causality(
-        watched.predictor, last, tokens, vocab_size, bos_id, in_time(0.75), seed
+    held, last = observed.predictor, scorer.plans[-1]
+
+    def in_time(share: float) -> Callable[[], bool]:
+        return lambda: session.now() < begin + share * seconds
+
+    def causality(case: Case) -> ProbeResult:
+        walks = _compare_walks(case)
+        session.stop_at = begin + seconds  # what was walked so far was cut to fit; the rest is not
+        args = (case.tokens, case.vocab_size, in_time(0.75), case.seed)
+        return causality_result([walks, compare_inside_chunk(held, last, *args)], normalized=True)
+
+    def normalization(case: Case) -> ProbeResult:
+        rows, context = packed.config.rows, model.config.train_context
+        return probe_distributions(held, last, tokens, rows, context, in_time(0.85))
+
+    ours: dict[str, Probe] = {
+        "determinism": _determinism,
+        "causality": causality,
+        "normalization": normalization,
+        "coverage": probe_coverage,
+        "bytes": probe_bytes,
+    }
+    num_bytes, tokenizer = _counted_by(packed.data, tokens.numpy())
+    case = Case(
+        session=session,
+        stream=tokens.numpy(),
+        answer=first,
+        vocab_size=packed.loaded.tokenizer.vocab_size,
+        num_bytes=num_bytes,
+        tokenizer=tokenizer,
+        limits=Limits(repeats=2, probe_tokens=len(tokens)),
+        seed=packed.seed,
+        tolerance=0.0,  # ours repeat themselves to the last bit
+        probes=table_of_probes(ours, more),
     )
-    cuts = sorted({len(tokens) // 3, 2 * len(tokens) // 3})
-    for cut in cuts:
-        edited = prices(changed_after(tokens, cut, vocab_size, bos_id, seed))
-        moved = (edited[: cut - 1] != nats[: cut - 1]).nonzero()[:, 0]
-        if len(moved):
-            place = int(moved[0]) + 1
-            difference = float((edited - nats)[moved[0]].abs())
-            findings.append(
-                Finding(
-                    f"replacing tokens from {cut} on changed the price of token {place} by "
-                    f"{difference:.3g} nats: something learned from text it had not priced",
-                    ("A1", "A10"),
-                )
-            )
-    yield ProbeResult(
-        "causality",
-        not findings,
-        f"{edits + len(cuts)} suffixes replaced; every earlier price stayed, to the last bit",
-        tuple(findings),
-        gap,
-        {"edits": edits + len(cuts)},
-    )
-    yield probe_distributions(
-        watched.predictor, last, tokens, config.rows, model.config.train_context, in_time(0.85)
-    )
+    for name in case.probes:
+        yield case.result(name)
 
 
-def _fresh_process(
-    model: Path, data: DataFolder, text: ValText, within: ProbeResult, seed: int
-) -> ProbeResult:
-    """The same text by the command that anybody would use, in a process that knows nothing."""
-    size = len(text.tokens)
-    command = [sys.executable, "-m", "fairway", "score", str(model), str(data.path)]
-    command += ["--tokens", str(size), "--seed", str(seed), "--json", *plugin_arguments()]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=environment_alone()
-    )
-    if done.returncode:
-        problem = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        finding = Finding(f"`{' '.join(command[1:])}` failed: {problem}")
-        return replace(within, ok=False, findings=(*within.findings, finding))
-    there = json.loads(done.stdout.splitlines()[-1])["nats_per_token"]
-    here = within.details["nats_per_token"]
-    if abs(there - here) <= 1e-12 * max(1.0, here):
-        return replace(within, summary="two walks and one in a fresh process gave equal prices")
-    said = f"a fresh process gave {there!r} nats per token, this one {here!r}"
-    return replace(within, ok=False, findings=(*within.findings, Finding(said, ("C-e",))))
+def _determinism(case: Case) -> ProbeResult:
+    """As of any scorer; ours has to run in a fresh process, too."""
+    result = probe_determinism(case)
+    if not result.not_covered:
+        return result
+    findings = (*result.findings, *(Finding(f"no answer from {gap}") for gap in result.not_covered))
+    return replace(result, ok=False, findings=findings, not_covered=())
 
 
-def _bytes(data: DataFolder, text: ValText) -> ProbeResult:
-    """Counts against the text that decoding gives, and against a second count of the pieces."""
-    tokens, tokenizer = text.tokens.numpy(), data.tokenizer
-    nats = np.zeros(len(tokens) - 1)
-    answer = Answer(nats=nats, num_bytes=text.target_bytes.numpy().astype(np.float64))
+def _compare_walks(case: Case) -> Comparison:
+    """Whole walks, learning and all, over the text with its second half or two thirds replaced."""
+    comparison, n = case.comparison, len(case.tokens)
+    comparison.try_edit(Edit(n // 3, n, "uniform", case.seed))
+    if case.seen.on_edited is not None:
+        comparison.compare(Edit(n // 2, n, "uniform"), case.seen.edited, case.seen.on_edited)
+    return comparison
+
+
+def _counted_by(data: DataFolder, tokens: np.ndarray) -> tuple[int | None, PieceTable | None]:
+    """The bytes that decoding gives, or, where decoding loses some, a table to count them by."""
+    tokenizer = data.tokenizer
     if isinstance(tokenizer, SentencePieceTokenizer) and not tokenizer.lossless:
-        return probe_bytes(answer, tokens, num_bytes=None, text=None, tokenizer=tokenizer.processor)
-    original = _decoded_bytes(data, tokens)
-    return probe_bytes(answer, tokens, num_bytes=original, text=None, tokenizer=None)
+        return None, tokenizer.processor
+    marks = np.flatnonzero(tokens == tokenizer.bos_id)
+    words = [part[part != tokenizer.bos_id] for part in np.split(tokens, marks)]
+    first = 0 if tokens[0] == tokenizer.bos_id else len(tokenizer.decode([tokens[0]]))
+    return sum(len(tokenizer.decode(part.tolist())) for part in words) - first, None
 
 
-def _decoded_bytes(data: DataFolder, tokens: np.ndarray) -> int:
-    """Bytes of all documents but their BOS, decoded one by one."""
-    cuts = np.flatnonzero(tokens == data.tokenizer.bos_id)
-    parts = np.split(tokens, cuts)
-    words = [part[part != data.tokenizer.bos_id] for part in parts]
-    first = 0 if tokens[0] == data.tokenizer.bos_id else len(data.tokenizer.decode([tokens[0]]))
-    return sum(len(data.tokenizer.decode(part.tolist())) for part in words) - first
+def _file_probes(
+    packed: PackedModel, whole: ValText, cap_bytes: int | None, eval_seconds: float | None
+) -> Iterator[ProbeResult]:
+    yield _documents(packed.data, whole)
+    yield _separation(packed.data)
+    yield _budget(packed.path, cap_bytes, eval_seconds)
+    yield _rebuild(packed.path)
 
 
 def _documents(data: DataFolder, whole: ValText) -> ProbeResult:
     """As many documents as the folder says, each behind its BOS."""
-    found, findings = len(whole.document_starts), []
-    told = data.manifest.get("val", {}).get("documents")
-    if told is not None and told != found:
-        findings.append(
-            Finding(f"data.json tells of {told:,} documents, the shards hold {found:,}", ("E9",))
-        )
+    number, findings = len(whole.document_starts), []
+    recorded = data.manifest.get("val", {}).get("documents")
+    if recorded is not None and recorded != number:
+        said = f"data.json records {recorded:,} documents, the shards hold {number:,}"
+        findings.append(Finding.of("the record is of something else", said))
     if not whole.document_starts or whole.document_starts[0]:
-        findings.append(Finding("the validation text does not begin with a BOS", ("E6",)))
-    summary = f"{found:,} validation documents, {len(whole.tokens):,} tokens"
-    return ProbeResult("documents", not findings, summary, tuple(findings))
+        said = "the validation text does not begin with a BOS"
+        findings.append(Finding.of("a token is never scored", said))
+    summary = f"{number:,} validation documents, {len(whole.tokens):,} tokens"
+    return found("documents", summary, findings)
 
 
 def _separation(data: DataFolder) -> ProbeResult:
@@ -258,29 +229,25 @@ def _separation(data: DataFolder) -> ProbeResult:
         if len(document) in lengths and _key(document) in val:
             shared.append(len(document))
     long = [length for length in shared if length > SHORT_DOCUMENT]
-    findings = ()
+    findings = []
     if long:
+        symptom = "training documents are validation documents"
         said = (
-            f"{len(long):,} training documents are validation documents, the longest of "
-            f"{max(long):,} tokens: prepare the text again, which drops them"
+            f"{len(long):,} {symptom}, the longest of {max(long):,} tokens: prepare the text "
+            "again, which drops them"
         )
-        findings = (Finding(said, ("A2", "D2")),)
+        findings.append(Finding.of(symptom, said))
     short = len(shared) - len(long)
-    told = f"; {short} of at most {SHORT_DOCUMENT} tokens stand in both" if short else ""
-    return ProbeResult(
-        "separation",
-        not findings,
-        f"{len(val):,} validation documents looked for among {total:,} of training{told}",
-        findings,
-        details={"shared": len(long), "shared_short": short},
-    )
+    both = f"; {short} of at most {SHORT_DOCUMENT} tokens stand in both" if short else ""
+    summary = f"{len(val):,} validation documents looked for among {total:,} of training{both}"
+    return found("separation", summary, findings, shared=len(long), shared_short=short)
 
 
 def _key(document: np.ndarray) -> bytes:
     return hashlib.sha256(document.tobytes()).digest()
 
 
-def _split(stream: Any, bos_id: int) -> Iterator[np.ndarray]:
+def _split(stream: TokenStream | np.ndarray, bos_id: int) -> Iterator[np.ndarray]:
     """Documents (n,) uint16 without their BOS; memory does not grow with the corpus."""
     held = np.zeros(0, np.uint16)
     for begin in range(0, len(stream), BLOCK_TOKENS):
@@ -294,61 +261,55 @@ def _split(stream: Any, bos_id: int) -> Iterator[np.ndarray]:
 def _budget(model: Path, cap_bytes: int | None, eval_seconds: float | None) -> ProbeResult:
     """The file's size, and the clocks that the run wrote down."""
     result_file = model.parent / "result.json"
-    result = json.loads(result_file.read_text()) if result_file.is_file() else {}
+    result: dict[str, Any] = json.loads(result_file.read_text()) if result_file.is_file() else {}
     artifact = result.get("artifact", {})
     cap = cap_bytes or artifact.get("cap_bytes")
-    size, told, findings, missing = model.stat().st_size, [], [], []
+    size, known, findings, missing = model.stat().st_size, [], [], []
     if cap is None:
         missing.append("the cap: name it with --cap-bytes")
     else:
-        told.append(f"{size:,} of {cap:,} bytes")
+        known.append(f"{size:,} of {cap:,} bytes")
         if size > cap:
             findings.append(Finding(f"the file has {size:,} bytes, {size - cap:,} over the cap"))
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     if artifact.get("sha256", digest) != digest:
-        findings.append(Finding(f"{result_file} describes another file than {model}", ("E9",)))
+        said = f"{result_file} describes another file than {model}"
+        findings.append(Finding.of("the record is of something else", said))
     for key, budget in (("train", None), ("evaluate", eval_seconds)):
         clock = result.get(key, {})
         allowed, spent = budget or clock.get("budget_seconds"), clock.get("seconds")
         if allowed is None or spent is None:
-            missing.append(f"the clock of {key}: no {result_file.name} tells it")
+            missing.append(f"the clock of {key}: no {result_file.name} records it")
             continue
-        told.append(f"{key} {spent:.1f} of {allowed:.0f} s")
+        known.append(f"{key} {spent:.1f} of {allowed:.0f} s")
         if spent > 1.01 * allowed:
             findings.append(Finding(f"{key} took {spent:.1f} s of {allowed:.0f} s"))
-    return ProbeResult(
-        "budget", not findings, "; ".join(told) or "nothing known", tuple(findings), tuple(missing)
-    )
+    return found("budget", "; ".join(known) or "nothing known", findings, missing)
 
 
 def _rebuild(model: Path) -> ProbeResult:
     """The file, packed again from its parts, and the model, built twice from the file."""
     data = model.read_bytes()
     parts = unpack(data)
-    findings = []
+    said = []
     if pack(parts.config, parts.tokenizer, parts.tensors, parts.extras) != data:
-        findings.append(Finding("packing the parts of the file again gives another file", ("C-e",)))
+        said.append("packing the parts of the file again gives another file")
     one, other = load_model(model).model, load_model(model).model
     context = min(64, one.config.train_context)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(one.config.vocab_size, (2, context), generator=generator)
     with torch.inference_mode():
         if not torch.equal(one(tokens), other(tokens)):
-            findings.append(Finding("two models built from the file predict differently", ("C-e",)))
-    return ProbeResult(
-        "rebuild",
-        not findings,
-        f"{len(data):,} bytes come out of their {len(parts.tensors)} tensors again",
-        tuple(findings),
-    )
+            said.append("two models built from the file predict differently")
+    summary = f"{len(data):,} bytes come out of their {len(parts.tensors)} tensors again"
+    symptom = "the result depends on more than the tokens"
+    return found("rebuild", summary, [Finding.of(symptom, text) for text in said])
 
 
-def _notes(
-    loaded: LoadedModel, config: EvaluateConfig, text: ValText, whole: ValText
-) -> tuple[str, ...]:
+def _notes(packed: PackedModel, text: ValText, whole: ValText) -> tuple[str, ...]:
     notes = []
-    if not loaded.tokenizer.lossless:
+    if not packed.loaded.tokenizer.lossless:
         notes.append("the tokenizer normalises: the bytes counted are those of the decoded text")
-    if config.learner.rates_follow_length and len(text.tokens) < len(whole.tokens):
+    if packed.config.learner.rates_follow_length and text.num_targets < whole.num_targets:
         notes.append("learning rates follow the length of the text that is walked, here a part")
     return tuple(notes)

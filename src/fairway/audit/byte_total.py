@@ -3,18 +3,17 @@
 Bytes are counted here once more, by the field's rule and from the tokenizer's pieces alone, so that
 a fault in the counting everybody else shares cannot vouch for itself. The known wrong rules stand
 beside the right one: where one of them gives exactly what the scorer states, it has a name. Nothing
-is called here; the counts came with the prices.
+is called here; the counts came with the nats.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fairway.audit.findings import Finding, ProbeResult
+from fairway.audit.case import Case, PieceTable
+from fairway.audit.findings import Finding, ProbeResult, found
 from fairway.audit.scorer import Answer
 
 MARK = "\u2581"  # stands for a space in front of a word
@@ -44,13 +43,8 @@ class Pieces:
         sizes = np.array([len(p.removeprefix(MARK).encode()) for p in self.text], dtype=np.int64)
         return np.where(self.boundary, 0, np.where(self.fallback, 1, sizes))
 
-    @property
-    def printed_bytes(self) -> np.ndarray:
-        """(V,) UTF-8 bytes of the pieces as printed, mark included."""
-        return np.array([len(p.encode()) for p in self.text], dtype=np.int64)
 
-
-def read_pieces(tokenizer: Any) -> Pieces:
+def read_pieces(tokenizer: PieceTable | str | Path) -> Pieces:
     """A `.model` file, or a loaded `SentencePieceProcessor`."""
     if isinstance(tokenizer, str | Path):
         import sentencepiece  # only who names a tokenizer file needs it
@@ -58,18 +52,13 @@ def read_pieces(tokenizer: Any) -> Pieces:
         if not Path(tokenizer).is_file():
             raise ValueError(f"{tokenizer} does not exist; --tokenizer takes a .model file")
         tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
-    ids = range(tokenizer.vocab_size())
-    text = tuple(tokenizer.id_to_piece(i) for i in ids)
+    t, ids = tokenizer, range(tokenizer.vocab_size())
+    text = tuple(t.id_to_piece(i) for i in ids)
     return Pieces(
         text,
         np.array([piece.startswith(MARK) for piece in text]),
-        np.array([tokenizer.is_byte(i) for i in ids]),
-        np.array(
-            [
-                tokenizer.is_control(i) or tokenizer.is_unknown(i) or tokenizer.is_unused(i)
-                for i in ids
-            ]
-        ),
+        np.array([t.is_byte(i) for i in ids]),
+        np.array([t.is_control(i) or t.is_unknown(i) or t.is_unused(i) for i in ids]),
         np.array([bool(p) and all("\ue000" <= c <= "\uf8ff" for c in p) for p in text]),
     )
 
@@ -84,128 +73,95 @@ def count_bytes(tokens: np.ndarray, pieces: Pieces) -> np.ndarray:
     return pieces.stripped_bytes[now] + (pieces.marked[now] & ~pieces.boundary[before])
 
 
-WrongRule = Callable[[np.ndarray, Pieces], np.ndarray]
-
-# What scorers were caught counting. Each is the right count and what is added to it.
-WRONG_RULES: tuple[tuple[str, tuple[str, ...], WrongRule], ...] = (
-    (
-        "the space in front of a word is counted twice, in the table and again behind it",
-        ("E2",),
-        lambda tokens, p: p.marked[tokens[1:]],
-    ),
-    (
-        "the first word of a document is given a space that is not there",
-        ("E2",),
-        lambda tokens, p: p.marked[tokens[1:]] & p.boundary[tokens[:-1]],
-    ),
-    (
-        "the space is counted twice, and once more in front of a document's first word",
-        ("E2",),
-        lambda tokens, p: p.marked[tokens[1:]] * (1 + p.boundary[tokens[:-1]].astype(int)),
-    ),
-    (
-        "each space is counted as the three bytes of the mark that stands for it",
-        ("E3", "E2"),
-        lambda tokens, p: (
-            3 * p.marked[tokens[1:]].astype(int) - (p.marked[tokens[1:]] & ~p.boundary[tokens[:-1]])
-        ),
-    ),
-    (
-        "byte-fallback tokens are counted as three bytes each",
-        ("E1",),
-        lambda tokens, p: 2 * p.fallback[tokens[1:]],
-    ),
-    (
-        "byte-fallback tokens are counted by their printed name, six characters",
-        ("E5",),
-        lambda tokens, p: 5 * p.fallback[tokens[1:]],
-    ),
-    (
-        "pieces without text (control, unknown, unused) are counted by their name",
-        ("E5",),
-        lambda tokens, p: np.where(p.boundary, p.printed_bytes, 0)[tokens[1:]],
-    ),
-    (
-        "every piece is counted by its printed name",
-        ("E5", "E2"),
-        lambda tokens, p: p.printed_bytes[tokens[1:]] - count_bytes(tokens, p),
-    ),
+# What scorers were caught counting, by the symptom's name in `findings.LOOKS_LIKE`: bytes added to
+# the right count for each marked piece, for each that opens a document, for each raw byte, and
+# whether the printed names of pieces without text are added.
+WRONG_RULES: dict[str, tuple[int, int, int, int]] = {
+    "the space in front of a word is counted twice, in the table and again behind it": (1, 0, 0, 0),
+    "the first word of a document is given a space that is not there": (0, 1, 0, 0),
+    "the space is counted twice, and once more in front of a document's first word": (1, 1, 0, 0),
+    "each space is counted as the three bytes of the mark that stands for it": (2, 1, 0, 0),
+    "byte-fallback tokens are counted as three bytes each": (0, 0, 2, 0),
+    "byte-fallback tokens are counted by their printed name, six characters": (0, 0, 5, 0),
+    "pieces without text (control, unknown, unused) are counted by their name": (0, 0, 0, 1),
+    "every piece is counted by its printed name": (2, 1, 5, 1),
+}
+SIZES = (  # typical ones on English web text, see the catalogue
+    (0.12, "more than 12 % too many bytes"),
+    (0.06, "6 to 12 % too many bytes"),
+    (0.02, "2 to 6 % too many bytes"),
+    (0.0, "a few bytes too many"),
 )
 
 
-def probe_bytes(
-    answer: Answer,
-    tokens: np.ndarray,
-    *,
-    num_bytes: int | None,
-    text: bytes | None,
-    tokenizer: Any,
-) -> ProbeResult:
-    """Compare the counts that came with the prices with the tokenizer's and with the original.
-
-    num_bytes, text  the original bytes that tokens[1:] stand for, or their number
-    """
-    pieces = None if tokenizer is None else read_pieces(tokenizer)
+def probe_bytes(case: Case) -> ProbeResult:
+    """Compare the counts that came with the nats with the tokenizer's and with the original."""
+    answer, tokens, original = case.answer, case.stream, case.num_bytes
+    pieces = None if case.tokenizer is None else read_pieces(case.tokenizer)
     if pieces is not None and int(tokens.max()) >= len(pieces.text):
         raise ValueError(
             f"token {int(tokens.max())} is not in the tokenizer, which has {len(pieces.text):,} "
             "pieces; give the tokenizer these tokens were made with"
         )
-    expected = None if pieces is None else count_bytes(tokens, pieces)
-    original = num_bytes if text is None else len(text)
-    if text is not None and pieces is not None:  # the first token is text too, but no target
-        original = len(text) - int(pieces.stripped_bytes[tokens[0]])
+    if case.original is not None:  # its first token is text too, but no target
+        first = 0 if pieces is None else int(pieces.stripped_bytes[tokens[0]])
+        original = len(case.original) - first
     counts = answer.num_bytes
     if counts is None:
         return _without_counts(answer, original)
-
-    findings: list[Finding] = []
-    if counts.size not in (1, len(tokens) - 1):
-        said = f"{counts.size:,} byte counts for {len(tokens) - 1:,} targets"
-        findings.append(Finding(said, ("E8",) if counts.size >= len(tokens) else ("E6",)))
-    wrong = ~np.isfinite(counts) | (counts < 0) | (counts != np.round(counts))
-    if wrong.any():
-        at = int(np.flatnonzero(wrong)[0])
-        findings.append(
-            Finding(f"count {at} is {counts[at]:.6g}; bytes are whole and never negative")
-        )
+    expected = None if pieces is None else count_bytes(tokens, pieces)
     total = float(counts.sum())
     transformed = pieces is not None and bool(pieces.operator[tokens[1:]].any())
+    findings = _improper_counts(counts, len(tokens) - 1)
     if pieces is not None and expected is not None and not findings:
         if not transformed:
-            findings += _against_table(counts, tokens, pieces, expected)
+            findings += _against_pieces(counts, tokens, pieces, expected)
         findings += _decayed_spaces(tokens, pieces)
-    notes: list[str] = []
+    gaps = []
     if original is not None and total != original and not findings:
-        by_rule = expected is not None and total == expected.sum()
-        if by_rule and not transformed:
-            notes.append(
+        if expected is not None and total == expected.sum() and not transformed:
+            gaps.append(
                 f"the tokenizer's text has {int(total):,} bytes, the original {original:,}: the "
                 "tokenizer normalizes, and the bytes counted are those of its own text"
             )
         else:
             findings.append(_against_original(total, original, transformed))
     if original is None and (expected is None or transformed):
-        notes.append("nothing to compare the counts with; pass --num-bytes or a tokenizer")
+        gaps.append("nothing to compare the counts with; pass --num-bytes or a tokenizer")
     summary = f"{total:,.0f} bytes stated"
-    if original is not None:
-        summary += f", {original:,} in the original"
-    if expected is not None:
-        summary += f", {int(expected.sum()):,} by the tokenizer's pieces"
-    details = {"stated": _number(total), "original": original, "bits_per_byte": _bpb(answer, total)}
-    return ProbeResult("bytes", not findings, summary, tuple(findings), tuple(notes), details)
+    summary += "" if original is None else f", {original:,} in the original"
+    summary += "" if expected is None else f", {int(expected.sum()):,} by the tokenizer's pieces"
+    stated = total if math.isfinite(total) else None
+    bits = _bits_per_byte(answer, total)
+    return found(
+        "bytes", summary, findings, gaps, stated=stated, original=original, bits_per_byte=bits
+    )
 
 
 def _without_counts(answer: Answer, original: int | None) -> ProbeResult:
     summary = "the scorer states no byte counts"
-    bits = None if not original else _bpb(answer, original)
+    bits = None if not original else _bits_per_byte(answer, original)
     if bits is not None:
         summary += f"; over the {original:,} bytes given its score is {bits:.6g} bits per byte"
-    gap = ("the denominator: return (nats, bytes) to have it checked",)
-    return ProbeResult("bytes", True, summary, (), gap, {"stated": None, "bits_per_byte": bits})
+    gap = "the denominator: return (nats, bytes) to have it checked"
+    return found("bytes", summary, (), [gap], stated=None, bits_per_byte=bits)
 
 
-def _against_table(
+def _improper_counts(counts: np.ndarray, targets: int) -> list[Finding]:
+    """One whole number per target, or one in all."""
+    findings = []
+    if counts.size not in (1, targets):
+        symptom = "too many nats" if counts.size > targets else "a token is never scored"
+        said = f"{counts.size:,} byte counts for {targets:,} targets"
+        findings.append(Finding.of(symptom, said))
+    wrong = np.flatnonzero(~np.isfinite(counts) | (counts < 0) | (counts != np.round(counts)))
+    if wrong.size:
+        said = f"count {wrong[0]} is {counts[wrong[0]]:.6g}; bytes are whole and never negative"
+        findings.append(Finding(said))
+    return findings
+
+
+def _against_pieces(
     counts: np.ndarray, tokens: np.ndarray, pieces: Pieces, expected: np.ndarray
 ) -> list[Finding]:
     """Token by token where the scorer states each count, by the total where it states one."""
@@ -217,19 +173,23 @@ def _against_table(
         return []
     excess = counts.sum() / max(1, expected.sum()) - 1
     size = f"{counts.sum():,.0f} bytes stated, {expected.sum():,} by the pieces ({excess:+.2%})"
-    for said, kinds, extra in WRONG_RULES:
-        added = extra(tokens, pieces)
+    marked, silent = pieces.marked[tokens[1:]], pieces.boundary[tokens[:-1]]
+    names = np.where(pieces.boundary, [len(piece.encode()) for piece in pieces.text], 0)
+    terms = np.stack([marked, marked & silent, pieces.fallback[tokens[1:]], names[tokens[1:]]])
+    for symptom, times in WRONG_RULES.items():
+        added = np.array(times) @ terms.astype(np.int64)
         if np.any(added) and same(expected + added):
-            return [Finding(f"{size}: {said}", kinds)]
+            return [Finding.of(symptom, f"{size}: {symptom}")]
     if counts.size == 1:
-        return [Finding(size, ("E9",))]
+        return [Finding.of("the total is another one", size)]
     off = np.flatnonzero(counts != expected)
     examples = {int(t): i for i, t in reversed(list(zip(off, tokens[1:][off], strict=True)))}
     shown = "; ".join(
         f"{pieces.text[token]!r} {counts[i]:g} instead of {expected[i]}"
         for token, i in list(examples.items())[:4]
     )
-    return [Finding(f"{size}; {off.size:,} tokens are miscounted: {shown}", ("E5", "E1"))]
+    said = f"{size}; {off.size:,} tokens are miscounted: {shown}"
+    return [Finding.of("some tokens are miscounted", said)]
 
 
 def _decayed_spaces(tokens: np.ndarray, pieces: Pieces) -> list[Finding]:
@@ -245,7 +205,7 @@ def _decayed_spaces(tokens: np.ndarray, pieces: Pieces) -> list[Finding]:
         f"{times:,} lone spaces are spelled <0xE2><0x96><0x81>, three bytes for one, because the "
         "vocabulary has no piece for the word-boundary mark alone"
     )
-    return [Finding(said, ("E3",))]
+    return [Finding.of("a lone space is spelled as three bytes", said)]
 
 
 def _against_original(total: float, original: int, transformed: bool) -> Finding:
@@ -256,20 +216,15 @@ def _against_original(total: float, original: int, transformed: bool) -> Finding
             "; the tokens hold operators of a text transform, so the counts must come from the "
             "side file written with the shards, which is missing or not used"
         )
-        return Finding(said, ("E4",))
-    if not math.isfinite(excess) or excess <= 0:
-        return Finding(said, ("E6", "E7", "E9"))
-    # Typical sizes on English web text, see the catalogue.
-    likely = "E2" if excess > 0.12 else "E4" if excess > 0.06 else "E1" if excess > 0.02 else "E5"
-    others = tuple(kind for kind in ("E2", "E4", "E1", "E5", "E9") if kind != likely)
-    return Finding(said, (likely, *others))
+        return Finding.of("operators of a text transform are counted", said)
+    for above, symptom in SIZES:
+        if excess > above:
+            return Finding.of(symptom, said)
+    return Finding.of("fewer bytes than the text has", said)
 
 
-def _bpb(answer: Answer, total: float) -> float | None:
+def _bits_per_byte(answer: Answer, total: float) -> float | None:
     if answer.nats is None or not total > 0:
         return None
-    return _number(float(answer.nats.sum()) / math.log(2) / total)
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    bits = float(answer.nats.sum()) / math.log(2) / total
+    return bits if math.isfinite(bits) else None

@@ -1,289 +1,198 @@
-"""The unedited stream: is every token priced, and is it priced the same when asked again?
+"""The unedited stream: is every token scored, and is it scored the same when asked again?
 
-Two probes live here because they look at the same few calls: `coverage` (n - 1 finite,
-non-negative prices) and `determinism` (the same call again, later, and in a fresh process). The
-repetitions also measure the noise floor below which the other probes cannot see.
+`probe_coverage` asks for n - 1 finite, non-negative nats; `probe_determinism` makes the same call
+again, later, and in a fresh process.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from fairway.audit.findings import Finding, ProbeResult
-from fairway.audit.scorer import Answer, Session
+from fairway.audit.case import Case
+from fairway.audit.comparison import differences, largest_difference
+from fairway.audit.findings import Finding, ProbeResult, found
 from fairway.audit.stream import Edit
 
-ROUNDING_NATS = 2e-5  # float32 arithmetic in another order stays below this
-SAFETY = 4.0  # times the largest difference seen between equal calls
 
-
-@dataclass(frozen=True)
-class Noise:
-    """How far two prices that should be equal may lie apart.
-
-    floor     nats: the largest difference between repetitions of one call; 0 for most scorers
-    relative  half a unit in the last place of the format the prices are rounded to
-    """
-
-    floor: float
-    relative: float
-
-    @property
-    def threshold(self) -> float:
-        """Nats above which a difference is a change. Exactly 0 for a scorer without noise."""
-        return SAFETY * self.floor
-
-    @property
-    def moved_threshold(self) -> float:
-        """The same when shapes differ too: they change the order, hence the rounding, of sums."""
-        return max(self.threshold, ROUNDING_NATS)
-
-
-def differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|a - b|, where equal infinities and NaN beside NaN count as equal, and NaN alone as inf."""
-    with np.errstate(invalid="ignore"):
-        gap = np.abs(a - b)
-    gap[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0
-    gap[np.isnan(gap)] = np.inf
-    return gap
-
-
-def relative_rounding(nats: np.ndarray) -> float:
-    """Half a unit in the last place of the coarsest float format that holds all prices exactly."""
-    finite = nats[np.isfinite(nats)]
-    as_single = finite.astype(np.float32)
-    if not np.array_equal(as_single, finite):
-        return 2.0**-53
-    if not np.any(as_single.view(np.uint32) & 0xFFFF):
-        return 2.0**-8  # bfloat16
-    with np.errstate(over="ignore"):
-        half = np.array_equal(finite.astype(np.float16), finite)
-    return 2.0**-11 if half else 2.0**-24
-
-
-@dataclass
-class Repeats:
-    """Calls on one stream (`plain`) and on one edit of it, in the order they were made."""
-
-    tokens: np.ndarray
-    edited: np.ndarray
-    plain: list[np.ndarray]
-    on_edited: np.ndarray | None = None
-
-    @property
-    def nats(self) -> np.ndarray:
-        """The prices every other call is compared with."""
-        return self.plain[-1]
-
-    def noise(self) -> Noise:
-        # The first call is left out: where it differs from the later ones that is state, and a
-        # floor as high as what the state did would hide everything else.
-        floor = 0.0
-        for earlier, later in zip(self.plain[1:], self.plain[2:], strict=False):
-            if earlier.size == later.size:
-                floor = max(floor, float(differences(earlier, later).max(initial=0.0)))
-        return Noise(floor, relative_rounding(self.nats))
-
-
-def repeat(
-    session: Session, tokens: np.ndarray, vocab_size: int, first: np.ndarray, repeats: int
-) -> Repeats:
-    """Price `tokens` again, and once with its second half replaced in between."""
-    half = len(tokens) // 2
-    edited = Edit(half, len(tokens), "uniform").apply(tokens, vocab_size)
-    seen = Repeats(tokens, edited, [first])
-    for number in range(repeats):
-        if number == 1:
-            seen.on_edited = session.call(edited).nats
-        answer = session.call(tokens)
-        if answer.nats is not None:
-            seen.plain.append(answer.nats)
-    while 0.0 < seen.noise().floor < np.inf and len(seen.plain) < 10:
-        answer = session.call(tokens)
-        if answer.nats is None:
-            break
-        seen.plain.append(answer.nats)
-    return seen
-
-
-def probe_coverage(
-    session: Session, tokens: np.ndarray, vocab_size: int, answer: Answer
-) -> ProbeResult:
-    """Are there n - 1 prices, all of them finite, none negative, and none given away?"""
-    wanted = len(tokens) - 1
-    if answer.nats is None:
-        said = f"the scorer {answer.problem}; one price per target is needed ({wanted:,})"
-        return ProbeResult("coverage", False, "no prices", (Finding(said),), (), {"prices": 0})
-    findings = []
-    given = answer.nats.size
+def probe_coverage(case: Case) -> ProbeResult:
+    """Are there n - 1 nats, all of them finite, none negative, and none given away?"""
+    answer, wanted = case.answer, len(case.stream) - 1
+    nats = answer.nats
+    if nats is None:
+        said = f"the scorer {answer.problem}; one number per target is needed ({wanted:,})"
+        return found("coverage", "no nats", [Finding(said)], prices=0)
+    findings, given = [], nats.size
     if given < wanted:
         missing = wanted - given
-        kinds = ("E7", "E6") if missing < 0.1 * wanted else ("E6", "E7")
+        tail = missing < 0.1 * wanted
         said = (
-            f"{given:,} prices for {wanted:,} targets: {missing:,} tokens "
-            f"({missing / wanted:.1%}) are not priced"
+            f"{given:,} nats for {wanted:,} targets: {missing:,} tokens "
+            f"({missing / wanted:.1%}) are not scored"
         )
-        findings.append(Finding(said, kinds))
+        part = "the end of the text has no nats" if tail else "part of the text has no nats"
+        findings.append(Finding.of(part, said))
     elif given > wanted:
-        said = f"{given:,} prices for {wanted:,} targets: {given - wanted:,} too many"
-        findings.append(Finding(said, ("E8",)))
+        said = f"{given:,} nats for {wanted:,} targets: {given - wanted:,} too many"
+        findings.append(Finding.of("too many nats", said))
     if not answer.dtype.startswith(("float", "bfloat", "list", "tuple")):
-        said = f"the prices are {answer.dtype}, so they are rounded to whole nats; return floats"
-        findings.append(Finding(said))
-    nats = answer.nats
-    for name, bad in (
-        ("NaN", np.isnan(nats)),
-        ("infinite", np.isinf(nats)),
-        ("negative (a probability above one)", nats < 0),
+        findings.append(Finding(f"the nats are {answer.dtype}, so they are whole; return floats"))
+    for name, bad, symptom in (
+        ("NaN", np.isnan(nats), "nats that are no numbers"),
+        ("infinite", np.isinf(nats), "nats that are no numbers"),
+        ("negative (a probability above one)", nats < 0, "a probability above one"),
     ):
         if bad.any():
-            where = np.flatnonzero(bad)
+            first = int(np.flatnonzero(bad)[0])
             said = (
-                f"{where.size:,} of {given:,} prices are {name}, the first at token "
-                f"{where[0] + 1} ({nats[where[0]]:.6g} nats)"
+                f"{np.count_nonzero(bad):,} of {given:,} nats are {name}, the first at token "
+                f"{first + 1} ({nats[first]:.6g})"
             )
-            findings.append(Finding(said, ("C2",) if name.startswith("neg") else ()))
-    findings += _given_away(session, tokens, vocab_size, nats[:wanted])
-    summary = f"{given:,} prices for {wanted:,} targets" + ("" if findings else ", all finite")
-    details = {"prices": int(given), "targets": int(wanted)}
-    return ProbeResult("coverage", not findings, summary, tuple(findings), (), details)
+            findings.append(Finding.of(symptom, said))
+    findings += _given_away(case, nats[:wanted])
+    summary = f"{given:,} nats for {wanted:,} targets" + ("" if findings else ", all finite")
+    return found("coverage", summary, findings, prices=int(given), targets=int(wanted))
 
 
-def _given_away(
-    session: Session, tokens: np.ndarray, vocab_size: int, nats: np.ndarray
-) -> list[Finding]:
-    """Prices of exactly zero are honest only if another token there would have cost something."""
+def _given_away(case: Case, nats: np.ndarray) -> list[Finding]:
+    """Exactly zero nats are honest only if another token there would have cost something."""
     free = np.flatnonzero(nats == 0)
     if not free.size:
         return []
     sample = np.unique(free[np.linspace(0, free.size - 1, 8).astype(int)])
-    unpriced = []
-    for i in sample:
-        for seed in (0, 1):
-            edited = Edit(int(i) + 1, int(i) + 2, "uniform", seed).apply(tokens, vocab_size)
-            answer = session.call(edited)
-            if answer.nats is None or answer.nats.size <= i or answer.nats[i] != 0:
-                break
-        else:
-            unpriced.append(int(i) + 1)
-    if not unpriced:
+    places = [int(i) + 1 for i in sample if _always_free(case, int(i))]
+    if not places:
         return []
+    token, symptom = places[0], "nothing is scored there"
     said = (
-        f"{free.size:,} prices are exactly 0 nats; at {len(unpriced)} of {len(sample)} of those "
-        f"tried (token {unpriced[0]} first) any other token is free too, so nothing is priced there"
+        f"{free.size:,} tokens cost exactly 0 nats; at {len(places)} of {len(sample)} of those "
+        f"tried (token {token} first) any other token is free too, so {symptom}"
     )
-    return [Finding(said, ("E6", "B1"), _zero_check(unpriced[0]))]
-
-
-def _zero_check(token: int) -> str:
-    return (
+    check = (
         f"edited = tokens.copy(); edited[{token}] = 5  # any other token\n"
         f"score(tokens)[{token - 1}], score(edited)[{token - 1}]  # 0.0, 0.0"
     )
+    return [Finding.of(symptom, said, check)]
 
 
-def probe_determinism(
-    session: Session, seen: Repeats, load_seconds: float, call_seconds: float
-) -> ProbeResult:
+def _always_free(case: Case, entry: int) -> bool:
+    """Whether two other tokens in its place cost nothing either."""
+    for seed in (0, 1):
+        if case.session.spent(case.answer.seconds):
+            return False  # nothing is said of what there is no time to ask
+        edit = Edit(entry + 1, entry + 2, "uniform", seed)
+        nats = case.score(edit.apply(case.stream, case.vocab_size))
+        if nats is None or nats.size <= entry or nats[entry] != 0:
+            return False
+    return True
+
+
+def probe_determinism(case: Case) -> ProbeResult:
     """The same call again, at the end of the audit, and in a process that was asked nothing yet."""
+    session, seen, plain = case.session, case.seen, case.seen.plain
     noise = seen.noise()
-    limit = max(ROUNDING_NATS, noise.threshold)
+    limit = max(case.tolerance, noise.threshold)
     findings = []
-    if noise.floor > ROUNDING_NATS:
-        findings.append(_unsteady(seen.plain[1:], "repeating the same call changed"))
-    first_gap = _gap(seen.plain[0], seen.plain[1]) if len(seen.plain) > 1 else 0.0
+    if noise.floor > case.tolerance:
+        findings.append(_unsteady(plain[1:], "repeating the same call changed"))
+    first_gap = largest_difference(plain[0], plain[1]) if len(plain) > 1 else 0.0
     if first_gap > limit:
-        findings.append(_unsteady(seen.plain[:2], "the second call changed"))
-    times = len(seen.plain)
-    if not findings and not session.spent(call_seconds):
-        answer = session.call(seen.tokens)
-        if answer.nats is not None and _gap(seen.nats, answer.nats) > limit:
-            pair = [seen.nats, answer.nats]
-            findings.append(_unsteady(pair, f"{session.calls:,} calls later the same call changed"))
+        findings.append(_unsteady(plain[:2], "the second call changed"))
+    times = len(plain)
+    if not findings and not session.spent(case.call_seconds):
+        nats = case.score(seen.tokens)
+        if nats is not None and largest_difference(seen.nats, nats) > limit:
+            what = f"{session.calls:,} calls later the same call changed"
+            findings.append(_unsteady([seen.nats, nats], what))
         times += 1
-
-    fresh = session.scorer.fresh()
-    gaps: list[str] = []
-    fresh_gap = None
-    if fresh is None:
-        gaps.append("a fresh process (the scorer is a function of this one; pass FILE.py:FUNCTION)")
-    elif session.seconds_left() < load_seconds + 2 * call_seconds:
-        gaps.append(f"a fresh process (loading takes {load_seconds:.1f} s, more than is left)")
-        fresh.close()
-    else:
-        # The edited stream first: whoever remembers streams remembers the wrong one now.
-        answers = [fresh.call(t, session.seconds_left()) for t in (seen.edited, seen.tokens)]
-        session.calls += 2
-        fresh.close()
-        pairs = list(zip((seen.on_edited, seen.nats), (a.nats for a in answers), strict=True))
-        known = [(old, new) for old, new in pairs if old is not None and new is not None]
-        if len(known) < 2:
-            gaps.append(
-                f"a fresh process ({answers[0].problem or answers[1].problem or 'no call'})"
-            )
-        fresh_gap = max((_gap(old, new) for old, new in known), default=0.0)
-        if fresh_gap > limit:
-            worst = max(known, key=lambda pair: _gap(*pair))
-            findings.append(_unsteady(list(worst), "a fresh process changed", in_order=False))
+    pairs, gap = _fresh_process(case)
+    fresh_gap = max((largest_difference(*pair) for pair in pairs), default=0.0)
+    if fresh_gap > limit:
+        worst = max(pairs, key=lambda pair: largest_difference(*pair))
+        findings.append(_unsteady(worst, "a fresh process changed", in_order=False))
     summary = f"{times} equal calls, largest difference {max(noise.floor, first_gap):.3g} nats"
-    if fresh_gap is not None:
+    if pairs:
         summary += f"; in a fresh process {fresh_gap:.3g}"
-    details = {"noise_nats": noise.floor, "first_call_nats": first_gap, "fresh_nats": fresh_gap}
-    return ProbeResult(
-        "determinism", not findings, summary, tuple(findings), tuple(gaps), _finite(details)
+    return found(
+        "determinism",
+        summary,
+        findings,
+        [f"a fresh process ({gap})"] if gap else [],
+        noise_nats=_finite(noise.floor),
+        first_call_nats=_finite(first_gap),
+        fresh_nats=_finite(fresh_gap) if pairs else None,
     )
 
 
-def _gap(a: np.ndarray, b: np.ndarray) -> float:
-    return float(differences(a, b).max(initial=0.0)) if a.size == b.size else np.inf
+def _fresh_process(case: Case) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
+    """Nats here and in a fresh process of the same streams, and why there are not two such pairs.
+
+    The edited stream comes first: whoever remembers streams remembers the wrong one then.
+    """
+    session, seen = case.session, case.seen
+    fresh = session.scorer.fresh()
+    if fresh is None:
+        return [], "the scorer is a function of this one; pass FILE.py:FUNCTION"
+    try:
+        if session.seconds_left() < case.load_seconds + 2 * case.call_seconds:
+            return [], f"loading takes {case.load_seconds:.1f} s, more than is left"
+        answers = [fresh.call(t, session.seconds_left()) for t in (seen.edited, seen.tokens)]
+    finally:
+        fresh.close()
+    session.calls += 2
+    here_and_there = zip((seen.on_edited, seen.nats), (a.nats for a in answers), strict=True)
+    pairs = [(old, new) for old, new in here_and_there if old is not None and new is not None]
+    problem = answers[0].problem or answers[1].problem or "no call"
+    return pairs, "" if len(pairs) == 2 else problem
 
 
 def _unsteady(calls: Sequence[np.ndarray], what: str, in_order: bool = True) -> Finding:
     """A finding on the worst of successive pairs; `in_order`: each call came after the other."""
-    before, after = max(pairwise(calls), key=lambda pair: _gap(*pair), default=(calls[0],) * 2)
+    before, after = max(
+        pairwise(calls), key=lambda pair: largest_difference(*pair), default=(calls[0],) * 2
+    )
+    symptom = "the result depends on more than the tokens"
     if before.size != after.size:
-        said = f"{what} the number of prices from {before.size:,} to {after.size:,}"
-        return Finding(said, ("C-e",))
+        said = f"{what} how many nats there are from {before.size:,} to {after.size:,}: {symptom}"
+        return Finding.of(symptom, said)
     gap = differences(before, after)
     worst = int(gap.argmax())
     said = (
-        f"{what} the prices of {np.count_nonzero(gap):,} of {gap.size:,} tokens, most of all token "
-        f"{worst + 1}: from {before[worst]:.6g} to {after[worst]:.6g} nats"
+        f"{what} the nats of {np.count_nonzero(gap):,} of {gap.size:,} tokens, most of all token "
+        f"{worst + 1}: from {before[worst]:.6g} to {after[worst]:.6g}"
     )
     sums = [float(np.nansum(call)) for call in calls]
     falling = all(later < earlier for earlier, later in pairwise(sums))
     if in_order and falling and sums[0] - sums[-1] > 1e-3 * abs(sums[0]):
-        said += f"; the total fell from {sums[0]:.6g} to {sums[-1]:.6g}: it remembers what it read"
-        return Finding(said, ("A4", "A3", "C-e"))
-    return Finding(said + ": the result depends on more than the tokens", ("C-e",))
+        symptom = "it remembers what it read"
+        said += f"; the total fell from {sums[0]:.6g} to {sums[-1]:.6g}"
+    return Finding.of(symptom, f"{said}: {symptom}")
 
 
-def _finite(details: dict[str, float | None]) -> dict[str, float | None]:
+def _finite(value: float) -> float | None:
     """JSON knows no infinity."""
-    return {k: v if v is None or np.isfinite(v) else None for k, v in details.items()}
+    return value if np.isfinite(value) else None
 
 
-def length_note(session: Session, seen: Repeats, noise: Noise, call_seconds: float) -> str | None:
-    """A sentence if prices depend on how long the stream is; it is no fault.
+def length_note(case: Case) -> list[str]:
+    """One sentence if the nats depend on how long the stream is; it is no fault.
 
     A learning rate that falls over the stream needs its length, which is announced beforehand.
     """
-    n = len(seen.tokens)
+    nats, n = case.seen.nats, len(case.tokens)
     for keep in (2 * n // 3, n // 2):
-        if session.spent(call_seconds):
-            return None
-        answer = session.call(seen.tokens[:keep])
+        if case.session.spent(case.call_seconds):
+            return []
+        answer = case.session.call(case.tokens[:keep])
         if answer.nats is None:
-            return f"a stream of {keep:,} instead of {n:,} tokens is not priced: {answer.problem}"
-        both = min(answer.nats.size, keep - 1, seen.nats.size)
-        gap = differences(answer.nats[:both], seen.nats[:both])
-        moved = np.flatnonzero(gap > noise.moved_threshold)
+            return [f"a stream of {keep:,} instead of {n:,} tokens is not scored: {answer.problem}"]
+        both = min(answer.nats.size, keep - 1, nats.size)
+        gap = differences(answer.nats[:both], nats[:both])
+        moved = np.flatnonzero(gap > case.comparison.noise.moved_threshold)
         if moved.size:
-            return (
-                f"prices depend on the length of the stream: with {keep:,} of {n:,} tokens the "
-                f"price of token {moved[0] + 1} is {gap[moved[0]]:.3g} nats off; a schedule over "
-                "the stream does that, and it is legal"
-            )
-    return None
+            return [
+                f"the nats depend on the length of the stream: with {keep:,} of {n:,} tokens those "
+                f"of token {moved[0] + 1} are {gap[moved[0]]:.3g} off; a schedule over the stream "
+                "does that, and it is legal"
+            ]
+    return []

@@ -4,16 +4,16 @@ Both ends are here. `ProcessScorer` starts this very file as a program in a proc
 which loads FILE.py and calls FUNCTION on the token arrays that come down the pipe; arrays travel as
 raw bytes, because unpickling what a stranger's process sends would run the stranger's code here.
 `InlineScorer` does the same for a function that exists only in this process. `Session` counts what
-was asked and seen. Nothing here judges a price, and nothing here imports the rest of the package.
+was asked and seen. Nothing here judges a score, and nothing here imports the rest of the package.
 """
 
 import contextlib
 import importlib.util
 import io
 import json
+import multiprocessing
 import os
 import queue
-import selectors
 import signal
 import subprocess
 import sys
@@ -21,15 +21,19 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-ScorerFunction = Callable[[np.ndarray], Any]
+ScorerFunction = Callable[[np.ndarray], object]  # what it returns is for `ask` to find out
+Now = Callable[[], float]  # seconds since some moment
+LONGEST_WAIT_SECONDS = 1e6  # where there is no deadline
+MOST_PRINTED = 200  # bytes of what a scorer prints that are kept
 GRACE_SECONDS = 5.0  # how far one slow call may carry an audit past its time
 
 
@@ -39,12 +43,13 @@ class Answer:
 
     nats       (m,) float64; None where the call failed or gave nothing of that shape
     num_bytes  (m,) float64, or (1,) when the scorer states a total; None where it states none
-    dtype      of the prices as they were returned, before the conversion to float64
-    shape      of the prices as they were returned
-    problem    why there is no usable price ("ValueError: ... (line 12)", "no answer in 5 s")
+    dtype      of the nats as they were returned, before the conversion to float64
+    shape      of the nats as they were returned
+    problem    why there are no usable nats ("ValueError: ... (line 12)", "no answer in 5 s")
     died       the call did not return at all: it raised, hung, or took its process along
     printed    the beginning of what the scorer wrote to stdout during the call
     mutated    the scorer wrote into the array it was given
+    seconds    the call took, by the session's clock
     """
 
     nats: np.ndarray | None = None
@@ -59,7 +64,7 @@ class Answer:
 
 
 class Scorer(Protocol):
-    """Something that prices a stream of tokens and survives what it calls."""
+    """Something that scores a stream of tokens and survives what it calls."""
 
     name: str
 
@@ -91,98 +96,87 @@ def open_scorer(scorer: "ScorerFunction | str") -> Scorer:
 
 
 class ProcessScorer:
-    """FUNCTION of FILE.py in a child process, started at the first call and again after a death."""
+    """FUNCTION of FILE.py in a child process, started at the first call and again after a death.
 
-    def __init__(self, file: str, function: str) -> None:
+    arguments    found by FILE.py in sys.argv
+    environment  of the process; None: this one's
+    """
+
+    def __init__(
+        self,
+        file: str,
+        function: str,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.file, self.function = file, function
+        self.arguments, self.environment = tuple(arguments), environment
         self.name = f"{file}:{function}"
-        self._child: subprocess.Popen[bytes] | None = None
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the scorer)
+        self._child: tuple[subprocess.Popen[bytes], Connection] | None = None
+        self._stdout = tempfile.TemporaryFile()  # noqa: SIM115  (these live as long as the scorer)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
 
     def call(self, tokens: np.ndarray, limit_seconds: float) -> Answer:
-        begin = time.perf_counter()
-        raw = np.ascontiguousarray(tokens, dtype=np.int64).tobytes()
+        self._child = self._child or self._start()
+        pipe = self._child[1]
         try:
-            reply = self._exchange(raw, begin + limit_seconds)
-        except TimeoutError:
-            self._kill()
-            problem = f"no answer in {limit_seconds:.3g} s"
-            return Answer(problem=problem, died=True, seconds=limit_seconds)
+            pipe.send_bytes(np.ascontiguousarray(tokens, dtype=np.int64).tobytes())
+            if not pipe.poll(min(limit_seconds, LONGEST_WAIT_SECONDS)):
+                self._kill()
+                return Answer(problem=f"no answer in {limit_seconds:.3g} s", died=True)
+            head = json.loads(pipe.recv_bytes())
+            arrays = [np.frombuffer(pipe.recv_bytes()) if there else None for there in head["sent"]]
         except (EOFError, OSError):
-            return Answer(problem=self._epitaph(), died=True, seconds=time.perf_counter() - begin)
-        return replace(reply, seconds=time.perf_counter() - begin)
+            return Answer(problem=self._cause_of_death(), died=True)
+        self._stdout.seek(0)
+        printed = self._stdout.read(MOST_PRINTED).decode(errors="replace")
+        self._stdout.seek(0)
+        self._stdout.truncate()  # a talkative scorer must not fill the disk
+        answer = Answer(nats=arrays[0], num_bytes=arrays[1], printed=printed, **head["fields"])
+        return replace(answer, shape=tuple(answer.shape))
 
     def fresh(self) -> "ProcessScorer":
-        return ProcessScorer(self.file, self.function)
+        return ProcessScorer(self.file, self.function, self.arguments, self.environment)
 
     def close(self) -> None:
         self._kill()
+        self._stdout.close()
         self._stderr.close()
 
-    def _exchange(self, raw: bytes, deadline: float) -> Answer:
-        child = self._child
-        if child is None:
+    def _start(self) -> tuple[subprocess.Popen[bytes], Connection]:
+        ours, theirs = multiprocessing.Pipe()
+        with theirs:
             # -P: this file's folder must not come before the scorer's own modules.
-            command = [sys.executable, "-P", __file__, self.file, self.function]
-            child = self._child = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            command = [sys.executable, "-P", __file__, str(theirs.fileno()), self.file]
+            child = subprocess.Popen(
+                [*command, self.function, *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=self._stdout,
                 stderr=self._stderr,
-                bufsize=0,
+                pass_fds=[theirs.fileno()],
+                env=self.environment,
                 start_new_session=True,  # so that whatever it starts can be ended with it
             )
-        assert child.stdin is not None
-        assert child.stdout is not None
-        message = len(raw).to_bytes(8, "little") + raw
-        while message:
-            message = message[child.stdin.write(message) or 0 :]
-        source = child.stdout.fileno()
-        head = json.loads(
-            _read(source, int.from_bytes(_read(source, 8, deadline), "little"), deadline)
-        )
-        sizes = head.pop("sizes")
-        arrays = [_read(source, 8 * size, deadline) if size >= 0 else None for size in sizes]
-        nats, num_bytes = (None if a is None else np.frombuffer(a) for a in arrays)
-        return Answer(nats=nats, num_bytes=num_bytes, shape=tuple(head.pop("shape")), **head)
+        return child, ours
 
     def _kill(self) -> None:
-        child, self._child = self._child, None
-        if child is None:
+        if self._child is None:
             return
+        (child, pipe), self._child = self._child, None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
+        pipe.close()
         child.wait()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                pipe.close()
 
-    def _epitaph(self) -> str:
-        child = self._child
-        code = child.wait() if child is not None else None
+    def _cause_of_death(self) -> str:
+        code = self._child[0].wait() if self._child else None
         self._kill()
         self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 2000))
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        how = f"its process ended with status {code}"
         if code is not None and code < 0:
             how = f"its process was ended by {signal.Signals(-code).name}"
-        else:
-            how = f"its process ended with status {code}"
         return f"{how} ({lines[-1]})" if lines else how
-
-
-def _read(source: int, size: int, deadline: float) -> bytes:
-    """Exactly `size` bytes; TimeoutError after `deadline` (perf_counter), EOFError at the end."""
-    parts = bytearray()
-    with selectors.DefaultSelector() as ready:
-        ready.register(source, selectors.EVENT_READ)
-        while len(parts) < size:
-            if not ready.select(max(0.0, deadline - time.perf_counter())):
-                raise TimeoutError
-            part = os.read(source, size - len(parts))
-            if not part:
-                raise EOFError
-            parts += part
-    return bytes(parts)
 
 
 class InlineScorer:
@@ -196,27 +190,25 @@ class InlineScorer:
         self.function = function
         self.name = getattr(function, "__qualname__", type(function).__name__)
         self._asked: queue.SimpleQueue[np.ndarray | None] = queue.SimpleQueue()
-        self._told: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def call(self, tokens: np.ndarray, limit_seconds: float) -> Answer:
-        begin = time.perf_counter()
         if self._thread is None:
-            self._asked, self._told = queue.SimpleQueue(), queue.SimpleQueue()
+            self._asked, self._answers = queue.SimpleQueue(), queue.SimpleQueue()
             self._thread = threading.Thread(
-                target=_serve_inline, args=(self.function, self._asked, self._told), daemon=True
+                target=_serve_inline, args=(self.function, self._asked, self._answers), daemon=True
             )
             self._thread.start()
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             self._asked.put(np.array(tokens, dtype=np.int64))
             try:
-                answer = self._told.get(timeout=limit_seconds)
+                answer = self._answers.get(timeout=limit_seconds)
             except queue.Empty:
                 self._thread = None  # left behind with its queues; the next call gets new ones
                 answer = Answer(problem=f"no answer in {limit_seconds:.3g} s", died=True)
-        seconds = time.perf_counter() - begin
-        return replace(answer, printed=printed.getvalue()[:200], seconds=seconds)
+        return replace(answer, printed=printed.getvalue()[:MOST_PRINTED])
 
     def fresh(self) -> None:
         return None
@@ -228,41 +220,44 @@ class InlineScorer:
 def _serve_inline(
     function: ScorerFunction,
     asked: "queue.SimpleQueue[np.ndarray | None]",
-    told: "queue.SimpleQueue[Answer]",
+    answers: "queue.SimpleQueue[Answer]",
 ) -> None:
     while (tokens := asked.get()) is not None:
-        told.put(ask(function, tokens))
+        answers.put(ask(function, tokens))
 
 
 @dataclass
 class Session:
     """One audit's conversation with a scorer: every call goes through here and is counted.
 
-    stop_at  perf_counter time after which no probe should begin another call
+    stop_at  time after which no probe should begin another call
+    now      the clock by which that is known; a call itself is always ended by the real one
+    died     one line for each call that gave nothing
     """
 
     scorer: Scorer
     stop_at: float
     call_limit_seconds: float = 60.0
     calls: int = 0
-    died: list[str] = field(default_factory=list)  # one line for each call that gave nothing
+    died: list[str] = field(default_factory=list)
     printed: str = ""
     mutated: bool = False
+    now: Now = time.perf_counter
 
     def call(self, tokens: np.ndarray) -> Answer:
         # A call begun is given time to end, for a scorer cut short by our clock has done no wrong.
-        left = self.stop_at - time.perf_counter()
-        limit = min(self.call_limit_seconds, max(GRACE_SECONDS, left))
+        begin = self.now()
+        limit = min(self.call_limit_seconds, max(GRACE_SECONDS, self.stop_at - begin))
         answer = self.scorer.call(tokens, limit)
         self.calls += 1
         self.printed = self.printed or answer.printed
         self.mutated = self.mutated or answer.mutated
         if answer.died:
             self.died.append(answer.problem)
-        return answer
+        return replace(answer, seconds=self.now() - begin)
 
     def seconds_left(self) -> float:
-        return self.stop_at - time.perf_counter()
+        return self.stop_at - self.now()
 
     def spent(self, typical_seconds: float) -> bool:
         """Whether another call would run over the time, or the scorer dies too often to go on."""
@@ -282,23 +277,21 @@ def ask(function: ScorerFunction, tokens: np.ndarray) -> Answer:
     mutated = not np.array_equal(given, tokens)
     nats, num_bytes = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     try:
-        prices, dtype = _as_floats(nats)
+        row, dtype = _as_floats(nats)
         counts = None if num_bytes is None else _as_floats(num_bytes)[0].reshape(-1)
     except (TypeError, ValueError) as error:
         kind = type(nats).__name__
         return Answer(problem=f"returned {kind}, not an array of numbers ({error})", dtype=kind)
-    if prices.ndim != 1:
-        problem = f"returned an array of shape {prices.shape}, not one price per token"
-        return Answer(
-            problem=problem, dtype=dtype, shape=prices.shape, num_bytes=counts, mutated=mutated
-        )
-    return Answer(nats=prices, num_bytes=counts, dtype=dtype, shape=prices.shape, mutated=mutated)
+    answer = Answer(num_bytes=counts, dtype=dtype, shape=row.shape, mutated=mutated)
+    if row.ndim != 1:
+        return replace(answer, problem=f"returned an array of shape {row.shape}, not one per token")
+    return replace(answer, nats=row)
 
 
-def _as_floats(values: Any) -> tuple[np.ndarray, str]:
+def _as_floats(values: object) -> tuple[np.ndarray, str]:
     dtype = str(getattr(values, "dtype", type(values).__name__)).removeprefix("torch.")
-    if hasattr(values, "detach"):  # a torch tensor, whatever its device; numpy knows no bfloat16
-        values = values.detach().double().cpu().numpy()
+    if detach := getattr(values, "detach", None):  # a tensor anywhere; numpy knows no bfloat16
+        values = detach().double().cpu().numpy()
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"dtype {array.dtype}")
@@ -330,49 +323,30 @@ def load_function(file: Path, function: str) -> ScorerFunction:
     return found
 
 
-def serve(file: Path, function: str) -> None:
-    """Answer requests on stdin until it closes; the scorer itself sees neither pipe."""
-    requests, replies = os.dup(0), os.dup(1)
-    silence = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(silence, 0)
-    with tempfile.TemporaryFile() as capture, os.fdopen(requests, "rb") as source:
-        os.dup2(capture.fileno(), 1)
-        sys.argv = [str(file)]
-        found, problem = None, ""
-        try:
-            found = load_function(file, function)
-        except BaseException as error:
-            problem = f"{file.name} does not load: {_describe(error)}"
-        while len(size := source.read(8)) == 8:
-            raw = source.read(int.from_bytes(size, "little"))
-            tokens = np.frombuffer(raw, dtype=np.int64)
-            answer = ask(found, tokens) if found else Answer(problem=problem, died=True)
-            with contextlib.suppress(ValueError, AttributeError):  # the scorer may have closed it
-                sys.stdout.flush()
-            os.lseek(1, 0, os.SEEK_SET)
-            printed = os.read(1, 200).decode(errors="replace")
-            os.ftruncate(1, 0)  # a talkative scorer must not fill the disk
-            os.lseek(1, 0, os.SEEK_SET)
-            _send(replies, replace(answer, printed=printed))
-
-
-def _send(pipe: int, answer: Answer) -> None:
-    arrays = (answer.nats, answer.num_bytes)
-    head = {
-        "sizes": [-1 if a is None else a.size for a in arrays],
-        "shape": answer.shape,
-        "dtype": answer.dtype,
-        "problem": answer.problem,
-        "died": answer.died,
-        "printed": answer.printed,
-        "mutated": answer.mutated,
-    }
-    text = json.dumps(head).encode()
-    message = len(text).to_bytes(8, "little") + text
-    message += b"".join(a.tobytes() for a in arrays if a is not None)
-    while message:
-        message = message[os.write(pipe, message) :]
+def serve(pipe: Connection, file: Path, function: str, arguments: Sequence[str]) -> None:
+    """Answer requests until the pipe closes."""
+    sys.argv = [str(file), *arguments]
+    found, problem = None, ""
+    try:
+        found = load_function(file, function)
+    except BaseException as error:
+        problem = f"{file.name} does not load: {_describe(error)}"
+    while True:
+        tokens = np.frombuffer(pipe.recv_bytes(), dtype=np.int64)
+        answer = ask(found, tokens) if found else Answer(problem=problem, died=True)
+        with contextlib.suppress(ValueError, AttributeError):  # the scorer may have closed it
+            sys.stdout.flush()
+        names = ("shape", "dtype", "problem", "died", "mutated")
+        fields = {name: getattr(answer, name) for name in names}
+        arrays = (answer.nats, answer.num_bytes)
+        pipe.send_bytes(
+            json.dumps({"fields": fields, "sent": [a is not None for a in arrays]}).encode()
+        )
+        for array in arrays:
+            if array is not None:
+                pipe.send_bytes(array.tobytes())
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), sys.argv[2])
+    with contextlib.suppress(EOFError):
+        serve(Connection(int(sys.argv[1])), Path(sys.argv[2]), sys.argv[3], sys.argv[4:])

@@ -69,7 +69,7 @@ class Edit:
         """A copy of tokens (n,) int64, edited, with the same length."""
         rng = np.random.default_rng([self.seed, self.start, self.stop])
         old = tokens[self.start : self.stop]
-        new = MANNERS[self.how](tokens, old, vocab_size, rng)
+        new = MANNERS[self.how](Passage(tokens, old, vocab_size, rng))
         if self.how not in MOVING_DOCUMENTS:
             new = np.where((old == BOS) | (new == BOS), old, new)
         if new[0] == old[0]:
@@ -89,58 +89,48 @@ def _another(token: int, vocab_size: int, rng: np.random.Generator) -> int:
     return other
 
 
-Manner = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray]
+@dataclass(frozen=True)
+class Passage:
+    """What an edit replaces: `old` (m,), a part of `tokens` (n,)."""
+
+    tokens: np.ndarray
+    old: np.ndarray
+    vocab_size: int
+    rng: np.random.Generator
+
+    def uniform(self) -> np.ndarray:
+        """Any tokens at all: as far from text as can be."""
+        return self.rng.integers(min(BOS + 1, self.vocab_size - 1), self.vocab_size, len(self.old))
+
+    def constant(self) -> np.ndarray:
+        """One token over and over: as predictable as can be."""
+        return np.full(len(self.old), _another(int(self.old[0]), self.vocab_size, self.rng))
+
+    def text(self) -> np.ndarray:
+        """Another stretch of the same stream: plausible text, phrases and all."""
+        shift = int(self.rng.integers(1, len(self.tokens)))
+        return np.roll(self.tokens, shift)[: len(self.old)]
+
+    def shuffled(self) -> np.ndarray:
+        """The same tokens in another order: counts stay, phrases go."""
+        return self.rng.permutation(self.old)
+
+    def one_document(self) -> np.ndarray:
+        """Every BOS becomes another token: the documents run together."""
+        return np.where(self.old == BOS, _another(BOS, self.vocab_size, self.rng), self.old)
+
+    def many_documents(self) -> np.ndarray:
+        """A BOS about every sixth token: the documents become short."""
+        return np.where(self.rng.random(len(self.old)) < 1 / 6, BOS, self.old)
 
 
-def _uniform(
-    tokens: np.ndarray, old: np.ndarray, vocab_size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Any tokens at all: as far from text as can be."""
-    return rng.integers(min(BOS + 1, vocab_size - 1), vocab_size, len(old))
-
-
-def _constant(
-    tokens: np.ndarray, old: np.ndarray, vocab_size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """One token over and over: as predictable as can be."""
-    return np.full(len(old), _another(int(old[0]), vocab_size, rng))
-
-
-def _text(
-    tokens: np.ndarray, old: np.ndarray, vocab_size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Another stretch of the same stream: plausible text, phrases and all."""
-    return np.roll(tokens, int(rng.integers(1, len(tokens))))[: len(old)]
-
-
-def _shuffled(
-    tokens: np.ndarray, old: np.ndarray, vocab_size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """The same tokens in another order: counts stay, phrases go."""
-    return rng.permutation(old)
-
-
-def _one_document(
-    tokens: np.ndarray, old: np.ndarray, vocab_size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Every BOS becomes another token: the documents run together."""
-    return np.where(old == BOS, _another(BOS, vocab_size, rng), old)
-
-
-def _many_documents(
-    tokens: np.ndarray, old: np.ndarray, vocab_size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """A BOS about every sixth token: the documents become short."""
-    return np.where(rng.random(len(old)) < 1 / 6, BOS, old)
-
-
-MANNERS: dict[str, Manner] = {
-    "uniform": _uniform,
-    "text": _text,
-    "constant": _constant,
-    "shuffled": _shuffled,
-    "one document": _one_document,
-    "many documents": _many_documents,
+MANNERS: dict[str, Callable[[Passage], np.ndarray]] = {
+    "uniform": Passage.uniform,
+    "text": Passage.text,
+    "constant": Passage.constant,
+    "shuffled": Passage.shuffled,
+    "one document": Passage.one_document,
+    "many documents": Passage.many_documents,
 }
 MOVING_DOCUMENTS = ("one document", "many documents")
 
@@ -151,7 +141,7 @@ def moves_documents(tokens: np.ndarray, edited: np.ndarray) -> bool:
 
 
 def context_matches(tokens: np.ndarray, longest: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """For each price, how long a phrase before its token was seen earlier, and what followed then.
+    """For each target, how long a phrase before it was seen earlier, and what followed then.
 
     tokens   (n,) int64
     returns  length (n - 1,) of the longest repeated phrase, 0 where there is none, and the token

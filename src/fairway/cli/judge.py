@@ -151,12 +151,11 @@ def prove(argv: list[str]) -> Answer:
             out: the proof file to write; its certificate lies beside it, as .json
         """
         loaded = open_model(model)
-        val_tokens, target_bytes = validation_text(loaded, DataFolder(data))
+        text = validation_text(loaded, DataFolder(data))
         with shown("prove") as progress:
             certificate = prove_text(
                 loaded,
-                val_tokens,
-                target_bytes,
+                text,
                 out=out,
                 num_targets=tokens,
                 num_documents=documents,
@@ -234,6 +233,7 @@ def _audit_scorer(argv: list[str]) -> Answer:
         tokenizer: Path | None = None,
         seconds: float = 60.0,
         seed: int = 0,
+        probe: tuple[str, ...] = (),
     ) -> Answer:
         """Five questions that a legal score answers well; exit 0 legal, 1 illegal, 2 could not run.
 
@@ -245,6 +245,7 @@ def _audit_scorer(argv: list[str]) -> Answer:
             tokenizer: SentencePiece file, to count bytes token by token; None counts none
             seconds: time limit in seconds; the answer says what was left out for lack of time
             seed: decides at which places the scorer is probed; the same seed asks the same
+            probe: more probes, functions of your own, each as package.module:name
         """
         report = run_audit(
             scorer,
@@ -254,7 +255,8 @@ def _audit_scorer(argv: list[str]) -> Answer:
             tokenizer=tokenizer,
             seconds=seconds,
             seed=seed,
-            progress=lambda line: print_text(text=line),
+            probes=probe,
+            progress=print_text,
         )
         return _verdict(report)
 
@@ -275,6 +277,7 @@ def _audit_model(argv: list[str]) -> Answer:
         cap_bytes: int | None = None,
         eval_seconds: float | None = None,
         seed: int = 0,
+        probe: tuple[str, ...] = (),
     ) -> Answer:
         """The same questions, and what only the inside can answer. A scorer of your own is audited
         with `fairway audit FILE.py:FUNCTION --vocab-size V`.
@@ -287,6 +290,7 @@ def _audit_model(argv: list[str]) -> Answer:
                 the model, if there is one
             eval_seconds: seconds that the whole evaluation may take; None as for --cap-bytes
             seed: decides at which places the model is probed; the same seed asks the same
+            probe: more probes, functions of your own, each as package.module:name
         """
         folder = DataFolder(data)
         open_model(model)  # says where a plug-in is another one
@@ -297,7 +301,8 @@ def _audit_model(argv: list[str]) -> Answer:
             cap_bytes=cap_bytes,
             eval_seconds=eval_seconds,
             seed=seed,
-            progress=lambda line: print_text(text=line),
+            probes=probe,
+            progress=print_text,
         )
         return _verdict(report)
 

@@ -36,8 +36,7 @@ def prove_score(
     with runtime.log.stage("prove", total=2 * num_targets) as stage:
         certificate = prove(
             load_model(artifact),
-            text.tokens,
-            text.target_bytes,
+            text,
             out=artifact.with_name(PROOF),
             num_targets=num_targets,
             seed=recipe.seed,
@@ -72,7 +71,7 @@ def audit_run(
             cap_bytes=recipe.budget.cap_bytes,
             eval_seconds=recipe.budget.eval_seconds,
             seed=recipe.seed,
-            progress=lambda line: stage.update(text=line),
+            progress=stage.update,
         )
 
 

@@ -11,7 +11,6 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,8 +37,7 @@ CHECK_EVERY = 1024  # tokens; a checkpoint costs four bytes
 
 def prove(
     loaded: LoadedModel,
-    tokens: Tensor,
-    target_bytes: Tensor,
+    text: ValText,
     *,
     out: Path,
     evaluate: EvaluateConfig | None = None,
@@ -51,9 +49,8 @@ def prove(
 ) -> Certificate:
     """Write a proof of the first tokens (or documents, or all) to `out`, and decode it again.
 
-    served         the model, loaded from its artifact
-    tokens         (n,) int64, the whole text that is evaluated, from its first BOS on
-    target_bytes   (n - 1,) int64, bytes of original text that tokens[1:] stand for
+    loaded         the model, loaded from its artifact
+    text           the whole text that is evaluated, from its first BOS on
     evaluate       how to predict; None: as the artifact says
     num_targets    how many tokens to prove, the first token of all not counted
     num_documents  how many documents to prove; at most one of the two
@@ -62,12 +59,15 @@ def prove(
     model_config = loaded.model.config
     config = (evaluate or evaluation_of(loaded)).resolved(model_config.train_context)
     bos_id = model_config.bos_id
-    prefix = prefix_of(config, tokens, bos_id, num_targets=num_targets, num_documents=num_documents)
+    prefix = prefix_of(
+        config, text.tokens, bos_id, num_targets=num_targets, num_documents=num_documents
+    )
     plans, stop = prefix.plans(config), prefix.num_tokens
-    tokens, target_bytes = tokens[:stop].long(), target_bytes[: stop - 1]
+    part = text.first(stop - 1)
+    tokens = part.tokens.long()
     walk = WalkConfig(pad_to=model_config.train_context, every=CHECK_EVERY)
     with reproducible(threads):
-        chunks = read_chunks(plans, ValText(tokens, target_bytes, prefix.starts))
+        chunks = read_chunks(plans, part)
         claim = score_stream(make_predictor(loaded.model, config, seed=seed), chunks)
         started = time.perf_counter()
         encoded = encode_stream(
@@ -113,15 +113,14 @@ def evaluation_of(loaded: LoadedModel) -> EvaluateConfig:
     return config_from_json(EvaluateConfig, loaded.evaluate)
 
 
-def validation_text(loaded: LoadedModel, data: DataFolder) -> tuple[Tensor, Tensor]:
-    """A data folder's validation tokens (n,) and the bytes (n - 1,) of all but the first."""
+def validation_text(loaded: LoadedModel, data: DataFolder) -> ValText:
+    """A data folder's validation text, which the model's own tokenizer must have cut."""
     if data.tokenizer.to_bytes() != loaded.tokenizer.to_bytes():
         raise ValueError(
             f"{data.path} was made with another tokenizer than {loaded.path or 'the model'}; "
             "prepare the text with the model's own"
         )
-    tokens = torch.from_numpy(data.val[:].astype(np.int64))
-    return tokens, torch.from_numpy(data.byte_counts("val"))
+    return ValText.of(data)
 
 
 def _certificate(
