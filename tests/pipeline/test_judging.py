@@ -39,7 +39,7 @@ def test_an_audit_holds_the_run_to_its_own_budget_and_keeps_what_it_says(
 
     def audit_artifact(model: Path, data: DataFolder, **options: Any) -> AuditReport:
         asked.update(options)
-        options["progress"]("walking")
+        options["progress"](text="walking")
         return report
 
     monkeypatch.setattr(judging, "audit_artifact", audit_artifact)
