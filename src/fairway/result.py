@@ -192,7 +192,7 @@ class ResultFile:
 
     def __init__(self, folder: Path, result: RunResult, *, write: bool = True) -> None:
         self.folder, self.write = folder, write
-        self.result = result
+        self.keep(result)
 
     def keep(self, result: RunResult) -> None:
         self.result = result

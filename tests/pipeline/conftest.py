@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,10 @@ def go(song: DataFolder, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> G
 
     def run_it(chosen: Recipe, out: Path, proof_tokens: int = 0, **options: Any) -> RunResult:
         out.mkdir(exist_ok=True)
-        options = RunOptions(
-            proof_tokens=proof_tokens, audit_seconds=0, compute_dtype="float32", **options
-        )
-        return run_on(runtime, chosen, song, out, options)
+        options = {"compute_dtype": "float32", "audit_seconds": 0, **options}
+        here = replace(runtime, log=RunLog(quiet=True))
+        how = RunOptions(proof_tokens=proof_tokens, **options)
+        with here.log:
+            return run_on(here, chosen, song, out, how)
 
     return run_it

@@ -151,7 +151,6 @@ def run_on(
     first = before or first_result(recipe, trained, runtime, folder)
     first = first if packed else first.before_packing()
     found = ResultFile(out, first, write=runtime.ranks.is_main)
-    found.keep(first)
     if "float" not in first.stages:
         found.add_stage("float", passes.windows(model, "score float"))
     if not packed:
