@@ -76,6 +76,8 @@ def owned(out: Path, ranks: Ranks) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
     try:
         with locked(out / LOCK, f"process {os.getpid()} on {socket.gethostname()}"):
+            for torn in out.glob(".*.partial"):  # of a process that was killed while it wrote
+                torn.unlink()
             yield
     finally:
         if is_new and [path.name for path in out.iterdir()] == [LOCK]:
