@@ -73,7 +73,7 @@ def test_the_readme_names_every_command() -> None:
 def test_the_python_in_the_readme_can_be_imported_and_called() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     tree = ast.parse(code)
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    imports: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     names: dict[str, Any] = {}
     exec(compile(ast.Module(imports, []), "README.md", "exec"), names)
     calls = [node.value for node in tree.body if isinstance(node, ast.Assign)]
