@@ -64,6 +64,15 @@ def test_every_command_a_page_shows_exists(page: Path) -> None:
     assert set(shown) <= COMMANDS.keys()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_script_and_make_target_a_page_shows_exists(page: Path) -> None:
+    text, targets = page.read_text(), (ROOT / "Makefile").read_text()
+    scripts = re.findall(r"^\$ python (\S+)", text, re.MULTILINE)
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+    named = re.findall(r"(?:^\$ |`)make ([\w-]+)", text, re.MULTILINE)
+    assert [name for name in named if f"\n{name}:" not in targets] == []
+
+
 def test_the_readme_names_every_command() -> None:
     text = (ROOT / "README.md").read_text()
     named = {name for name in COMMANDS if f"fairway {name}" in text or f"`{name}`" in text}
