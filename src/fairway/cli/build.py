@@ -239,8 +239,8 @@ def prepare(argv: list[str]) -> Answer:
             out: the data folder to make
             sources: files or folders of training text
             vocab_size: pieces of the tokenizer to train; None where --tokenizer names one
-            tokenizer: tokenizer file to use, or `bytes` for the bytes themselves; None trains one of
-                --vocab-size pieces
+            tokenizer: tokenizer file to use, or `bytes` for the bytes themselves; None trains
+                one of --vocab-size pieces
             val: files or folders of validation text; none where --val-fraction holds some out
             val_fraction: share of the documents to hold out for validation, between 0 and 1; None
                 where --val names some
