@@ -102,7 +102,6 @@ def _model(data: bytes) -> Iterator[tuple[str, bytes]]:
     yield "a larger model's config and shapes", parts.file(_scaled(grown, 512))
     yield from _floats(parts)
     yield from _frames(parts)
-    yield "no words of codes", parts.file(codes=("stored", b""))
     yield "many words of codes", parts.file(codes=("stored", bytes(1 << 22)))
     for name in ("tokenizer", "half", "scales", "extra:note"):
         for how in ("brotli", "lzma", "zstd", "zlib"):
@@ -362,8 +361,7 @@ def _sentencepiece(data: bytes) -> Iterator[tuple[str, bytes]]:
     yield "an empty piece", model(lambda p: p.pieces.add(piece=""))
     yield "a piece twice", model(lambda p: p.pieces.add(piece=p.pieces[300 - 1].piece))
     yield "no pieces", model(lambda p: p.ClearField("pieces"))
-    yield "no BOS", model(lambda p: setattr(p.trainer_spec, "bos_id", -1))
-    yield "a BOS beyond", model(lambda p: setattr(p.trainer_spec, "bos_piece", "<none>"))
+    yield "no BOS", model(lambda p: setattr(p.trainer_spec, "bos_piece", "<none>"))
     for name in ("<0xZZ>", "<0x>", "A", "<0x100>"):
         yield f"a byte piece {name}", model(bytes_named(name))
     for fault, table in {

@@ -55,8 +55,8 @@ class Tally:
         self.verdicts[verdict] += 1
         self.worst_mb = max(self.worst_mb, outcome.peak_mb)
         self.worst_seconds = max(self.worst_seconds, outcome.seconds)
-        if verdict not in ("refused", "same", "other") and len(self.examples) < 400:
-            last = outcome.message.strip().splitlines()[-6:]
+        if verdict not in ("refused", "same", "other") and len(self.examples) < 20:
+            last = [line[-150:] for line in outcome.message.strip().splitlines()[-3:]]
             self.examples.append(f"{outcome.case.fault}: {verdict}: {' | '.join(last)}")
 
     @property
@@ -76,7 +76,9 @@ class Tally:
         }
 
 
-def campaign(samples: Iterable[Sample], sizes: dict[str, int], seed: int) -> list[Tally]:
+def campaign(
+    samples: Iterable[Sample], sizes: dict[str, int], seed: int, apart: bool
+) -> list[Tally]:
     found = []
     for sample in samples:
         data, random_ = sample.data, random.Random(f"{seed} {sample.kind}")
@@ -89,7 +91,7 @@ def campaign(samples: Iterable[Sample], sizes: dict[str, int], seed: int) -> lis
         }
         for fault, cases in faults.items():
             tally = Tally(sample, fault)
-            for outcome in read_all(sample, cases, apart=fault == "bomb"):
+            for outcome in read_all(sample, cases, apart=apart and fault == "bomb"):
                 tally.add(outcome)
             if tally.verdicts:
                 print(json.dumps(tally.row()), flush=True)
@@ -121,7 +123,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         samples = make_samples(Path(folder))
         chosen = [s for kind, s in samples.items() if not args.only or kind in args.only]
-        tallies = campaign(chosen, sizes, args.seed)
+        tallies = campaign(chosen, sizes, args.seed, apart=not args.brief)
     print(table(tallies))
     failed = sum(tally.failed for tally in tallies)
     print(f"{sum(int(t.row()['tried']) for t in tallies):,} files, {failed:,} failures")

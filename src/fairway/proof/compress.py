@@ -21,11 +21,12 @@ from fairway.evaluate.learners.documents import DocumentAdapters, Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.predictor import ChunkPlan, Predictor
 from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream
+from fairway.proof.limits import MOST_FILE, check_coding, check_facts
 from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.verify import check_model, explained
-from fairway.runtime.files import atomic_write
+from fairway.runtime.files import atomic_write, read_file
 from fairway.runtime.progress import Progress, silent
 
 MAGIC = b"FWC2"
@@ -125,6 +126,17 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
         told = config_from_json(_Told, frame.header)
         checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4").tolist()
         symbols = frame.read("symbols", len(data))
+        check_coding(
+            num_tokens=told.num_tokens + told.segments,
+            every=told.every,
+            rows=told.segments,
+            threads=told.threads,
+            checkpoints=len(checkpoints),
+            windows=told.num_tokens // evaluation_of(loaded).stride + told.segments,
+        )
+        if told.segments > max(1, told.num_tokens):
+            raise ValueError(f"{told.segments:,} segments of {told.num_tokens:,} tokens")
+        check_facts({"model": told.model, "text": told.text}, told.made)
     except ValueError as error:
         raise Refused(f"its header is no compressed file's: {error}") from error
     check_model(told.model, loaded, "file")
@@ -170,7 +182,7 @@ def decompress_file(
 ) -> int:
     """`decompress` from file to file, all or nothing; returns how many bytes were written."""
     try:
-        text = decompress(loaded, _read(source), progress)
+        text = decompress(loaded, read_file(Path(source), MOST_FILE), progress)
     except (Refused, NotReproducible) as error:
         raise type(error)(f"{source}: {error}") from error
     atomic_write(Path(target), text)
