@@ -24,8 +24,9 @@ class Parts(NamedTuple):
     def file(self, header: object = None, **sections: tuple[str, bytes]) -> bytes:
         """The same file with another header, or with other sections."""
         stored = {**self.sections, **sections}
-        head = dict(self.header if header is None else header)  # type: ignore[call-overload]
-        head.setdefault("sections", index_of(stored))
+        head = self.header if header is None else header
+        if isinstance(head, dict):
+            head = {"sections": index_of(stored), **head}
         return framed(self.magic, json.dumps(head).encode(), stored)
 
 

@@ -169,7 +169,7 @@ def _in(annotation: Any, data: Any, where: str) -> Any:
             return {k: _in(kind, item, f"{where}[{k!r:.40}]") for k, item in data.items()}
         if _is_plain(option, data):
             # JSON written by hand says 1 where it means 1.0.
-            return float(data) if option is float else data
+            return float(data) if option is float else data  # type: ignore[arg-type]
     raise _wrong_type(annotation, data, where)
 
 

@@ -98,6 +98,7 @@ def compress(
         every=config.every,
         made={key: circumstances()[key] for key in TOLD},
     )
+    _check_coding(loaded, told, None)
     tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), told, tokenizer.bos_id)
     with reproducible(told.threads):
         coded = encode_stream(
@@ -126,16 +127,7 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
         told = config_from_json(_Told, frame.header)
         checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4").tolist()
         symbols = frame.read("symbols", len(data))
-        check_coding(
-            num_tokens=told.num_tokens + told.segments,
-            every=told.every,
-            rows=told.segments,
-            threads=told.threads,
-            checkpoints=len(checkpoints),
-            windows=told.num_tokens // evaluation_of(loaded).stride + told.segments,
-        )
-        if told.segments > max(1, told.num_tokens):
-            raise ValueError(f"{told.segments:,} segments of {told.num_tokens:,} tokens")
+        _check_coding(loaded, told, len(checkpoints))
         check_facts({"model": told.model, "text": told.text}, told.made)
     except ValueError as error:
         raise Refused(f"its header is no compressed file's: {error}") from error
@@ -209,6 +201,20 @@ def _with_bos(ids: Tensor, told: _Told, bos_id: int) -> tuple[Tensor, Tensor]:
     stream = known.clone()
     stream[known < 0] = ids
     return stream, known
+
+
+def _check_coding(loaded: LoadedModel, told: _Told, checkpoints: int | None) -> None:
+    """ValueError where decoding would take more than its limits."""
+    if not 1 <= told.segments <= max(1, told.num_tokens):
+        raise ValueError(f"{told.segments:,} segments of {told.num_tokens:,} tokens")
+    check_coding(
+        num_tokens=told.num_tokens + told.segments,
+        every=told.every,
+        rows=told.segments,
+        threads=told.threads,
+        windows=told.num_tokens // evaluation_of(loaded).stride + told.segments,
+        checkpoints=checkpoints,
+    )
 
 
 def _evaluation(loaded: LoadedModel, told: _Told) -> EvaluateConfig:

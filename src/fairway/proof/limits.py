@@ -68,7 +68,7 @@ def _check_value(where: str, name: str, value: Any) -> None:
 
 
 def check_coding(
-    *, num_tokens: int, every: int, rows: int, threads: int, checkpoints: int, windows: int
+    *, num_tokens: int, every: int, rows: int, threads: int, windows: int, checkpoints: int | None
 ) -> None:
     """ValueError where decoding would take more than its limits, or than its checkpoints speak for.
 
@@ -77,8 +77,8 @@ def check_coding(
 
     num_tokens   of the stream, those that are given included
     every, rows  as in `WalkConfig`
-    checkpoints  how many the file holds
     windows      of the plan, about
+    checkpoints  how many the file holds; None while it is being made
     """
     for name, value, low, high in (
         ("tokens", num_tokens, 1, MOST_TOKENS),
@@ -89,6 +89,8 @@ def check_coding(
     ):
         if not low <= value <= high:
             raise ValueError(f"{value:,} {name}: it must be {low:,} to {high:,}")
+    if checkpoints is None:
+        return
     # Rows come together, so one checkpoint may be as many tokens late as there are rows.
     most = (checkpoints + 1) * (every + rows) + rows
     if num_tokens > most or checkpoints > num_tokens // every + 1:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fairway.runtime.files import replacing
 from fairway.runtime.limits import one_line
-from fairway.runtime.strict_json import Json, parse_json
+from fairway.runtime.strict_json import Json
 
 HEADER = "fairway"
 MOST_HEADER = 1 << 22  # bytes: a line for each tensor, and the facts
@@ -59,13 +59,13 @@ def read_tensors(path: Path, kind: str) -> TensorFile:
     try:
         _check_header(path)
         with safe_open(path, framework="pt") as file:
-            told = parse_json((file.metadata() or {}).get(HEADER, "{}"))
+            told = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if not isinstance(told, dict) or not isinstance(facts := told.get("facts"), dict):
             raise ValueError("it holds no facts of ours")
         if told.get("sha256") != _digest(tensors, facts):
             raise ValueError("its checksum is wrong")
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not {kind}, or is damaged ({one_line(error)}); delete it to start anew"
         ) from error

@@ -149,8 +149,9 @@ class DataFolder:
         """sha256 by file name, as `prepare` or `fetch` wrote them down; empty where neither did."""
         prepared, fetched = self.manifest.get("sha256", {}), self.manifest.get("files", {})
         try:
-            listed = dict(prepared) | {name: entry["sha256"] for name, entry in fetched.items()}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            listed = dict(prepared.items())
+            listed |= {name: entry["sha256"] for name, entry in fetched.items()}
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path}/data.json lists no hashes; prepare it again") from error
         for name, sum_ in listed.items():
             if not FILE_NAME.fullmatch(name) or not SHA256.fullmatch(str(sum_)):

@@ -261,17 +261,20 @@ def _our_bpe(data: bytes) -> BpeTokenizer:
     try:
         if data[len(MAGIC) : len(MAGIC) + 3] != b"bpe":
             raise ValueError(f"kind {data[len(MAGIC) : len(MAGIC) + 3]!r} is not known")
-        listed = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
-        text = listed.decompress(data[len(MAGIC) + 3 :], MOST_BYTES)
-        if not listed.eof or listed.unused_data:
+        stream = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
+        text = stream.decompress(data[len(MAGIC) + 3 :], MOST_BYTES)
+        if not stream.eof or stream.unused_data:
             raise ValueError("its list of pieces is cut off, too long, or followed by something")
-        pieces = parse_json(text)
-        if not isinstance(pieces, list) or not all(isinstance(p, str) and p for p in pieces):
+        listed = parse_json(text)
+        if not isinstance(listed, list):
+            raise ValueError("its pieces are no list")
+        pieces = [piece for piece in listed if isinstance(piece, str) and piece]
+        if len(pieces) < len(listed):
             raise ValueError("its pieces are no list of texts")
         if len(pieces) > MOST_PIECES or len(set(pieces)) < len(pieces):
             raise ValueError(f"its {len(pieces):,} pieces repeat, or are over {MOST_PIECES:,}")
         if max(map(len, pieces), default=0) > MOST_PIECE:
-            raise ValueError(f"a piece of its is longer than {MOST_PIECE} characters")
+            raise ValueError(f"it has a piece longer than {MOST_PIECE} characters")
         return BpeTokenizer(pieces)
     except (ValueError, RuntimeError, IndexError, lzma.LZMAError) as error:
         raise ValueError(f"this tokenizer is damaged: {one_line(error)}; make it again") from error
