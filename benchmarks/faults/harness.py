@@ -22,7 +22,7 @@ LONGEST_LINE = 1000
 
 
 class Case(NamedTuple):
-    """data  what stands in the place of the sample's file; the path of it where it is large"""
+    """data  what stands in the place of the sample's file"""
 
     fault: str
     data: bytes
@@ -75,13 +75,13 @@ class _Worker:
             self.here.send_bytes(case.data)
             if not self.here.poll(SECONDS):
                 return Outcome(case, "hang", "", time.perf_counter() - begin, 0.0)
-            verdict, message, peak = self.here.recv()
+            verdict, message, peak, seconds = self.here.recv()
         except (EOFError, OSError):
             self.process.join(5)
             return Outcome(case, "died", f"exit status {self.process.exitcode}", 0.0, 0.0)
         if verdict == "read":
             verdict = "same" if message == expected else "other"
-        return Outcome(case, verdict, message, time.perf_counter() - begin, peak / 1e6)
+        return Outcome(case, verdict, message, seconds, peak / 1e6)
 
     def close(self) -> None:
         if self.process.pid is not None:
@@ -109,8 +109,10 @@ def _serve(sample: Sample, pipe: Connection, parents: Connection) -> None:
             (folder / sample.name).write_bytes(data)
             _reset_peak()
             rest = _memory("VmRSS")
+            begin = time.perf_counter()
             verdict, message = _read(sample, folder)
-            pipe.send((verdict, message, max(0, _memory("VmHWM") - rest)))
+            seconds = time.perf_counter() - begin
+            pipe.send((verdict, message, max(0, _memory("VmHWM") - rest), seconds))
 
 
 def _read(sample: Sample, folder: Path) -> tuple[str, str]:

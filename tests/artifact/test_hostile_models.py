@@ -108,6 +108,7 @@ def refusal(path: Path, data: bytes) -> str:
         ("model.embedding.ngrams", [{"dim": 2**50}], "dim="),
         ("model.embedding.value.layers", [1] * 10**6, "lists 1,000,000 values"),
         ("model.embedding.value.layers", [1, 1], "names a layer twice"),
+        ("model.embedding.value.layers", list(range(10_000)), "value embedding in layers"),
         ("model.loop.extra_passes", 10**9, "extra_passes="),
         ("model.loop.extra_passes", 511, "more than 512 layers"),
         ("model.parallel", {"start": -1}, "start=-1"),

@@ -12,6 +12,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from fairway.runtime.limits import one_line
 from fairway.runtime.plugins import (
     Pluggable,
     Plugin,
@@ -137,7 +138,11 @@ def _dataclass_in(cls: type[T], data: Any, where: str) -> T:
         raise ValueError(
             f"{where} lacks {', '.join(map(repr, missing))}; state what this config is to hold"
         )
-    return cls(**{name: _in(hints[name], data[name], f"{where}.{name}") for name in data})
+    values = {name: _in(hints[name], data[name], f"{where}.{name}") for name in data}
+    try:
+        return cls(**values)
+    except ValueError as error:  # which may repeat a value as long as the file
+        raise ValueError(one_line(error, 500)) from error
 
 
 def _in(annotation: Any, data: Any, where: str) -> Any:
