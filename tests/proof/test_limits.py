@@ -65,10 +65,10 @@ def with_section(data: bytes, name: str, codec: str, content: bytes) -> bytes:
 
 
 def refused_at_once(read: Callable[[], object]) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(Refused) as refused:
         read()
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 1000
 
