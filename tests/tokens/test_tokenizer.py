@@ -123,3 +123,8 @@ def test_our_own_pieces_have_limits_too(pieces: object) -> None:
         load_tokenizer(MAGIC + b"bpe" + lzma.compress(b"[" * 100_000))
     with pytest.raises(ValueError, match="it may have"):
         load_tokenizer(bytes(1 << 24))
+
+
+def test_pieces_without_a_blank_still_give_every_byte_back() -> None:
+    tokenizer = train_bpe([b"thecatsatonthemat" * 40], 270)
+    assert tokenizer.decode(tokenizer.encode(b"the cat  sat").tolist()) == b"the cat  sat"

@@ -34,6 +34,7 @@ LZMA_MEMORY = 1 << 27  # bytes; to decompress what preset 9 made takes half of i
 # Bytes that SentencePiece cannot carry through unchanged: what is no UTF-8, a literal boundary
 # mark (it would come back as a blank), and the control characters it drops or splits at.
 FOREIGN = re.compile("[\udc80-\udcff\u2581\0]")
+FOREIGN_OR_BLANK = re.compile("[\udc80-\udcff\u2581\0 ]")
 
 
 class Tokenizer(Protocol):
@@ -113,13 +114,15 @@ class BpeTokenizer(SentencePieceTokenizer):
     def __init__(self, pieces: list[str]) -> None:
         self.pieces = pieces
         super().__init__(_model_of(pieces))
+        # Where no piece is a blank, the library would spell its mark in bytes, and never undo it.
+        self.foreign = FOREIGN if BOUNDARY in pieces else FOREIGN_OR_BLANK
         self.byte_ids = np.arange(256, dtype=np.uint16) + NUM_SPECIAL
 
     def encode(self, document: bytes) -> np.ndarray:
         text = document.decode("utf-8", "surrogateescape")
         parts: list[np.ndarray] = []
         begin = 0
-        for foreign in FOREIGN.finditer(text):
+        for foreign in self.foreign.finditer(text):
             parts.append(self._ids(text[begin : foreign.start()]))
             raw = np.frombuffer(foreign.group().encode("utf-8", "surrogateescape"), np.uint8)
             parts.append(self.byte_ids[raw])
