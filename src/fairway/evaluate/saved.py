@@ -15,7 +15,8 @@ from fairway.evaluate.curves import Curve
 from fairway.evaluate.predictor import Predictor
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.identity import difference
-from fairway.runtime.tensor_file import Json, read_tensors, write_tensors
+from fairway.runtime.strict_json import Json
+from fairway.runtime.tensor_file import read_tensors, write_tensors
 from fairway.tokens.val_text import ValText
 
 

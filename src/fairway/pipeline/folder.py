@@ -27,7 +27,7 @@ from fairway.runtime.identity import difference, json_sha256
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import LOG, Runtime
 from fairway.runtime.sharing import share
-from fairway.runtime.tensor_file import Json
+from fairway.runtime.strict_json import Json
 from fairway.tokens.shards import DataFolder
 
 RUN, RECIPE, LOCK, EARLIER = "run.json", "recipe.json", "run.lock", "earlier"

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 
-from fairway.runtime.tensor_file import Json
+from fairway.runtime.strict_json import Json
 
 MOST_TOLD = 3  # differences in one message
 LONGEST = 40  # characters of a value there

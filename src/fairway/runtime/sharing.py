@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from fairway.runtime.distributed import Ranks
-from fairway.runtime.tensor_file import Json, TensorFile
+from fairway.runtime.strict_json import Json
+from fairway.runtime.tensor_file import TensorFile
 
 
 def share(ranks: Ranks, read: Callable[[], Json]) -> Json:

@@ -16,7 +16,8 @@ import torch
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.identity import difference
 from fairway.runtime.sharing import share_tensors
-from fairway.runtime.tensor_file import Json, TensorFile
+from fairway.runtime.strict_json import Json
+from fairway.runtime.tensor_file import TensorFile
 from fairway.train.train_state import Checkpoint, read_train_state, save_checkpoint
 
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
