@@ -64,13 +64,16 @@ class ScoreResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult:
-    """note  what a reader must know about its time; None where there is nothing to know"""
+    """note     what a reader must know about its time; None where there is nothing to know
+    learned  the chunks that were learned from, as runs [first, stop); None: all that could be
+    """
 
     seconds: float
     budget_seconds: float | None = None
     planned_seconds: float | None = None
     stride: int | None = None
     note: str | None = None
+    learned: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

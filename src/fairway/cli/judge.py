@@ -49,6 +49,7 @@ def score(argv: list[str]) -> Answer:
         "bytes": found.score.num_bytes,
         "seconds": found.seconds,
         "note": found.note,
+        "learned": found.schedule,
     }
     if options.out is not None:
         atomic_write(options.out, json.dumps(answer, indent=1).encode())
@@ -98,6 +99,7 @@ def _score(
 ) -> "Evaluation | None":
     """None on all processes but the first."""
     from fairway.evaluate.config import make_predictor, plan_text
+    from fairway.evaluate.timed import evaluation_identity
     from fairway.pipeline.scoring import score_text
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
@@ -120,6 +122,7 @@ def _score(
             budget_seconds=options.budget_seconds,
             spent_seconds=time.perf_counter() - began,
             checkpoint=options.checkpoint,
+            identity=evaluation_identity(loaded.sha256, config, options.seed),
         )
     return found if ranks.is_main else None
 
