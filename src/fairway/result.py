@@ -150,7 +150,7 @@ class RunResult(_Figures):
     def holds(self) -> bool:
         """Whether nothing that was checked says no."""
         proved = self.proof is None or self.proof.holds
-        return proved and (self.audit is None or self.audit.verdict != "illegal")
+        return proved and (self.audit is None or self.audit.exit_status != 1)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without the stages that were not run."""

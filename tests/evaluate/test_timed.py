@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from fairway.evaluate.timed import (
     CheckpointConfig,
     Evaluation,
     evaluate_in_time,
+    evaluation_identity,
 )
 
 from .models import CONFIGS, plans_of, text, tiny_model, val_text
+from .models import SGD as SGD_LEARNER
 
 TOKENS, STARTS = text((40, 50, 40))
 SGD = CONFIGS["sgd"]
@@ -180,6 +183,96 @@ def test_a_checkpoint_of_another_text_is_refused(tmp_path: Path) -> None:
     other[50] += 1
     with pytest.raises(ValueError, match="text, plan or number of ranks differ; delete it"):
         run(other)
+
+
+def test_a_checkpoint_of_another_evaluation_is_refused(tmp_path: Path) -> None:
+    """Model, settings and seed decide the nats and show in no plan: the caller names them."""
+    checkpoint = CheckpointConfig(path=tmp_path / "evaluation", every_seconds=0.0)
+    ours = evaluation_identity("aa", SGD, 0)
+
+    def run(identity: str, number: int) -> Evaluation:
+        def die(chunk: Chunk, nats: Tensor) -> None:
+            if chunk.plan.index == number:
+                raise Killed
+
+        return evaluate_in_time(
+            make_predictor(tiny_model(), SGD),
+            PLANS,
+            val_text(TOKENS),
+            checkpoint=checkpoint,
+            identity=identity,
+            on_chunk=die,
+        )
+
+    with pytest.raises(Killed):
+        run(ours, 2)
+    slower = dataclasses.replace(SGD, ttt=dataclasses.replace(SGD_LEARNER, lr=0.01))
+    for other in (
+        evaluation_identity("bb", SGD, 0),
+        evaluation_identity("aa", slower, 0),
+        evaluation_identity("aa", SGD, 1),
+        "",
+    ):
+        with pytest.raises(ValueError, match="another evaluation: model, settings, seed"):
+            run(other, -1)
+    assert (
+        run(ours, -1).score
+        == evaluate_in_time(make_predictor(tiny_model(), SGD), PLANS, val_text(TOKENS)).score
+    )
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    checkpoint = CheckpointConfig(path=tmp_path / "evaluation", every_seconds=0.0)
+
+    def run(number: int) -> None:
+        def die(chunk: Chunk, nats: Tensor) -> None:
+            if chunk.plan.index == number:
+                raise Killed
+
+        evaluate_in_time(
+            make_predictor(tiny_model(), SGD),
+            PLANS,
+            val_text(TOKENS),
+            checkpoint=checkpoint,
+            on_chunk=die,
+        )
+
+    with pytest.raises(Killed):
+        run(2)
+    whole = checkpoint.path.read_bytes()
+    for place in range(0, len(whole), max(1, len(whole) // 60)):
+        checkpoint.path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"checkpoint of an evaluation|another evaluation"):
+            run(-1)
+
+
+def test_what_was_skipped_before_an_interruption_stays_skipped(tmp_path: Path) -> None:
+    checkpoint = CheckpointConfig(path=tmp_path / "evaluation", every_seconds=0.0)
+
+    def run(number: int) -> Evaluation:
+        def die(chunk: Chunk, nats: Tensor) -> None:
+            if chunk.plan.index == number:
+                raise Killed
+
+        clock = FakeClock()
+        slow = Slow(make_predictor(tiny_model(), SGD), clock, 1.0, 50.0)
+        return evaluate_in_time(
+            slow,
+            PLANS,
+            val_text(TOKENS),
+            budget_seconds=1.03 * len(TOKENS) + 105.0,
+            checkpoint=checkpoint,
+            on_chunk=die,
+            now=clock,
+        )
+
+    whole = run(-1)
+    assert whole.schedule is not None
+    with pytest.raises(Killed):
+        run(4)
+    again = run(-1)
+    assert (again.score, again.learned) == (whole.score, whole.learned)
+    assert again.seconds == pytest.approx(whole.seconds)
 
 
 def test_the_clock_counts_what_an_interrupted_run_has_spent() -> None:

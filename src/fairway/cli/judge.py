@@ -282,8 +282,9 @@ def _audit_model(argv: list[str]) -> Answer:
         seed: int = 0,
         probe: tuple[str, ...] = (),
     ) -> Answer:
-        """The same questions, and what only the inside can answer. A scorer of your own is audited
-        with `fairway audit FILE.py:FUNCTION --vocab-size V`.
+        """The same questions, and what only the inside can answer. A run that kept all but its
+        clock or its cap is not illegal, but over time or over bytes: exit 1, too. A scorer of your
+        own is audited with `fairway audit FILE.py:FUNCTION --vocab-size V`.
 
         Args:
             model: the model file

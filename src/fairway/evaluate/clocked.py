@@ -53,6 +53,11 @@ class LearnsFrom:
         self.predictor.load_state_dict(state)
 
 
+def following(predictor: Predictor, chunks: Chunks | None) -> Predictor:
+    """The predictor that learns from these chunks only; itself where it learns from all."""
+    return predictor if chunks is None else LearnsFrom(predictor, chunks)
+
+
 class Budget(NamedTuple):
     """What an evaluation may take, and what is known of it beforehand.
 

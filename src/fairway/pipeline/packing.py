@@ -1,7 +1,8 @@
 """From averaged weights to one file under its cap: Hessians, rounding, coding."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,7 +27,9 @@ from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 
+Now = Callable[[], float]
 ARTIFACT = "model.fwy"
+RESERVE_MARGIN, MOST_RESERVED = 1.5, 0.2  # of the seconds measured; of the training clock
 FINEST, COARSEST = 0.6, 3.0  # factors on every clip_sigmas between which the cap is met
 SURE = 0.8  # trained weights take up to a fifth less than Gaussian ones, by which is predicted
 
@@ -56,28 +59,94 @@ def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, runtime: Runtime
         )
 
 
+def seconds_to_calibrate(
+    model: GPT,
+    recipe: Recipe,
+    data: DataFolder,
+    runtime: Runtime,
+    *,
+    now: Now = time.perf_counter,
+) -> float:
+    """How long `calibrate` will take here, as one batch of the untrained model does; rank 0's word.
+
+    At most a fifth of the training clock: whatever does not fit into that is left out in the end.
+    0 where nothing is clocked. The Hessians' factors belong to packing, which no clock counts.
+    """
+    seconds = recipe.train.seconds
+    if seconds is None or not recipe.quant.needs_hessians:
+        return 0.0
+    times: list[float] = []
+    for texts in ((0,), (0,)):  # the first may choose kernels, and opens the shards
+        begin = now()
+        _collect(model, (_texts(recipe, data, runtime, i) for i in texts), runtime)
+        times.append(now() - begin)
+    needed = RESERVE_MARGIN * times[-1] * recipe.quant.calibration_batches
+    needed = float(runtime.ranks.broadcast(torch.tensor(needed, dtype=torch.float64)))
+    kept = max(recipe.train.reserve_seconds, min(needed, MOST_RESERVED * seconds))
+    runtime.log.say(f"calibrating, about {needed:.1f} s; {kept:.1f} s of the clock are kept for it")
+    return kept
+
+
 def calibrate(
-    model: GPT, names: Collection[str], recipe: Recipe, data: DataFolder, runtime: Runtime
+    model: GPT,
+    names: Collection[str],
+    recipe: Recipe,
+    data: DataFolder,
+    runtime: Runtime,
+    deadline: float | None = None,
+    *,
+    now: Now = time.perf_counter,
 ) -> dict[str, Tensor]:
-    """Hessians of training text, inside the training budget, for they are learned from it."""
+    """Hessians of training text, inside the training budget, for they are learned from it.
+
+    deadline  when that ends, by `now`: batches that rank 0 does not expect to fit are left out, all
+              but the first; None takes all
+    """
     if not recipe.quant.needs_hessians:
         return {}
-    batch = recipe.train.batch
-    # Rows the training order would take next: any training text serves.
-    order = replace(recipe.tokens.order, seed=recipe.tokens.order.seed + 1)
-    rows = Batches(data.train, order, rows=batch.rows, context=batch.context)
-    count = recipe.quant.calibration_batches
-    with runtime.log.stage("calibrate", total=count) as stage, torch.inference_mode():
+    count, done = recipe.quant.calibration_batches, 0
+    with runtime.log.stage("calibrate", total=count) as stage:
 
         def texts() -> Iterator[Tensor]:
-            for i in range(count):
-                yield rows.at(i).tokens.to(runtime.device)
-                stage.update(i + 1)
+            nonlocal done
+            for done, _ in enumerate(_in_time(count, deadline, runtime, now), start=1):
+                yield _texts(recipe, data, runtime, done - 1)
+                stage.update(done)
 
-        hessians = collect_hessians(
-            model, texts(), lambda _, tokens: model.hidden(tokens), runtime.ranks
-        )
+        hessians = _collect(model, texts(), runtime)
+    if done < count:
+        runtime.log.say(f"calibrate: {done} of {count} batches, for the training clock ended")
     return {name: h for name, h in hessians.items() if name in names}
+
+
+def _texts(recipe: Recipe, data: DataFolder, runtime: Runtime, index: int) -> Tensor:
+    """Rows the training order would take next: any training text serves."""
+    batch = recipe.train.batch
+    order = replace(recipe.tokens.order, seed=recipe.tokens.order.seed + 1)
+    rows = Batches(data.train, order, rows=batch.rows, context=batch.context)
+    return rows.at(index).tokens.to(runtime.device)
+
+
+@torch.inference_mode()
+def _collect(model: GPT, texts: Iterable[Tensor], runtime: Runtime) -> dict[str, Tensor]:
+    return collect_hessians(model, texts, lambda _, tokens: model.hidden(tokens), runtime.ranks)
+
+
+def _in_time(count: int, deadline: float | None, runtime: Runtime, now: Now) -> Iterator[int]:
+    """0 .. count - 1, as long as the next ends before the deadline; at least the first."""
+    seconds: list[float] = []
+    for i in range(count):
+        if deadline is not None and i:
+            # The last one, if slow, says more of the next than those before it.
+            expected = max(seconds[-1], sum(seconds) / len(seconds))
+            fits = torch.tensor(now() + expected <= deadline, dtype=torch.float64)
+            if not bool(runtime.ranks.broadcast(fits)):
+                return
+        begin = now()
+        yield i
+        if runtime.device.type == "cuda":
+            torch.cuda.synchronize(runtime.device)
+        seconds.append(now() - begin)
 
 
 def pack_run(
