@@ -75,12 +75,12 @@ def seconds_to_calibrate(
     seconds = recipe.train.seconds
     if seconds is None or not recipe.quant.needs_hessians:
         return 0.0
-    times: list[float] = []
-    for texts in ((0,), (0,)):  # the first may choose kernels, and opens the shards
+    rows, batch_seconds = _rows(recipe, data), 0.0
+    for _ in range(2):  # the first may choose kernels, and opens the shards
         begin = now()
-        _collect(model, (_texts(recipe, data, runtime, i) for i in texts), runtime)
-        times.append(now() - begin)
-    needed = RESERVE_MARGIN * times[-1] * recipe.quant.calibration_batches
+        _collect(model, [rows.at(0).tokens.to(runtime.device)], runtime)
+        batch_seconds = now() - begin
+    needed = RESERVE_MARGIN * batch_seconds * recipe.quant.calibration_batches
     needed = float(runtime.ranks.broadcast(torch.tensor(needed, dtype=torch.float64)))
     kept = max(recipe.train.reserve_seconds, min(needed, MOST_RESERVED * seconds))
     runtime.log.say(f"calibrating, about {needed:.1f} s; {kept:.1f} s of the clock are kept for it")
@@ -104,13 +104,14 @@ def calibrate(
     """
     if not recipe.quant.needs_hessians:
         return {}
-    count, done = recipe.quant.calibration_batches, 0
+    count, done, rows = recipe.quant.calibration_batches, 0, _rows(recipe, data)
     with runtime.log.stage("calibrate", total=count) as stage:
 
         def texts() -> Iterator[Tensor]:
             nonlocal done
-            for done, _ in enumerate(_in_time(count, deadline, runtime, now), start=1):
-                yield _texts(recipe, data, runtime, done - 1)
+            for i in _in_time(count, deadline, runtime, now):
+                yield rows.at(i).tokens.to(runtime.device)
+                done = i + 1
                 stage.update(done)
 
         hessians = _collect(model, texts(), runtime)
@@ -119,12 +120,11 @@ def calibrate(
     return {name: h for name, h in hessians.items() if name in names}
 
 
-def _texts(recipe: Recipe, data: DataFolder, runtime: Runtime, index: int) -> Tensor:
+def _rows(recipe: Recipe, data: DataFolder) -> Batches:
     """Rows the training order would take next: any training text serves."""
     batch = recipe.train.batch
     order = replace(recipe.tokens.order, seed=recipe.tokens.order.seed + 1)
-    rows = Batches(data.train, order, rows=batch.rows, context=batch.context)
-    return rows.at(index).tokens.to(runtime.device)
+    return Batches(data.train, order, rows=batch.rows, context=batch.context)
 
 
 @torch.inference_mode()
