@@ -5,13 +5,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from fairway.artifact.loaded_model import load_model
 from fairway.cli import main
+from fairway.evaluate import timed
 from fairway.interop.environment import model_config, parse_environment
 from fairway.interop.published_weights import published_shapes
 from fairway.prepare import prepare_documents
@@ -45,6 +49,7 @@ OPTIONS = [w for path, value in TINY.items() for w in ("--" + path.replace("_", 
 # Both sides of a comparison must compute alike, whatever is faster on this machine.
 IN_FLOAT32 = """
 import sys, torch
+from fairway.artifact.loaded_model import load_model
 from fairway.cli import main
 from fairway.runtime import setup
 setup.choose_compute_dtype = lambda device, ranks=None: (torch.float32, "as the test wants it")
@@ -168,3 +173,32 @@ def test_a_run_starts_from_a_published_script_s_variables(ask: Ask, work: Path) 
     assert answer["tokens"] == 2 * 512
     (work / "run_env.json").write_text('{"NUM_LAYERZ": "3"}')
     assert main(["train", "naive_baseline", "data", "--env", "run_env.json"]) == 2
+
+
+def test_a_checkpoint_never_gives_one_model_the_score_of_another(
+    ask: Ask, work: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture
+) -> None:
+    """The first evaluation is interrupted; the other goes on from nothing of it."""
+    asked = ["score", MODEL, "data", "--checkpoint", "kept"]
+
+    def dies(self: object, *args: object) -> None:
+        saves(self, *args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    saves = timed._Saved.save
+    with monkeypatch.context() as patched:
+        at_once = partial(timed.CheckpointConfig, every_seconds=0.0)
+        patched.setattr("fairway.pipeline.scoring.CheckpointConfig", at_once)
+        patched.setattr(timed._Saved, "save", dies)
+        assert main(asked) not in (0, 1, 2)
+    assert (work / "kept").is_file()
+    loaded = load_model(work / MODEL)
+    other = replace(loaded, sha256="0" * 64)
+    with monkeypatch.context() as patched:
+        patched.setattr("fairway.cli.judge.open_model", lambda path: other)
+        assert main(asked) == 2
+    assert "another evaluation" in capsysbinary.readouterr().err.decode()
+    assert main([*asked, "--seed", "5"]) == 2
+    assert main([*asked, "--evaluate.stride", "16"]) == 2
+    assert ask(*asked)["tokens"] > 0
+    assert not (work / "kept").exists()

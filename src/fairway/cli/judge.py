@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from fairway.artifact.loaded_model import LoadedModel
     from fairway.audit.findings import AuditReport
     from fairway.evaluate.config import EvaluateConfig
-    from fairway.evaluate.saved import CheckpointConfig
     from fairway.evaluate.timed import Evaluation
     from fairway.tokens.val_text import ValText
 
@@ -49,6 +48,7 @@ def score(argv: list[str]) -> Answer:
         "bytes": found.score.num_bytes,
         "seconds": found.seconds,
         "note": found.note,
+        "learned": found.schedule,
     }
     if options.out is not None:
         atomic_write(options.out, json.dumps(answer, indent=1).encode())
@@ -98,6 +98,8 @@ def _score(
 ) -> "Evaluation | None":
     """None on all processes but the first."""
     from fairway.evaluate.config import make_predictor, plan_text
+    from fairway.evaluate.saved import CheckpointConfig
+    from fairway.evaluate.timed import evaluation_identity
     from fairway.pipeline.scoring import score_text
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
@@ -113,7 +115,7 @@ def _score(
         config = evaluate.resolved(loaded.model.config.train_context)
         checkpoint, kept = None, None
         if options.checkpoint is not None:
-            checkpoint = _checkpoint(loaded, config, options)
+            checkpoint = CheckpointConfig(path=options.checkpoint)
             kept = options.checkpoint.with_name(f"{options.checkpoint.name}.spent")
         with Spent(kept if ranks.is_main else None).running() as spent:
             model = loaded.model.to(device)
@@ -127,22 +129,11 @@ def _score(
                 budget_seconds=options.budget_seconds,
                 spent_seconds=spent.seconds,
                 checkpoint=checkpoint,
+                identity=evaluation_identity(loaded.sha256, config, options.seed),
             )
     if kept is not None:
         kept.unlink(missing_ok=True)
     return found if ranks.is_main else None
-
-
-def _checkpoint(
-    loaded: "LoadedModel", config: "EvaluateConfig", options: ScoreOptions
-) -> "CheckpointConfig":
-    """Where to, and what no other evaluation has: the model's own hash, its settings, the seed."""
-    from fairway.artifact.config_json import config_to_json
-    from fairway.evaluate.saved import CheckpointConfig
-
-    assert options.checkpoint is not None
-    made = {"model": loaded.sha256, "evaluate": config_to_json(config), "seed": options.seed}
-    return CheckpointConfig(path=options.checkpoint, identity=json.dumps(made))
 
 
 def prove(argv: list[str]) -> Answer:
@@ -300,8 +291,9 @@ def _audit_model(argv: list[str]) -> Answer:
         seed: int = 0,
         probe: tuple[str, ...] = (),
     ) -> Answer:
-        """The same questions, and what only the inside can answer. A scorer of your own is audited
-        with `fairway audit FILE.py:FUNCTION --vocab-size V`.
+        """The same questions, and what only the inside can answer. A run that kept all but its
+        clock or its cap is not illegal, but over time or over bytes: exit 1, too. A scorer of your
+        own is audited with `fairway audit FILE.py:FUNCTION --vocab-size V`.
 
         Args:
             model: the model file

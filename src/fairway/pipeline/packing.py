@@ -1,7 +1,8 @@
 """From averaged weights to one file under its cap: Hessians, rounding, coding."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -30,7 +31,9 @@ from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 from fairway.train.checkpoints import require_same
 
+Now = Callable[[], float]
 ARTIFACT, HESSIANS = "model.fwy", "hessians.safetensors"
+RESERVE_MARGIN, MOST_RESERVED = 1.5, 0.2  # of the seconds measured; of the training clock
 FINEST, COARSEST = 0.6, 3.0  # factors on every clip_sigmas between which the cap is met
 SURE = 0.8  # trained weights take up to a fifth less than Gaussian ones, by which is predicted
 
@@ -60,27 +63,64 @@ def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, runtime: Runtime
         )
 
 
+def seconds_to_calibrate(
+    model: GPT,
+    recipe: Recipe,
+    data: DataFolder,
+    runtime: Runtime,
+    *,
+    now: Now = time.perf_counter,
+) -> float:
+    """How long `calibrate` will take here, as one batch of the untrained model does; rank 0's word.
+
+    At most a fifth of the training clock: whatever does not fit into that is left out in the end.
+    0 where nothing is clocked. The Hessians' factors belong to packing, which no clock counts.
+    """
+    seconds = recipe.train.seconds
+    if seconds is None or not recipe.quant.needs_hessians:
+        return 0.0
+    rows, batch_seconds = _rows(recipe, data), 0.0
+    for _ in range(2):  # the first may choose kernels, and opens the shards
+        begin = now()
+        _collect(model, [rows.at(0).tokens.to(runtime.device)], runtime)
+        batch_seconds = now() - begin
+    needed = RESERVE_MARGIN * batch_seconds * recipe.quant.calibration_batches
+    needed = float(runtime.ranks.broadcast(torch.tensor(needed, dtype=torch.float64)))
+    kept = max(recipe.train.reserve_seconds, min(needed, MOST_RESERVED * seconds))
+    runtime.log.say(f"calibrating, about {needed:.1f} s; {kept:.1f} s of the clock are kept for it")
+    return kept
+
+
 def calibrate(
-    model: GPT, names: Collection[str], recipe: Recipe, data: DataFolder, runtime: Runtime
+    model: GPT,
+    names: Collection[str],
+    recipe: Recipe,
+    data: DataFolder,
+    runtime: Runtime,
+    deadline: float | None = None,
+    *,
+    now: Now = time.perf_counter,
 ) -> dict[str, Tensor]:
-    """Hessians of training text, inside the training budget, for they are learned from it."""
+    """Hessians of training text, inside the training budget, for they are learned from it.
+
+    deadline  when that ends, by `now`: batches that rank 0 does not expect to fit are left out, all
+              but the first; None takes all
+    """
     if not recipe.quant.needs_hessians:
         return {}
-    batch = recipe.train.batch
-    # Rows the training order would take next: any training text serves.
-    order = replace(recipe.tokens.order, seed=recipe.tokens.order.seed + 1)
-    rows = Batches(data.train, order, rows=batch.rows, context=batch.context)
-    count = recipe.quant.calibration_batches
-    with runtime.log.stage("calibrate", total=count) as stage, torch.inference_mode():
+    count, done, rows = recipe.quant.calibration_batches, 0, _rows(recipe, data)
+    with runtime.log.stage("calibrate", total=count) as stage:
 
         def texts() -> Iterator[Tensor]:
-            for i in range(count):
+            nonlocal done
+            for i in _in_time(count, deadline, runtime, now):
                 yield rows.at(i).tokens.to(runtime.device)
-                stage.update(i + 1)
+                done = i + 1
+                stage.update(done)
 
-        hessians = collect_hessians(
-            model, texts(), lambda _, tokens: model.hidden(tokens), runtime.ranks
-        )
+        hessians = _collect(model, texts(), runtime)
+    if done < count:
+        runtime.log.say(f"calibrate: {done} of {count} batches, for the training clock ended")
     return {name: h for name, h in hessians.items() if name in names}
 
 
@@ -107,7 +147,7 @@ def kept_hessians(
         runtime.log.say(f"Hessians as {path.name} has them")
         return {name: tensor.to(runtime.device) for name, tensor in found.tensors.items()}
     with trained.spent.running():
-        hessians = calibrate(model, trained.weights, recipe, data, runtime)
+        hessians = calibrate(model, trained.weights, recipe, data, runtime, trained.deadline)
     if hessians and runtime.ranks.is_main:
         copies = {name: h.cpu().contiguous().clone() for name, h in hessians.items()}
         write_tensors(path, copies, {"made_with": folder.made})
@@ -122,6 +162,35 @@ def is_packed(path: Path, result: RunResult | None, runtime: Runtime) -> bool:
         return known is not None and path.is_file() and file_sha256(path) == known.sha256
 
     return bool(share(runtime.ranks, look))
+
+
+def _rows(recipe: Recipe, data: DataFolder) -> Batches:
+    """Rows the training order would take next: any training text serves."""
+    batch = recipe.train.batch
+    order = replace(recipe.tokens.order, seed=recipe.tokens.order.seed + 1)
+    return Batches(data.train, order, rows=batch.rows, context=batch.context)
+
+
+@torch.inference_mode()
+def _collect(model: GPT, texts: Iterable[Tensor], runtime: Runtime) -> dict[str, Tensor]:
+    return collect_hessians(model, texts, lambda _, tokens: model.hidden(tokens), runtime.ranks)
+
+
+def _in_time(count: int, deadline: float | None, runtime: Runtime, now: Now) -> Iterator[int]:
+    """0 .. count - 1, as long as the next ends before the deadline; at least the first."""
+    seconds: list[float] = []
+    for i in range(count):
+        if deadline is not None and i:
+            # The last one, if slow, says more of the next than those before it.
+            expected = max(seconds[-1], sum(seconds) / len(seconds))
+            fits = torch.tensor(now() + expected <= deadline, dtype=torch.float64)
+            if not bool(runtime.ranks.broadcast(fits)):
+                return
+        begin = now()
+        yield i
+        if runtime.device.type == "cuda":
+            torch.cuda.synchronize(runtime.device)
+        seconds.append(now() - begin)
 
 
 def pack_run(

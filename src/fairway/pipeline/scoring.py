@@ -1,7 +1,6 @@
 """The validation text scored at each stage of a run, and planned into its clock beforehand."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,11 +55,15 @@ def score_text(
     name: str,
     *,
     budget_seconds: float | None = None,
-    lesson_seconds: float = 0.0,
+    lesson_seconds: float | Sequence[float] = 0.0,
     spent_seconds: float = 0.0,
     checkpoint: CheckpointConfig | None = None,
+    identity: str = "",
 ) -> Evaluation:
-    """Score a text as a stage of the log, which also tells what its time did to the score."""
+    """Score a text as a stage of the log, which also tells what its time did to the score.
+
+    identity  of what `checkpoint` is kept for, see `evaluate_in_time` and `evaluation_identity`
+    """
     num_scored = 0
     with runtime.stop.looked_at(), runtime.log.stage(name, total=text.num_targets) as stage:
 
@@ -77,6 +80,7 @@ def score_text(
             lesson_seconds=lesson_seconds,
             spent_seconds=spent_seconds,
             checkpoint=checkpoint,
+            identity=identity,
             stop=runtime.stop,
             on_chunk=on_chunk,
             ranks=runtime.ranks,
@@ -95,7 +99,7 @@ class Passes:
     """The passes over the validation text, each of which goes on from where it was interrupted.
 
     folder      where they keep their checkpoints until `clean`
-    identity    of the run that scores, as JSON
+    identity    of the run and of the artifact that is scored
     """
 
     def __init__(
@@ -104,47 +108,55 @@ class Passes:
         self.folder, self.identity, self.planned = folder, identity, planned
         self.text, self.runtime = text, runtime
 
-    def kept(self, name: str) -> CheckpointConfig:
-        """The file also keeps what is found, until that is written down."""
-        identity = json.dumps({"pass": name, "run": self.identity})
-        return CheckpointConfig(
-            path=self.folder / f"{name}.safetensors", identity=identity, keep=True
-        )
-
     def windows(self, model: GPT, name: str) -> StageResult:
         """Without learning, and each window on its own: the quickest look at a model."""
         config = without_learning(self.planned.config)
         config = replace(config, stride=config.context or 1)
         frozen = Frozen(model, config.rows, self.runtime.ranks)
-        plans = plan_text(config, self.text)
-        return stage_result(
-            score_text(frozen, plans, self.text, self.runtime, name, checkpoint=self.kept(name))
-        )
+        return stage_result(self._walk(frozen, plan_text(config, self.text), name))
 
     def as_planned(self, model: GPT, recipe: Recipe) -> tuple[Evaluation, Evaluation]:
         """By sliding windows, and once more while learning from what was scored: that one counts.
 
         Both go through the same chunks, so that they can be compared one by one.
         """
-        config, runtime, planned = self.planned.config, self.runtime, self.planned
+        config, ranks = self.planned.config, self.runtime.ranks
         plans = plan_text(config, self.text)
-        frozen, name = Frozen(model, config.rows, runtime.ranks), "score sliding"
-        sliding = score_text(frozen, plans, self.text, runtime, name, checkpoint=self.kept(name))
-        name = "score and learn"
-        with Spent(self.folder / SPENT if runtime.ranks.is_main else None).running() as spent:
-            predictor = make_predictor(model, config, seed=recipe.seed, ranks=runtime.ranks)
-            learning = score_text(
-                predictor,
+        sliding = self._walk(Frozen(model, config.rows, ranks), plans, "score sliding")
+        with Spent(self.folder / SPENT if ranks.is_main else None).running() as spent:
+            learning = self._walk(
+                make_predictor(model, config, seed=recipe.seed, ranks=ranks),
                 plans,
-                self.text,
-                runtime,
-                name,
+                "score and learn",
                 budget_seconds=recipe.budget.eval_seconds,
-                lesson_seconds=planned.lesson_seconds,
-                spent_seconds=spent.seconds,
-                checkpoint=self.kept(name),
+                lesson_seconds=self.planned.lessons,
+                spent_seconds=lambda: spent.seconds,
             )
         return sliding, learning
+
+    def _walk(
+        self,
+        predictor: Predictor,
+        plans: Sequence[ChunkPlan],
+        name: str,
+        *,
+        budget_seconds: float | None = None,
+        lesson_seconds: float | Sequence[float] = 0.0,
+        spent_seconds: Callable[[], float] = lambda: 0.0,
+    ) -> Evaluation:
+        """The file also keeps what was found, until that is written down."""
+        return score_text(
+            predictor,
+            plans,
+            self.text,
+            self.runtime,
+            name,
+            budget_seconds=budget_seconds,
+            lesson_seconds=lesson_seconds,
+            spent_seconds=spent_seconds(),  # making the predictor is spent by now
+            checkpoint=CheckpointConfig(path=self.folder / f"{name}.safetensors", keep=True),
+            identity=self.identity,
+        )
 
     def clean(self) -> None:
         """What they found is written down: nothing is left to go on with."""
@@ -172,6 +184,7 @@ def with_scores(
             planned_seconds=planned.total_seconds,
             stride=planned.config.stride,
             note=learning.note,
+            learned=learning.schedule,
         ),
         curves={"frozen": running_curve(frozen), "learning": running_curve(learning.curve)},
         chunks={k: tuple(v) for k, v in curve_data(learning.curve, frozen, most=100).items()},

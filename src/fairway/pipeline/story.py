@@ -30,6 +30,7 @@ from fairway.pipeline.packing import (
     is_packed,
     kept_hessians,
     pack_run,
+    seconds_to_calibrate,
 )
 from fairway.pipeline.scoring import Passes, diagnose, plan_into_clock, with_scores
 from fairway.pipeline.training import Trained, train_and_average
@@ -123,9 +124,10 @@ def train(
         folder = options.open_folder(out, recipe, text, runtime)
         runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
         model = new_model(recipe, text, runtime)
+        reserve = seconds_to_calibrate(model, recipe, text, runtime)
         folder.begin(recipe, runtime)
         seconds = options.checkpoint_seconds
-        return train_and_average(model, recipe, text, folder, runtime, seconds).result()
+        return train_and_average(model, recipe, text, folder, runtime, seconds, reserve).result()
 
 
 def run_on(
@@ -141,10 +143,12 @@ def run_on(
     runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
     model, text = new_model(recipe, data, runtime), ValText.of(data, recipe.tokens.val_tokens)
     planned = plan_once(folder, model, recipe, text, runtime)
+    reserve = seconds_to_calibrate(model, recipe, data, runtime)
     folder.begin(recipe, runtime, planned)
     seed_everything(recipe.seed)  # what planning took at random must not reach training
 
-    trained = train_and_average(model, recipe, data, folder, runtime, options.checkpoint_seconds)
+    seconds = options.checkpoint_seconds
+    trained = train_and_average(model, recipe, data, folder, runtime, seconds, reserve)
     artifact, passes = out / ARTIFACT, Passes(out, folder.sha256, planned, text, runtime)
     packed = is_packed(artifact, before, runtime)
     hessians = {} if packed else kept_hessians(folder, model, trained, recipe, data, runtime)
@@ -154,6 +158,7 @@ def run_on(
     if "float" not in first.stages:
         found.add_stage("float", passes.windows(model, "score float"))
     if not packed:
+        passes.clean()  # what was begun on another file
         pack_run(artifact, recipe, planned.config, trained.weights, hessians, data, runtime)
     with shared_file(runtime.ranks, artifact) as file:
         found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes))
@@ -191,7 +196,8 @@ def judge_run(
     """Proof, audit, comparison and page, as far as they are not done; each is done as a whole."""
     out, done = found.folder, found.result
     if done.proof is None:
-        found.add(proof=prove_score(out / ARTIFACT, recipe, text, runtime, options.proof_tokens))
+        tokens, learned = options.proof_tokens, done.evaluate.learned if done.evaluate else None
+        found.add(proof=prove_score(out / ARTIFACT, recipe, text, runtime, tokens, learned))
     if done.audit is None:
         found.add(audit=audit_run(out / ARTIFACT, recipe, data, runtime, options.audit_seconds))
     if not done.baselines:

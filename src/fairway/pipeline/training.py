@@ -53,6 +53,11 @@ class Trained:
     tokens: int
     tokens_per_second: float
 
+    @property
+    def deadline(self) -> float | None:
+        """When the training budget ends, by `time.perf_counter`; None where steps are counted."""
+        return None if self.budget_seconds is None else self.began + self.budget_seconds
+
     def result(self) -> TrainResult:
         """With the seconds until now: whatever else reads training text belongs to them."""
         return TrainResult(
@@ -71,13 +76,17 @@ def train_and_average(
     folder: RunFolder,
     runtime: Runtime,
     checkpoint_seconds: float = 60.0,
+    reserve_seconds: float = 0.0,
 ) -> Trained:
     """Train `model` in place; leaves the averaged weights in it, and a checkpoint in the folder.
 
     Goes on from the newest checkpoint that is there; seconds spent before count. Asked to stop, it
     keeps a checkpoint after the step, and raises `Stopped`, which says how to go on.
+
+    reserve_seconds  of the clock for what follows on this machine, if more than the recipe keeps
     """
     training = Training(model, recipe, data, folder, runtime, checkpoint_seconds)
+    training.reserve_seconds = reserve_seconds
     training.resume()
     if not training.finished:
         training.run()
@@ -89,6 +98,7 @@ class Training:
 
     steps, tokens  finished so far, by all ranks
     finished       no step is left to take
+    reserve_seconds  of the clock, for what follows
     session        when this start began, and the tokens there were by then
     """
 
@@ -115,7 +125,7 @@ class Training:
         )
         self.average = build_average(model, recipe.average)
         self.steps = self.tokens = 0
-        self.finished = False
+        self.finished, self.reserve_seconds = False, 0.0
         self.step_seconds = 0.0  # of all steps, once they are finished
         self.spent = Spent(folder.path / SPENT if runtime.ranks.is_main else None)
         self.session = (time.perf_counter(), 0)
@@ -223,7 +233,12 @@ class Training:
             dealt,
             config,
             self.optimizers,
-            build_clock(config, ranks=runtime.ranks, spent_seconds=self.spent.seconds),
+            build_clock(
+                config,
+                ranks=runtime.ranks,
+                spent_seconds=self.spent.seconds,
+                reserve_seconds=self.reserve_seconds,
+            ),
             ranks=runtime.ranks,
             milestones=_late_rounding(self.recipe),
             compute_dtype=runtime.compute_dtype,

@@ -1,0 +1,113 @@
+"""Hessians in what is left of the training clock, and a file under its cap."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fairway.model.gpt import GPT
+from fairway.pipeline import packing
+from fairway.pipeline.packing import calibrate, seconds_to_calibrate
+from fairway.quant.hessian import collect_hessians
+from fairway.recipes.recipe import Recipe
+from fairway.recipes.registry import recipe, smoke
+from fairway.runtime.distributed import Ranks
+from fairway.runtime.setup import Runtime
+from fairway.tokens.batches import Batch, Batches
+from fairway.tokens.shards import DataFolder
+from fairway.train.loop import build_clock
+
+
+def clocked(seconds: float = 100.0, reserve: float = 3.0, batches: int = 16) -> Recipe:
+    chosen = smoke(recipe("pocket"))
+    train = replace(chosen.train, steps=None, seconds=seconds, reserve_seconds=reserve)
+    quant = replace(chosen.quant, calibration_batches=batches, reserve_seconds=reserve)
+    return replace(chosen, train=train, quant=quant)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], float]], Callable]:
+    """Makes each batch take so many seconds, by its number, on the clock that is returned."""
+
+    def make(seconds: Callable[[int], float]) -> Callable[[], float]:
+        time, taken, honest = [0.0], [0], Batches.at
+
+        def at(self: Batches, index: int) -> Batch:
+            time[0] += seconds(taken[0])
+            taken[0] += 1
+            return honest(self, index)
+
+        monkeypatch.setattr(packing.Batches, "at", at)
+        return lambda: time[0]
+
+    return make
+
+
+def test_the_reserve_is_what_this_machine_needs(
+    slow: Callable, song: DataFolder, runtime: Runtime
+) -> None:
+    chosen = clocked()
+    model = GPT(chosen.model)
+    for batch_seconds, kept in ((0.01, 3.0), (0.5, 12.0), (5.0, 20.0)):
+        now = slow(lambda _, s=batch_seconds: s)
+        assert seconds_to_calibrate(model, chosen, song, runtime, now=now) == pytest.approx(kept)
+    assert build_clock(chosen.train, reserve_seconds=12.0).budget == 88.0  # type: ignore[union-attr]
+    assert build_clock(chosen.train).budget == 97.0  # type: ignore[union-attr]
+
+
+def test_what_counts_steps_keeps_nothing_and_takes_every_batch(
+    song: DataFolder, runtime: Runtime
+) -> None:
+    chosen = smoke(recipe("pocket"))
+    model = GPT(chosen.model).eval()
+    assert seconds_to_calibrate(model, chosen, song, runtime) == 0.0
+    rows = packing._rows(chosen, song)
+    texts = [rows.at(i).tokens for i in range(chosen.quant.calibration_batches)]
+    expected = collect_hessians(model, texts, lambda _, tokens: model.hidden(tokens))
+    found = calibrate(model, expected, chosen, song, runtime)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("spare", "slower_from", "expected"),
+    [(-5, 99, 1), (0, 99, 1), (2.5, 99, 2), (9.9, 99, 9), (100, 99, 16), (9.9, 4, 5), (100, 4, 16)],
+)
+def test_calibration_ends_in_time_with_fewer_batches_and_at_least_one(
+    spare: float,
+    slower_from: int,
+    expected: int,
+    slow: Callable,
+    song: DataFolder,
+    runtime: Runtime,
+) -> None:
+    chosen, taken = clocked(), []
+    model = GPT(chosen.model)
+
+    def seconds(number: int) -> float:
+        taken.append(number)
+        return 3.0 if number >= slower_from else 1.0
+
+    now = slow(seconds)
+    assert calibrate(model, model.state_dict(), chosen, song, runtime, spare, now=now)
+    assert len(taken) == expected
+    assert now() <= max(spare, 1.0)
+
+
+def test_the_first_rank_decides_for_all(slow: Callable, song: DataFolder, runtime: Runtime) -> None:
+    class Second(Ranks):
+        """Hears yes twice, whatever its own clock says."""
+
+        heard = iter([1.0, 1.0, 0.0])
+
+        def broadcast(self, value: torch.Tensor, source: int = 0) -> torch.Tensor:
+            return torch.tensor(next(self.heard))
+
+    chosen, taken = clocked(), []
+    model = GPT(chosen.model)
+    now = slow(lambda number: taken.append(number) or 100.0)
+    calibrate(
+        model, model.state_dict(), chosen, song, replace(runtime, ranks=Second()), 0.0, now=now
+    )
+    assert len(taken) == 3
