@@ -2,17 +2,30 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from fairway.artifact.budget import OverBudget, predict_bytes
+from fairway.artifact.container import pack
 from fairway.model.gpt import GPT
 from fairway.pipeline import packing
-from fairway.pipeline.packing import calibrate, seconds_to_calibrate
-from fairway.quant.hessian import collect_hessians
+from fairway.pipeline.packing import (
+    COARSEST,
+    LIKELY,
+    SURE,
+    calibrate,
+    expect_to_fit,
+    make_artifact,
+    seconds_to_calibrate,
+)
+from fairway.quant.hessian import collect_hessians, factor_hessians
+from fairway.quant.rules import quantize
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe, smoke
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batch, Batches
 from fairway.tokens.shards import DataFolder
@@ -111,3 +124,60 @@ def test_the_first_rank_decides_for_all(slow: Callable, song: DataFolder, runtim
         model, model.state_dict(), chosen, song, replace(runtime, ranks=Second()), 0.0, now=now
     )
     assert len(taken) == 3
+
+
+def sizes(chosen: Recipe, song: DataFolder, factor: float) -> tuple[int, int]:
+    """Bytes of a trained model's file at a factor on every clip: predicted, and real."""
+    model = GPT(chosen.model).eval()
+    weights = model.shipped_state_dict()
+    torch.manual_seed(0)
+    weights = {n: 0.02 * torch.randn(w.shape) for n, w in weights.items()}
+    runtime = Runtime(torch.device("cpu"), log=RunLog(quiet=True))
+    hessians = factor_hessians(calibrate(model, weights, chosen, song, runtime))
+    config = packing._config(chosen, chosen.evaluate.resolved(chosen.model.train_context))
+    tokenizer = song.tokenizer.to_bytes()
+    real = len(pack(config, tokenizer, quantize(weights, hessians, chosen.quant, factor)))
+    more = len(pack(config, tokenizer, {}))
+    return predict_bytes(weights, chosen.quant, factor) + more, real
+
+
+@pytest.mark.parametrize("name", ["pocket", "pr1394", "pr1855"])
+def test_a_prediction_counts_all_of_the_file(name: str, song: DataFolder) -> None:
+    for factor in (1.0, COARSEST):
+        predicted, real = sizes(smoke(recipe(name)), song, factor)
+        assert SURE * predicted < real < LIKELY * predicted
+
+
+def test_a_cap_between_sure_and_likely_is_warned_of(song: DataFolder, tmp_path: Path) -> None:
+    chosen, tokenizer = smoke(recipe("pocket")), song.tokenizer.to_bytes()
+    model = GPT(chosen.model)
+    least, _ = sizes(chosen, song, COARSEST)
+
+    def said(cap: float) -> str:
+        log = tmp_path / f"{cap}.log"
+        with RunLog(log, quiet=True) as kept:
+            budget = replace(chosen.budget, cap_bytes=int(cap))
+            runtime = Runtime(torch.device("cpu"), log=kept)
+            expect_to_fit(model, replace(chosen, budget=budget), tokenizer, runtime)
+        return log.read_text()
+
+    assert "may not fit" not in said(1.2 * least)
+    assert "may not fit: it would be about" in said(0.97 * least)
+    with pytest.raises(OverBudget, match="lower bits"):
+        said(0.6 * least)
+
+
+def test_a_trained_run_that_misses_its_cap_by_little_is_rounded_coarser(
+    song: DataFolder, runtime: Runtime
+) -> None:
+    chosen = smoke(recipe("pocket"))
+    model, tokenizer = GPT(chosen.model).eval(), song.tokenizer.to_bytes()
+    weights = model.shipped_state_dict()
+    hessians = calibrate(model, weights, chosen, song, runtime)
+    evaluate = chosen.evaluate.resolved(chosen.model.train_context)
+    config = packing._config(chosen, evaluate)
+    rounded = quantize(weights, factor_hessians(hessians), chosen.quant, COARSEST)
+    cap = len(pack(config, tokenizer, rounded)) - 214
+    chosen = replace(chosen, budget=replace(chosen.budget, cap_bytes=cap))
+    made = make_artifact(chosen, evaluate, weights, hessians, tokenizer)
+    assert 0.98 * cap < len(made) <= cap

@@ -8,16 +8,20 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from fairway.artifact.budget import OverBudget
 from fairway.audit.findings import AuditReport
 from fairway.evaluate.diagnostic import WARNING
 from fairway.pipeline import story, training
+from fairway.pipeline.packing import pack_again
 from fairway.pipeline.story import RunOptions, run
 from fairway.recipes.recipe import Budget
 from fairway.recipes.registry import RECIPES, recipe, smoke
 from fairway.report.table import diagnostic_lines
 from fairway.result import RunResult, read_result
+from fairway.runtime.run_log import RunLog
+from fairway.runtime.setup import Runtime
 from fairway.runtime.stopping import Stopped
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
@@ -66,16 +70,20 @@ def test_a_number_that_is_no_score_says_so_beside_the_honest_one(go: Go, tmp_pat
 
 
 def test_a_cap_too_small_is_refused_before_training_or_named_with_numbers_after(
-    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    go: Go, song: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = replace(smoke(recipe("pocket")), budget=Budget(cap_bytes=3000, eval_seconds=60))
     with pytest.raises(OverBudget, match="may have 3,000"):
         go(chosen, tmp_path)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr("fairway.pipeline.packing.SURE", 0.0)  # what is likely can be wrong
-    with pytest.raises(OverBudget, match="over the 3,000"):
+    for margin in ("SURE", "LESS_SURE"):  # what is likely can be wrong
+        monkeypatch.setattr(f"fairway.pipeline.packing.{margin}", 0.0)
+    with pytest.raises(OverBudget, match=r"over the 3,000.*kept in .*fairway pack .*--cap-bytes"):
         go(chosen, tmp_path)
     assert list(read_result(tmp_path).stages) == ["float"]  # what was found by then is kept
+    runtime = Runtime(torch.device("cpu"), log=RunLog(quiet=True))
+    packed = pack_again(tmp_path, song, runtime, cap_bytes=20_000)  # and so is the model
+    assert 3000 < len(packed) <= 20_000
 
 
 def test_an_evaluation_that_cannot_fit_its_clock_is_refused_before_training(

@@ -60,7 +60,7 @@ class ScoreOptions:
     """What is scored, and in which time.
 
     Attributes:
-        budget_seconds: seconds for the whole evaluation: learning stops in time to score the rest;
+        budget_seconds: seconds for the whole evaluation: lessons are skipped to score all in time;
             None sets no limit
         checkpoint: file to go on from if it is there, kept while scoring; None keeps none
         tokens: number of tokens to read, from the start of the text; None reads all of it

@@ -131,11 +131,6 @@ class _Header:
     learned: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
-        edges = [edge for run in self.learned or () for edge in run]
-        if edges and (edges != sorted(set(edges)) or edges[0] < 0 or edges[-1] > self.num_chunks):
-            raise ValueError(
-                f"its runs of learned chunks do not rise from 0 to {self.num_chunks:,}"
-            )
         require_within(
             self,
             num_tokens=(2, MOST_TOKENS),
@@ -147,3 +142,8 @@ class _Header:
         check_evaluation(self.evaluate)
         sums = {"artifact_sha256": self.artifact_sha256, "text_sha256": self.text_sha256}
         check_facts(sums, self.circumstances)
+        edges = [edge for run in self.learned or () for edge in run]
+        if edges and (edges != sorted(set(edges)) or edges[0] < 0 or edges[-1] > self.num_chunks):
+            raise ValueError(
+                f"its runs of learned chunks do not rise from 0 to {self.num_chunks:,}"
+            )
