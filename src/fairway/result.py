@@ -14,6 +14,7 @@ from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.audit.findings import AuditReport
 from fairway.runtime.device import Machine
 from fairway.runtime.files import atomic_write
+from fairway.runtime.json_types import JsonObject, json_object
 from fairway.runtime.plugins import Plugin
 
 RESULT = "result.json"
@@ -149,7 +150,7 @@ class RunResult(_Figures):
         proved = self.proof is None or self.proof.holds
         return proved and (self.audit is None or self.audit.verdict != "illegal")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain data without the stages that were not run."""
         data = config_to_json(_Figures(**_held(self)))
         if self.audit is not None:
@@ -157,11 +158,12 @@ class RunResult(_Figures):
         return {key: value for key, value in data.items() if value not in (None, {}, [])}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "RunResult":
+    def from_json(cls, data: Mapping[str, object]) -> "RunResult":
         """Inverse of `to_json`; ValueError names what is missing or unknown."""
         figures = config_from_json(_Figures, {k: v for k, v in data.items() if k != "audit"})
-        audit = AuditReport.from_json(data["audit"]) if data.get("audit") else None
-        return cls(**_held(figures), audit=audit)
+        audit = data.get("audit")
+        report = AuditReport.from_json(json_object(audit, "audit")) if audit else None
+        return cls(**_held(figures), audit=report)
 
 
 def _held(figures: _Figures) -> dict[str, Any]:

@@ -5,7 +5,6 @@ what it was, a legal one, and says from which chunk on nothing was learned, so t
 the same. Whether an evaluation will fit is judged beforehand, in `planner.py`.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 from zlib import crc32
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from fairway.evaluate.bpb import Score
@@ -27,8 +25,8 @@ from fairway.evaluate.predictor import (
     score_stream,
 )
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.tensor_file import read_tensors, write_tensors
 from fairway.tokens.val_text import ValText
-from fairway.train.train_state import write_tensors
 
 Now = Callable[[], float]
 MARGIN = 1.05  # the rest may take this much longer than what was measured so far
@@ -249,7 +247,7 @@ class _State:
 
 
 class _Saved:
-    """The checkpoint of one evaluation: tensors by safetensors, the rest as JSON in its header."""
+    """The checkpoint of one evaluation: the predictor's tensors, and the rest as facts."""
 
     def __init__(
         self,
@@ -273,9 +271,7 @@ class _Saved:
     def load(self, predictor: Predictor) -> _State:
         if self.path is None or not self.path.exists():
             return _State(0, self.num_chunks, 0.0, Score(), Curve())
-        with safe_open(self.path, framework="pt") as file:
-            header = json.loads(file.metadata()["evaluation"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, header = read_tensors(self.path, "a checkpoint of an evaluation")
         if header["identity"] != self.identity:
             raise ValueError(
                 f"{self.path} is the checkpoint of another text, plan or number of ranks; delete "
@@ -299,7 +295,7 @@ class _Saved:
         # Cloned: tensors that share memory cannot be written, and views would drag all of it along.
         tensors = {name: t.detach().clone().cpu() for name, t in predictor.state_dict().items()}
         draft = path.with_name(path.name + ".part")
-        write_tensors(draft, tensors, {"evaluation": json.dumps(header)})
+        write_tensors(draft, tensors, header)
         self.ranks.barrier()  # so that no rank's file is of another chunk than its peers'
         os.replace(draft, path)
 

@@ -92,15 +92,20 @@ def prove(
         symbols=encoded.data,
     )
     atomic_write(Path(out), file.to_bytes())
-    if loaded.path is not None:  # what follows knows nothing but two files
-        loaded = load_model(loaded.path)
     started = time.perf_counter()
-    try:
-        decoded = verify(out, loaded, progress)
-    except NotReproducible:
-        decoded = None
+    decoded = _decoded(out, loaded, progress)
     seconds = (encode_seconds, time.perf_counter() - started)
     return _certificate(file, Path(out), claim, encoded, tokens, decoded, seconds)
+
+
+def _decoded(file: Path, loaded: LoadedModel, progress: Progress) -> Verification | None:
+    """What the proof decodes to, knowing nothing but two files; None where it does not."""
+    if loaded.path is not None:
+        loaded = load_model(loaded.path)
+    try:
+        return verify(file, loaded, progress)
+    except NotReproducible:
+        return None
 
 
 def evaluation_of(loaded: LoadedModel) -> EvaluateConfig:

@@ -11,13 +11,13 @@ import random
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.json_types import Json
 
 WORTHWHILE = 1.15  # bfloat16 must be this much faster, for it is also less exact
 PROBE_SECONDS = 0.2
@@ -39,7 +39,7 @@ class Machine:
     python: str = ""
     system: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         return asdict(self)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,15 +17,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fairway.runtime.files import replacing
+from fairway.runtime.json_types import Json
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 HEADER = "fairway"
 T = TypeVar("T")
 
 
 class TensorFile(NamedTuple):
     tensors: dict[str, Tensor]
-    facts: dict[str, Json]
+    facts: dict[str, Any]  # JSON, as it was written
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Json]) -> None:

@@ -19,7 +19,7 @@ from fairway.evaluate.predictor import ALONE, Reader
 from fairway.evaluate.window_batch import WindowBatch
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
-from fairway.train.train_state import under
+from fairway.runtime.tensor_file import under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,9 @@ class Phased(Learner):
         return PhasedPredictor(
             model, self, context=windows.known_context, rows=windows.rows, seed=seed, ranks=ranks
         )
+
+    def between_pauses(self) -> DocumentAdapters | None:
+        return self.adapters
 
     def chunk_targets(self) -> None:
         return None
