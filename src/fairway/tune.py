@@ -42,12 +42,15 @@ NOTE = (
 class TuneConfig:
     """How long to search, and on how much text."""
 
-    seconds: float = 300.0  # for the whole search, the trial of the present settings included
-    trials: int | None = None  # at most; None: as many as time allows
-    tokens: int = 20_000  # of held-out training text, from whole documents
-    eval_seconds: float | None = None  # a whole evaluation must fit so many seconds ...
-    eval_tokens: int | None = None  # ... for a text of so many tokens
-    seed: int = 0  # of the search
+    # seconds for the whole search, the trial of the present settings included
+    seconds: float = 300.0
+    trials: int | None = None  # largest number of trials; None: as many as time allows
+    tokens: int = 20_000  # number of tokens of held-out training text, in whole documents
+    # what is found must evaluate `eval_tokens` tokens in so many seconds; None: no limit
+    eval_seconds: float | None = None
+    # number of tokens that `eval_seconds` is meant for; None: no limit
+    eval_tokens: int | None = None
+    seed: int = 0  # decides which settings are tried; the same seed tries the same ones
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.tokens < 2 or (self.trials is not None and self.trials < 1):

@@ -1,4 +1,4 @@
-"""The model as it is served: rebuilt from the bytes of its file and from nothing else.
+"""The model as it is loaded: rebuilt from the bytes of its file and from nothing else.
 
 What was trained, averaged or quantized in memory must not flatter a score, a proof or a text that
 is compressed; so all of them begin here. How the model is evaluated is named in the file too, and

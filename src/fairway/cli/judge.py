@@ -65,7 +65,7 @@ class ScoreOptions:
         checkpoint: file to go on from if it is there, kept while scoring; None keeps none
         tokens: number of tokens to read, from the start of the text; None reads all of it
         out: JSON file to write the answer to as well; None writes none
-        seed: of the first random weights of adapters; models without adapters do not need it
+        seed: decides the initial weights of adapters; without adapters nothing is random
     """
 
     budget_seconds: float | None = None
@@ -83,7 +83,7 @@ def _score_options(loaded: "LoadedModel", argv: list[str]) -> "tuple[EvaluateCon
 
     @dataclass(frozen=True, kw_only=True)
     class Options(ScoreOptions):
-        """How the text is scored is the model's own setting, unless overridden."""
+        """Scores the text as the model file says, unless a setting is overridden here."""
 
         evaluate: EvaluateConfig
 
@@ -141,7 +141,7 @@ def prove(argv: list[str]) -> Answer:
         documents: int | None = None,
         out: Path = Path("proof.fwp"),
     ) -> Answer:
-        """The bitstream that decodes to the text is the score, as a file.
+        """Encodes the text with the predictor that is scored, and decodes it with a fresh one.
 
         Args:
             model: the model file
@@ -185,7 +185,7 @@ def verify(argv: list[str]) -> Answer:
         /,
         text: Path | None = None,
     ) -> Answer:
-        """The text that comes out must have the hash that the proof names.
+        """Decodes the text and checks its hash against the one in the proof.
 
         Args:
             file: the proof file
@@ -333,7 +333,7 @@ def report(argv: list[str]) -> Answer:
         out: Path = Path("report.html"),
         pictures: Path | None = None,
     ) -> Answer:
-        """A page that needs nothing but itself.
+        """Writes one HTML file with everything in it.
 
         Args:
             runs: run folders; several are compared

@@ -29,8 +29,8 @@ NUM_IDS = 64  # random text over few ids repeats itself, as real text does: n-gr
 class Range:
     """What may be chosen, each from best to worst; a finer stride counts before more epochs."""
 
-    strides: tuple[int, ...] = (64,)
-    epochs: tuple[int, ...] = (3,)  # over each chunk, where the learner has any
+    strides: tuple[int, ...] = (64,)  # choices of tokens that a window scores
+    epochs: tuple[int, ...] = (3,)  # choices of passes over each chunk, where it has any
 
     def __post_init__(self) -> None:
         if not self.strides or not self.epochs or min(self.strides + self.epochs) < 1:

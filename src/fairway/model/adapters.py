@@ -19,9 +19,9 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 class AdapterConfig:
     """LoRA (arXiv:2106.09685) as test-time training uses it (#77, #1530)."""
 
-    rank: int = 8
+    rank: int = 8  # rank of each addition to a matrix
     alpha: float = 8.0  # the addition is scaled by alpha / rank
-    targets: tuple[Target, ...] = ("query", "value", "head")
+    targets: tuple[Target, ...] = ("query", "value", "head")  # what has one
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.targets) - set(TARGETS))

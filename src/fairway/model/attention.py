@@ -20,22 +20,24 @@ from fairway.runtime.kernels import attend, rms_norm
 class GateConfig:
     """A sigmoid gate per head, driven by the first `window` channels (#1787)."""
 
-    window: int = 12
-    scale: float = 1.0
+    window: int = 12  # number of channels that the gate reads
+    scale: float = 1.0  # multiplies what enters the sigmoid
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
     """Shape of one causal self-attention layer."""
 
-    num_heads: int
-    num_kv_heads: int  # fewer than num_heads is grouped-query attention
-    rope_dims: int | None = None  # leading channels that rotate (#315); None: all of them
-    rope_base: float = 10_000.0
+    num_heads: int  # number of query heads; must divide model_dim
+    num_kv_heads: int  # number of key and value heads; fewer is grouped-query attention
+    # number of channels of each head with rotary positions, the first ones (#315); None: all
+    rope_dims: int | None = None
+    rope_base: float = 10_000.0  # base of the rotary frequencies; larger means longer waves
     qk_gain: float = 1.5  # initial multiplier of each head's queries
-    exclusive_layers: int = 0  # the last n layers drop each output's part along its own value
+    exclusive_layers: int = 0  # so many last layers drop each output's part along its own value
     gate: GateConfig | None = None
-    within_documents: bool = False  # no attention across a BOS
+    # attention does not reach back across a document's BOS
+    within_documents: bool = False
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:

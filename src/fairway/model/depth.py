@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class Loop:
     """Layers first..last run `extra_passes` times more, with shared weights (#1204, #1394)."""
 
-    first: int
-    last: int
-    extra_passes: int = 2
+    first: int  # number of the first layer that repeats, counted from 0
+    last: int  # number of the last one
+    extra_passes: int = 2  # how often they run again
 
     def __post_init__(self) -> None:
         if not 0 <= self.first <= self.last or self.extra_passes < 1:

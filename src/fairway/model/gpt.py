@@ -38,30 +38,31 @@ class ParallelConfig:
             the second half (#1529, #1855)
     """
 
-    start: int
-    form: Literal["shared", "lanes"] = "shared"
+    start: int  # number of the first such layer, counted from 0
+    form: Literal["shared", "lanes"] = "shared"  # what the two read: see above
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    vocab_size: int
-    model_dim: int
-    num_layers: int
+    vocab_size: int  # number of token ids; must equal tokens.vocab_size
+    model_dim: int  # width of the residual stream, in channels
+    num_layers: int  # number of blocks; one that runs several times counts once
     attention: AttentionConfig
     mlp: MlpConfig = field(default_factory=MlpConfig)
     embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
-    train_context: int = 1024  # rotary angles are stretched past it
+    train_context: int = 1024  # tokens; for longer inputs rotary angles are stretched
     skips: SkipConfig | None = None
     loop: Loop | None = None
     parallel: ParallelConfig | None = None
     residual_mix: bool = True  # each block reads a learned mix of the stream and the first input
     layer_scale: bool = False  # layer n reads its input damped by 1/sqrt(n + 1) (#315)
-    logit_softcap: float | None = 30.0
-    tied: bool = True  # the head is the embedding
-    init: Literal["orthogonal", "uniform"] = "orthogonal"
-    bos_id: int = 1
-    extra_heads: int = 0  # multi-token prediction in training (#390); never shipped
-    extra_heads_weight: float = 0.2
+    logit_softcap: float | None = 30.0  # logits x become c * tanh(x / c); None: as they are
+    tied: bool = True  # head and embedding are one matrix
+    init: Literal["orthogonal", "uniform"] = "orthogonal"  # how matrices of the blocks start
+    bos_id: int = 1  # token id that begins every document
+    # number of tokens beyond the next that training predicts, too (#390); never shipped
+    extra_heads: int = 0
+    extra_heads_weight: float = 0.2  # weight of their loss, beside 1 for the next token
 
     def __post_init__(self) -> None:
         head_dim = self.model_dim // self.attention.num_heads

@@ -12,9 +12,10 @@ from fairway.runtime.kernels import leaky_relu_squared
 
 @dataclass(frozen=True, kw_only=True)
 class MlpConfig:
-    ratio: float = 4.0  # hidden width over model width
+    ratio: float = 4.0  # width of the hidden layer as a multiple of the model's
+    # between the two matrices; swiglu has a third one
     activation: Literal["leaky_relu_squared", "swiglu"] = "leaky_relu_squared"
-    slope: float = 0.0  # of the negative side; 0 is the squared ReLU of the launch baseline
+    slope: float = 0.0  # slope of the leaky ReLU below zero; 0 is the squared ReLU
 
 
 class MLP(nn.Module):

@@ -30,7 +30,8 @@ class Mixture:
 
     orders: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 10, 16)  # lengths of the contexts, in tokens
     fade: float = 300.0  # tokens over which recent successors of the shortest contexts fade
-    memory: float = 0.99  # of a gate's evidence, what is left when the next comes
+    # share of what a gate has learned that is left after each target
+    memory: float = 0.99
     open: float = 0.8  # what a long context's gate leaves to the model before it has learned
 
     def __post_init__(self) -> None:

@@ -29,7 +29,8 @@ class Phased(Learner):
     sgd.chunk_tokens is how much text shares one learning rate of a phase's schedule.
     """
 
-    pauses: tuple[int, ...] = (833, 1666, 2500)  # numbers of finished documents
+    # numbers of finished documents after which it pauses
+    pauses: tuple[int, ...] = (833, 1666, 2500)
     adapters: DocumentAdapters | None = field(default_factory=DocumentAdapters)
     sgd: Sgd = field(default_factory=lambda: Sgd(lr=0.001, epochs=1))
 
