@@ -56,16 +56,14 @@ def prove(
     num_documents  how many documents to prove; at most one of the two
     threads        more than one helps wide models only, and the decoder must use as many
     """
-    model_config = loaded.model.config
-    config = (evaluate or evaluation_of(loaded)).resolved(model_config.train_context)
-    bos_id = model_config.bos_id
+    context, bos_id = loaded.model.config.train_context, loaded.model.config.bos_id
+    config = (evaluate or evaluation_of(loaded)).resolved(context)
     prefix = prefix_of(
         config, text.tokens, bos_id, num_targets=num_targets, num_documents=num_documents
     )
-    plans, stop = prefix.plans(config), prefix.num_tokens
-    part = text.first(stop - 1)
+    plans, part = prefix.plans(config), text.first(prefix.num_tokens - 1)
     tokens = part.tokens.long()
-    walk = WalkConfig(pad_to=model_config.train_context, every=CHECK_EVERY)
+    walk = WalkConfig(pad_to=context, every=CHECK_EVERY)
     with reproducible(threads):
         chunks = read_chunks(plans, part)
         claim = score_stream(make_predictor(loaded.model, config, seed=seed), chunks)

@@ -102,17 +102,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def deterministic(enabled: bool = True) -> None:
-    """Same input, same bits: PyTorch takes only deterministic kernels, or raises where none is.
-
-    Call it before the first CUDA operation: cuBLAS reads its setting only once.
-    """
-    if enabled:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(enabled)
-    torch.backends.cudnn.benchmark = False
-
-
 def machine() -> Machine:
     """The machine that this process runs on."""
     return Machine(
