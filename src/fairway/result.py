@@ -14,8 +14,8 @@ from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.audit.findings import AuditReport
 from fairway.runtime.device import Machine
 from fairway.runtime.files import atomic_write
-from fairway.runtime.json_types import JsonObject, json_object
 from fairway.runtime.plugins import Plugin
+from fairway.runtime.strict_json import JsonObject, json_object
 
 RESULT = "result.json"
 

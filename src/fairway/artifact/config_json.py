@@ -7,11 +7,12 @@ stand there, as "package.module:Name"; it is read only if the user has loaded it
 """
 
 import dataclasses
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fairway.runtime.json_types import Json
+from fairway.runtime.limits import one_line
 from fairway.runtime.plugins import (
     Pluggable,
     Plugin,
@@ -20,9 +21,11 @@ from fairway.runtime.plugins import (
     plugin_class,
     plugin_name,
 )
+from fairway.runtime.strict_json import Json
 
 T = TypeVar("T")
 TAG = "type"
+MOST_ITEMS = 1 << 14  # of a list
 
 
 def config_to_json(config: object) -> dict[str, Any]:
@@ -122,7 +125,7 @@ def _dataclass_in(cls: type[T], data: object, where: str) -> T:
     unknown = sorted(set(data) - set(fields))
     if unknown:
         raise ValueError(
-            f"{where} has no field {', '.join(map(repr, unknown))}; its fields are "
+            f"{where} has no field {', '.join(map(repr, unknown)):.80}; its fields are "
             f"{', '.join(fields)}. A file written by a newer version needs that version to be read"
         )
     missing = [
@@ -136,7 +139,11 @@ def _dataclass_in(cls: type[T], data: object, where: str) -> T:
         raise ValueError(
             f"{where} lacks {', '.join(map(repr, missing))}; state what this config is to hold"
         )
-    return cls(**{name: _in(hints[name], data[name], f"{where}.{name}") for name in data})
+    values = {name: _in(hints[name], data[name], f"{where}.{name}") for name in data}
+    try:
+        return cls(**values)
+    except ValueError as error:  # which may repeat a value as long as the file
+        raise ValueError(one_line(error, 500)) from error
 
 
 def _in(annotation: object, data: object, where: str) -> object:
@@ -146,9 +153,10 @@ def _in(annotation: object, data: object, where: str) -> object:
         name = data.get(TAG)
         if base is not None and isinstance(name, str) and ":" in name:
             classes[name] = _named(name, base, where)
-        if name not in classes:
+        if not isinstance(name, str) or name not in classes:
             raise ValueError(
-                f"{where}: {TAG!r} is {name!r}; here it must be one of {', '.join(sorted(classes))}"
+                f"{where}: {TAG!r} is {name!r:.80}; here it must be one of "
+                f"{', '.join(sorted(classes))}"
             )
         rest = {key: item for key, item in data.items() if key != TAG}
         return _dataclass_in(classes[name], rest, where)
@@ -163,7 +171,7 @@ def _in(annotation: object, data: object, where: str) -> object:
             )
         if get_origin(option) in (dict, Mapping) and isinstance(data, Mapping):
             kind = get_args(option)[1]
-            return {k: _in(kind, item, f"{where}[{k!r}]") for k, item in data.items()}
+            return {k: _in(kind, item, f"{where}[{k!r:.40}]") for k, item in data.items()}
         if _is_plain(data, option):
             # JSON written by hand says 1 where it means 1.0.
             return float(data) if option is float else data  # type: ignore[arg-type]
@@ -180,6 +188,8 @@ def _named(name: str, base: type, where: str) -> type:
 def _element_kinds(annotation: object, items: Sequence[object], where: str) -> tuple[object, ...]:
     """The annotation of each element of a tuple: `tuple[X, ...]` or `tuple[X, Y]`."""
     kinds = get_args(annotation)
+    if len(items) > MOST_ITEMS:
+        raise ValueError(f"{where} lists {len(items):,} values; it may list {MOST_ITEMS:,}")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         return (kinds[0],) * len(items)
     if len(kinds) != len(items):
@@ -195,10 +205,12 @@ def _is_plain(value: object, annotation: object) -> TypeGuard[bool | int | float
             type(value) is type(choice) and value == choice for choice in get_args(annotation)
         )
     if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return False
+        return abs(value) <= sys.float_info.max  # no NaN either
     return annotation in (int, str, bool) and type(value) is annotation
 
 
 def _wrong_type(annotation: object, value: object, where: str) -> ValueError:
     wanted = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return ValueError(f"{where} is {value!r}; it must be {wanted.replace('typing.', '')}")
+    return ValueError(f"{where} is {value!r:.80}; it must be {wanted.replace('typing.', '')}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from fairway.runtime.json_types import json_array, json_object, json_text, json_texts
+from fairway.runtime.strict_json import json_array, json_object, json_text, json_texts
 
 KINDS = {
     "C1": "the nats of a token depend on text that comes after it",

@@ -9,7 +9,7 @@ from fairway.interop.challenge import import_artifact
 from fairway.interop.settings import published_evaluation
 from fairway.model.gpt import num_params
 from fairway.runtime.files import atomic_write
-from fairway.runtime.json_types import JsonObject
+from fairway.runtime.strict_json import JsonObject
 from fairway.tokens.tokenizer import load_tokenizer
 
 

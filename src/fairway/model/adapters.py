@@ -11,6 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from fairway.runtime.limits import require_within
+
 Target = Literal["query", "key", "value", "output", "mlp", "head"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
@@ -31,6 +33,9 @@ class AdapterConfig:
             )
         if self.rank < 1:
             raise ValueError(f"rank={self.rank}: an adapter needs a rank of at least 1")
+        require_within(self, rank=(1, 1 << 12), alpha=(-1e4, 1e4))
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets {', '.join(self.targets)} name one twice")
         if not self.targets:
             raise ValueError(f"no targets: name at least one of {', '.join(TARGETS)}")
 

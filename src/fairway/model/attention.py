@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from fairway.model.adapters import Adapters, add_delta
 from fairway.model.cache import Cache
+from fairway.model.depth import MOST_LAYERS
 from fairway.model.linear import Linear
 from fairway.runtime.kernels import attend, rms_norm
+from fairway.runtime.limits import require_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,9 @@ class GateConfig:
 
     window: int = 12  # number of channels that the gate reads
     scale: float = 1.0  # multiplies what enters the sigmoid
+
+    def __post_init__(self) -> None:
+        require_within(self, window=(1, 1 << 16), scale=(-1e3, 1e3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,15 @@ class AttentionConfig:
     within_documents: bool = False
 
     def __post_init__(self) -> None:
+        require_within(
+            self,
+            num_heads=(1, 1 << 10),
+            num_kv_heads=(1, 1 << 10),
+            rope_dims=(2, 1 << 16),
+            rope_base=(1.0, 1e12),
+            qk_gain=(-1e3, 1e3),
+            exclusive_layers=(0, MOST_LAYERS),
+        )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} is not a multiple of num_kv_heads="
@@ -137,6 +151,8 @@ class CausalSelfAttention(nn.Module):
         self.gain = nn.Parameter(torch.full((self.num_heads,), config.qk_gain))
         self.gate = None
         if config.gate is not None:
+            if config.gate.window > model_dim:
+                raise ValueError(f"gate.window={config.gate.window} exceeds {model_dim=}")
             self.gate = nn.Parameter(torch.zeros(self.num_heads, config.gate.window))
             self.gate_scale = config.gate.scale
 

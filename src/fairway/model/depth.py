@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from fairway.runtime.limits import require_within
+
+MOST_LAYERS = 512  # that run, each pass of a looped one counted
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
@@ -17,6 +21,7 @@ class Loop:
                 f"Loop({self.first}..{self.last}, {self.extra_passes} extra): needs "
                 "0 <= first <= last and at least one extra pass; no loop at all is None"
             )
+        require_within(self, last=(0, MOST_LAYERS), extra_passes=(1, MOST_LAYERS))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairway.model.linear import Linear
+from fairway.runtime.limits import require_within
 
 # Odd multipliers of the published bigram hash (#162); the third serves trigrams.
 HASH_MULTIPLIERS = (36313, 27191, 48271)
+MOST_TABLES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class NgramTableConfig:
             raise ValueError(f"order={self.order}; n-gram tables exist for orders 2 and 3")
         if self.buckets < 2:
             raise ValueError(f"buckets={self.buckets}; a hash table needs at least 2")
+        require_within(self, buckets=(2, 1 << 24), dim=(1, 1 << 16))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,11 @@ class ValueEmbeddingConfig:
 
     dim: int = 128  # width of a row; it is projected to the values'
     layers: tuple[int, ...] = (9, 10)  # their numbers, counted from 0
+
+    def __post_init__(self) -> None:
+        require_within(self, dim=(1, 1 << 16))
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers={self.layers!s:.80} names a layer twice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,11 @@ class EmbeddingConfig:
     smear: Literal["v1", "v2"] | None = None
     smear_window: int = 12  # number of channels that the gate of v2 reads
     value: ValueEmbeddingConfig | None = None
+
+    def __post_init__(self) -> None:
+        require_within(self, dim=(1, 1 << 16), init_std=(0, 1e3), smear_window=(1, 1 << 16))
+        if len(self.ngrams) > MOST_TABLES:
+            raise ValueError(f"{len(self.ngrams):,} n-gram tables; at most {MOST_TABLES}")
 
 
 def ngram_hash(tokens: Tensor, order: int, buckets: int) -> Tensor:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from fairway.model.adapters import Adapters, Target, add_delta
 from fairway.model.attention import AttentionConfig, CausalSelfAttention, RopeTables, document_mask
 from fairway.model.cache import Cache
-from fairway.model.depth import DepthPlan, Loop, depth_plan
+from fairway.model.depth import MOST_LAYERS, DepthPlan, Loop, depth_plan
 from fairway.model.embedding import EmbeddingConfig, NgramTable, SmearV1, SmearV2, ValueEmbedding
 from fairway.model.linear import Linear
 from fairway.model.mlp import MLP, MlpConfig
 from fairway.runtime.kernels import rms_norm, softcapped_cross_entropy
+from fairway.runtime.limits import require_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,22 +66,47 @@ class ModelConfig:
     extra_heads_weight: float = 0.2  # weight of their loss, beside 1 for the next token
 
     def __post_init__(self) -> None:
+        if self.logit_softcap is not None and self.logit_softcap <= 0:
+            raise ValueError(f"logit_softcap={self.logit_softcap}; use None for no cap")
+        require_within(
+            self,
+            vocab_size=(2, 1 << 20),
+            model_dim=(1, 1 << 16),
+            num_layers=(1, MOST_LAYERS),
+            train_context=(1, 1 << 24),
+            logit_softcap=(1e-3, 1e6),
+            bos_id=(0, self.vocab_size - 1),
+            extra_heads=(0, 64),
+            extra_heads_weight=(-1e3, 1e3),
+        )
+        self._check_widths()
+        self._check_layers()
+
+    def _check_widths(self) -> None:
         head_dim = self.model_dim // self.attention.num_heads
         if head_dim % 2:
             raise ValueError(f"head width {head_dim} is odd; rotary channels come in pairs")
         if (self.attention.rope_dims or 0) > head_dim:
             raise ValueError(f"rope_dims={self.attention.rope_dims} exceeds head width {head_dim}")
+        if int(self.mlp.ratio * self.model_dim) < 1:
+            raise ValueError(f"mlp.ratio={self.mlp.ratio} of width {self.model_dim} is nothing")
+
+    def _check_layers(self) -> None:
         if self.attention.exclusive_layers > self.num_layers:
             raise ValueError(
                 f"exclusive_layers={self.attention.exclusive_layers} of {self.num_layers} layers"
             )
         if self.loop is not None and self.loop.last >= self.num_layers:
             raise ValueError(f"loop ends at layer {self.loop.last} of {self.num_layers}")
+        if self.loop is not None:
+            once = self.loop.last + 1 - self.loop.first
+            if self.num_layers + once * self.loop.extra_passes > MOST_LAYERS:
+                raise ValueError(f"more than {MOST_LAYERS} layers run, looped ones counted")
+        if self.parallel is not None:
+            require_within(self.parallel, start=(0, MOST_LAYERS))
         value = self.embedding.value
         if value is not None and not all(0 <= n < self.num_layers for n in value.layers):
-            raise ValueError(f"value embedding in layers {value.layers} of {self.num_layers}")
-        if self.logit_softcap is not None and self.logit_softcap <= 0:
-            raise ValueError(f"logit_softcap={self.logit_softcap}; use None for no cap")
+            raise ValueError(f"value embedding in layers {value.layers!s:.80} of {self.num_layers}")
 
 
 class Lanes(NamedTuple):
@@ -188,6 +214,8 @@ class GPT(nn.Module):
         self.head_down = Linear(dim, embed_dim) if narrow else None
         self.ngrams = nn.ModuleList(NgramTable(n, embed_dim) for n in config.embedding.ngrams)
         smear = config.embedding.smear
+        if smear == "v2" and config.embedding.smear_window > embed_dim:
+            raise ValueError(f"smear_window={config.embedding.smear_window} of width {embed_dim}")
         self.smear_v1 = SmearV1(embed_dim) if smear == "v1" else None
         self.smear_v2 = SmearV2(config.embedding.smear_window) if smear == "v2" else None
         self.kv_dim = attention.num_kv_heads * (dim // attention.num_heads)

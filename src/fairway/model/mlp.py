@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fairway.model.linear import Linear
 from fairway.runtime.kernels import leaky_relu_squared
+from fairway.runtime.limits import require_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,9 @@ class MlpConfig:
     # between the two matrices; swiglu has a third one
     activation: Literal["leaky_relu_squared", "swiglu"] = "leaky_relu_squared"
     slope: float = 0.0  # slope of the leaky ReLU below zero; 0 is the squared ReLU
+
+    def __post_init__(self) -> None:
+        require_within(self, ratio=(1 / 64, 64), slope=(-10, 10))
 
 
 class MLP(nn.Module):

@@ -22,6 +22,7 @@ from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.predictor import score_stream
 from fairway.proof.bitstream import Encoded, WalkConfig, encode_stream
 from fairway.proof.certificate import Certificate
+from fairway.proof.limits import check_evaluation
 from fairway.proof.prefix import prefix_of
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
@@ -113,7 +114,9 @@ def evaluation_of(loaded: LoadedModel) -> EvaluateConfig:
             f"{loaded.path or 'the model'} does not say how it is evaluated; name a recipe's "
             "evaluation, or pass evaluate=EvaluateConfig(context=...)"
         )
-    return config_from_json(EvaluateConfig, loaded.evaluate)
+    config = config_from_json(EvaluateConfig, loaded.evaluate)
+    check_evaluation(config)
+    return config
 
 
 def validation_text(loaded: LoadedModel, data: DataFolder) -> ValText:

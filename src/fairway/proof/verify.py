@@ -16,8 +16,10 @@ from fairway.artifact.sections import Refused
 from fairway.evaluate.config import make_predictor
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import decode_stream
+from fairway.proof.limits import MOST_FILE
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, differences, reproducible
+from fairway.runtime.files import read_file
 from fairway.runtime.progress import Progress, silent
 from fairway.text import text_sha256
 from fairway.tokens.tokenizer import Tokenizer
@@ -62,7 +64,7 @@ def verify(path: Path, loaded: LoadedModel, progress: Progress = silent) -> Veri
     if not path.is_file():
         raise Refused(f"no proof at {path}; `fairway prove` writes one")
     try:
-        proof = ProofFile.from_bytes(path.read_bytes())
+        proof = ProofFile.from_bytes(read_file(path, MOST_FILE))
         return decode_proof(proof, loaded, progress)
     except (Refused, NotReproducible) as error:
         raise type(error)(f"{path}: {error}") from error
@@ -73,7 +75,9 @@ def decode_proof(
 ) -> Verification:
     """The text of a proof; see `verify`."""
     check_model(proof.artifact_sha256, loaded, "proof")
-    bos_id = loaded.model.config.bos_id
+    bos_id, vocab_size = loaded.model.config.bos_id, loaded.model.config.vocab_size
+    if proof.prefix.first_token >= vocab_size:
+        raise Refused(f"its first token is {proof.prefix.first_token}, of a model's {vocab_size}")
     started = time.perf_counter()
     try:
         with reproducible(proof.threads):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fairway.artifact.config_json import TAG, config_from_json, config_to_json
 from fairway.recipes.recipe import Recipe
-from fairway.runtime.json_types import JsonObject
+from fairway.runtime.strict_json import JsonObject
 
 Config = TypeVar("Config")
 

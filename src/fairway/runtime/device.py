@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from fairway.runtime.distributed import Ranks
-from fairway.runtime.json_types import Json
+from fairway.runtime.strict_json import Json
 
 WORTHWHILE = 1.15  # bfloat16 must be this much faster, for it is also less exact
 PROBE_SECONDS = 0.2
