@@ -19,10 +19,10 @@ import torch
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.container import pack
 from fairway.artifact.loaded_model import LoadedModel, load_model
+from fairway.evaluate.chunks import cut_chunk
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation
-from fairway.evaluate.learners.gates import Mixture
+from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.predictor import cut_chunk
 from fairway.model.attention import AttentionConfig, GateConfig
 from fairway.model.depth import Loop
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig, ValueEmbeddingConfig
@@ -32,12 +32,14 @@ from fairway.prepare import prepare_documents
 from fairway.proof.compress import CompressConfig, compress_file, decompress
 from fairway.proof.prove import evaluation_of, prove
 from fairway.proof.verify import verify
-from fairway.quant.grid import QuantizedTensor, quantize_rows
 from fairway.quant.lowrank import LowRankConfig, fit_low_rank
+from fairway.quant.quantized import QuantizedTensor
+from fairway.quant.schemes import RoundRows
 from fairway.runtime.tensor_file import read_tensors, write_tensors
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.tokenizer import ByteTokenizer, load_tokenizer, train_bpe
+from fairway.tokens.val_text import ValText
 
 TEXT = b"The cat sat on the mat, and the dog sat on the cat. " * 3
 ODD = "caf\u00e9 \u2581 na\u00efve \ufb01\u2460 \u1112\u1161\u11ab\0".encode() + b"\xff\xfe end"
@@ -114,13 +116,13 @@ def model_bytes() -> bytes:
     tensors: dict[str, QuantizedTensor | torch.Tensor] = {}
     for name, weight in model.shipped_state_dict().items():
         if name.endswith("mlp.up.weight"):
-            codes, scale = quantize_rows(weight, 4, 4.0)
+            codes, scale = RoundRows(4, 4.0).round_rows(weight)
             fitted = fit_low_rank(0.1 * weight, LowRankConfig(rank=2, group=8))
             tensors[name] = QuantizedTensor(
                 codes=codes, scale=scale, bits=4, shape=tuple(weight.shape), low_rank=fitted
             )
         elif weight.ndim == 2 and "blocks" in name and "gate" not in name:
-            codes, scale = quantize_rows(weight, 6, 4.0)
+            codes, scale = RoundRows(6, 4.0).round_rows(weight)
             tensors[name] = QuantizedTensor(
                 codes=codes, scale=scale, bits=6, shape=tuple(weight.shape)
             )
@@ -138,7 +140,7 @@ def read_model(folder: Path) -> str:
     tokens = torch.tensor(ids)
     predictor, digest = make_predictor(loaded.model, config), hashlib.sha256()
     for plan in plan_evaluation(config, len(tokens), [0]):
-        chunk = cut_chunk(plan, tokens, torch.ones(len(tokens) - 1, dtype=torch.long))
+        chunk = cut_chunk(plan, ValText(tokens, torch.ones(len(tokens) - 1, dtype=torch.long), ()))
         nats = predictor.score(chunk)
         if not nats.isfinite().all():
             raise AssertionError("a score that is no number")
@@ -152,7 +154,7 @@ def _proof(folder: Path, loaded: LoadedModel) -> Sample:
     ids = [loaded.tokenizer.bos_id, *loaded.tokenizer.encode(TEXT[:80]).tolist()]
     tokens = torch.tensor(ids)
     target_bytes = torch.from_numpy(byte_table(loaded.tokenizer).target_bytes(np.array(ids)))
-    prove(loaded, tokens, target_bytes, out=folder / "text.proof")
+    prove(loaded, ValText(tokens, target_bytes, (0,)), out=folder / "text.proof")
     return Sample("proof", folder, "text.proof", partial(_read_proof, loaded=loaded), unique=True)
 
 

@@ -14,7 +14,7 @@ from fairway.artifact.loaded_model import LoadedModel
 from fairway.artifact.sections import Refused, Section, pack_frame, unpack_frame
 from fairway.coding.codecs import shuffle
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.learners.gates import Mixture
+from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.proof.compress import CompressConfig, compress, decompress
 from fairway.proof.limits import MOST_EVERY, MOST_TOKENS, check_coding, check_evaluation
@@ -38,7 +38,7 @@ def model() -> LoadedModel:
 @pytest.fixture(scope="module")
 def proof(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path: Path = tmp_path_factory.mktemp("proof") / "text.proof"
-    prove(model, *corpus([TEXT]), out=path)
+    prove(model, corpus([TEXT]), out=path)
     return path.read_bytes()
 
 
