@@ -22,7 +22,7 @@ from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.predictor import score_stream
 from fairway.proof.bitstream import Encoded, WalkConfig, encode_stream
 from fairway.proof.certificate import Certificate
-from fairway.proof.limits import check_evaluation
+from fairway.proof.decoder_limits import check_evaluation
 from fairway.proof.prefix import prefix_of
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible

@@ -16,7 +16,7 @@ from fairway.artifact.sections import Refused
 from fairway.evaluate.config import make_predictor
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import decode_stream
-from fairway.proof.limits import MOST_FILE
+from fairway.proof.decoder_limits import MOST_FILE
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, differences, reproducible
 from fairway.runtime.files import read_file
