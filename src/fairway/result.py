@@ -15,6 +15,7 @@ from fairway.audit.findings import AuditReport
 from fairway.runtime.device import Machine
 from fairway.runtime.files import atomic_write
 from fairway.runtime.plugins import Plugin
+from fairway.runtime.strict_json import JsonObject, json_object
 
 RESULT = "result.json"
 
@@ -168,7 +169,7 @@ class RunResult(_Figures):
             plugins=self.plugins,
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain data without the stages that were not run."""
         data = config_to_json(_Figures(**_held(self)))
         if self.audit is not None:
@@ -176,11 +177,12 @@ class RunResult(_Figures):
         return {key: value for key, value in data.items() if value not in (None, {}, [])}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "RunResult":
+    def from_json(cls, data: Mapping[str, object]) -> "RunResult":
         """Inverse of `to_json`; ValueError names what is missing or unknown."""
         figures = config_from_json(_Figures, {k: v for k, v in data.items() if k != "audit"})
-        audit = AuditReport.from_json(data["audit"]) if data.get("audit") else None
-        return cls(**_held(figures), audit=audit)
+        audit = data.get("audit")
+        report = AuditReport.from_json(json_object(audit, "audit")) if audit else None
+        return cls(**_held(figures), audit=report)
 
 
 def _held(figures: _Figures) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -26,6 +25,7 @@ from fairway.evaluate.chunks import Chunk, read_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation, plan_text
 from fairway.evaluate.planner import estimate, measure_rates
 from fairway.evaluate.predictor import score_stream
+from fairway.recipes.diff import diff
 from fairway.runtime.files import atomic_write
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.byte_count import byte_table
@@ -74,7 +74,7 @@ class TuneResult:
     trials: int
     seconds: float
     tokens: int
-    override: dict[str, Any]
+    override: dict[str, object]
 
     @property
     def flags(self) -> str:
@@ -82,7 +82,7 @@ class TuneResult:
         parts = [f"--set 'evaluate.{path}={json.dumps(v)}'" for path, v in self.override.items()]
         return " ".join(parts)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "best_bits_per_byte": self.best,
             "baseline_bits_per_byte": self.baseline,
@@ -248,21 +248,13 @@ def held_out(data: DataFolder, size: int) -> ValText:
     return ValText(ids, torch.from_numpy(counts), tuple(starts))
 
 
-def changes(before: EvaluateConfig, after: EvaluateConfig) -> dict[str, Any]:
+def changes(before: EvaluateConfig, after: EvaluateConfig) -> dict[str, object]:
     """Dotted path and JSON value of every setting that differs."""
-
-    old, new = (_flat(config_to_json(config)) for config in (before, after))
-    return {path: value for path, value in new.items() if old.get(path) != value}
-
-
-def _flat(tree: dict[str, Any], at: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{at}{name}.") if isinstance(value, dict) else {at + name: value}
-    return flat
+    old, new = config_to_json(before), config_to_json(after)
+    return {path: value for path, _, value in diff(old, new)}
 
 
-def _shown(override: dict[str, Any]) -> str:
+def _shown(override: dict[str, object]) -> str:
     return ", ".join(
         f"{path} {value:.4g}" if isinstance(value, float) else f"{path} {value}"
         for path, value in override.items()

@@ -18,18 +18,22 @@ from fairway.pipeline.packing import (
     calibrate,
     expect_to_fit,
     make_artifact,
+    pack_again,
     seconds_to_calibrate,
 )
 from fairway.quant.hessian import collect_hessians, factor_hessians
 from fairway.quant.rules import quantize
-from fairway.recipes.recipe import Recipe
+from fairway.recipes.recipe import Budget, Recipe
 from fairway.recipes.registry import recipe, smoke
+from fairway.result import RunResult, read_result
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batch, Batches
 from fairway.tokens.shards import DataFolder
 from fairway.train.loop import build_clock
+
+Go = Callable[..., RunResult]
 
 
 def clocked(seconds: float = 100.0, reserve: float = 3.0, batches: int = 16) -> Recipe:
@@ -181,3 +185,20 @@ def test_a_trained_run_that_misses_its_cap_by_little_is_rounded_coarser(
     chosen = replace(chosen, budget=replace(chosen.budget, cap_bytes=cap))
     made = make_artifact(chosen, evaluate, weights, hessians, tokenizer)
     assert 0.98 * cap < len(made) <= cap
+
+
+def test_a_cap_too_small_is_refused_before_training_or_named_with_numbers_after(
+    go: Go, song: DataFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = replace(smoke(recipe("pocket")), budget=Budget(cap_bytes=3000, eval_seconds=60))
+    with pytest.raises(OverBudget, match="may have 3,000"):
+        go(chosen, tmp_path)
+    assert not list(tmp_path.iterdir())
+    for margin in ("SURE", "LESS_SURE"):  # what is likely can be wrong
+        monkeypatch.setattr(f"fairway.pipeline.packing.{margin}", 0.0)
+    with pytest.raises(OverBudget, match=r"over the 3,000.*kept in .*fairway pack .*--cap-bytes"):
+        go(chosen, tmp_path)
+    assert list(read_result(tmp_path).stages) == ["float"]  # what was found by then is kept
+    runtime = Runtime(torch.device("cpu"), log=RunLog(quiet=True))
+    packed = pack_again(tmp_path, song, runtime, cap_bytes=20_000)  # and so is the model
+    assert 3000 < len(packed) <= 20_000

@@ -93,6 +93,16 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     save_file({"w": torch.ones(1)}, path)
     with pytest.raises(ValueError, match="is not a checkpoint"):
         read_train_state(path)
-    write_tensors(path, {"w": torch.ones(1)}, {})
-    with pytest.raises(ValueError, match="has checkpoint format None, this version reads 2"):
+    write_tensors(path, {"w": torch.ones(1)}, {"format": 1})
+    with pytest.raises(ValueError, match="has checkpoint format 1, this version reads 2"):
+        read_train_state(path)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, checkpoint_state(*stepped(), step=1))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="its checksum is wrong"):
         read_train_state(path)

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,7 +27,6 @@ from fairway.artifact.sections import (
 from fairway.coding.codecs import shuffle, unshuffle
 from fairway.coding.weights import decode_matrices, encode_matrices
 from fairway.quant.quantized import LowRank, QuantizedTensor, dequantize
-from fairway.runtime.files import atomic_write, read_file
 
 MAGIC = b"FWY1"
 MOST_WEIGHTS = 1 << 28  # of a file; the challenge's models have an eighth of it
@@ -244,19 +242,6 @@ class _Parts:
         place, count = self.places[stream], prod(shape)
         self.places[stream] += count
         return torch.from_numpy(self.streams[stream][place : place + count].reshape(shape).copy())
-
-
-def write_artifact(path: Path, data: bytes) -> None:
-    """Write what `pack` returned, whole or not at all."""
-    atomic_write(path, data)
-
-
-def read_artifact(path: Path) -> Artifact:
-    """`unpack` of a file; errors name the file."""
-    try:
-        return unpack(read_file(Path(path), MOST_FILE))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _require_json(config: dict[str, Any]) -> None:

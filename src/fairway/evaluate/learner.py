@@ -136,6 +136,10 @@ class Learner(Pluggable, ABC):
         mostly 0."""
         return None
 
+    def between_pauses(self) -> "Learner | None":
+        """What learns where there are no such pauses; None: nothing does."""
+        return self
+
     def excerpt_tokens(self) -> int:
         """Text within which learning can be seen at work, for whoever looks at a part of it."""
         return self.chunk_targets() or EXCERPT_TOKENS

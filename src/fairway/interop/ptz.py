@@ -10,13 +10,16 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from fairway.coding.codecs import SHUFFLE_MAGIC, codec, unshuffle
 
+Plain: TypeAlias = (
+    "Tensor | bool | int | float | str | list[Plain] | tuple[Plain, ...] | dict[str, Plain] | None"
+)
 TORCH_MAGIC = b"PK\x03\x04"  # torch.save writes a zip file
 MOST_BYTES = 1 << 29  # of the plain file; a published model in float32 is a quarter of that
 # How the files of each codec begin. Brotli marks its streams with nothing, so it is tried on any
@@ -49,9 +52,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: a checkpoint ends in .pt, .safetensors or .ptz")
     loaded = _load_plain(path.read_bytes(), str(path))
     loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+    tensors = _tensors_of(loaded)
+    if tensors is None:
         raise ValueError(f"{path} is no state dict: it must hold tensors by name and nothing else")
-    return loaded
+    return tensors
 
 
 def decompress(data: bytes, where: str = "the file") -> bytes:
@@ -74,17 +78,20 @@ def decompress(data: bytes, where: str = "the file") -> bytes:
     )
 
 
-def dequantize_published(saved: Any) -> dict[str, Tensor]:
+def dequantize_published(saved: Plain) -> dict[str, Tensor]:
     """Either layout of codes and scales -> float32 tensors by name."""
     if isinstance(saved, dict) and saved.keys() == {"w", "m"}:
-        return _from_metadata(saved["w"], saved["m"])
+        kinds = saved["m"]
+        if not isinstance(kinds, dict):
+            raise ValueError("artifact: m does not say by name how each tensor was stored")
+        return _from_metadata(_tensors(saved["w"], "w"), kinds)
     if isinstance(saved, dict) and str(saved.get("__quant_format__", "")).startswith("int8_clean"):
         return _from_int8_tables(saved)
     keys = ", ".join(map(str, saved)) if isinstance(saved, dict) else type(saved).__name__
     raise ValueError(f"unknown artifact layout: {keys}; known are w with m (#39 on) and int8_clean")
 
 
-def _from_metadata(weights: Mapping[str, Tensor], kinds: Mapping[str, Any]) -> dict[str, Tensor]:
+def _from_metadata(weights: Mapping[str, Tensor], kinds: Mapping[str, Plain]) -> dict[str, Tensor]:
     """The layout with `NAME.q`, `NAME.scale` and what was done to each name."""
     done: dict[str, Tensor] = {}
     used: set[str] = set()
@@ -110,13 +117,28 @@ def _from_metadata(weights: Mapping[str, Tensor], kinds: Mapping[str, Any]) -> d
     return done
 
 
-def _from_int8_tables(saved: Mapping[str, Any]) -> dict[str, Tensor]:
+def _from_int8_tables(saved: Mapping[str, Plain]) -> dict[str, Tensor]:
     """The launch baseline's layout: tables of codes, scales and untouched tensors."""
-    done = {
-        name: _scaled(name, codes, saved["scales"][name])
-        for name, codes in saved["quantized"].items()
-    }
-    return done | {name: tensor.float() for name, tensor in saved["passthrough"].items()}
+    scales, codes, kept = (
+        _tensors(saved[part], part) for part in ("scales", "quantized", "passthrough")
+    )
+    done = {name: _scaled(name, tensor, scales[name]) for name, tensor in codes.items()}
+    return done | {name: tensor.float() for name, tensor in kept.items()}
+
+
+def _tensors(value: Plain, what: str) -> dict[str, Tensor]:
+    tensors = _tensors_of(value)
+    if tensors is None:
+        raise ValueError(f"artifact: {what} holds more than tensors by name")
+    return tensors
+
+
+def _tensors_of(value: Plain) -> dict[str, Tensor] | None:
+    """The tensors by name that `value` is, if that is all it is."""
+    if not isinstance(value, dict):
+        return None
+    tensors = {name: item for name, item in value.items() if isinstance(item, Tensor)}
+    return tensors if len(tensors) == len(value) else None
 
 
 def _scaled(name: str, codes: Tensor, scale: Tensor) -> Tensor:
@@ -127,7 +149,7 @@ def _scaled(name: str, codes: Tensor, scale: Tensor) -> Tensor:
     return codes.float() * scale.float().view(shape)
 
 
-def _load_plain(data: bytes, where: str) -> Any:
+def _load_plain(data: bytes, where: str) -> Plain:
     try:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -139,7 +161,7 @@ def _load_plain(data: bytes, where: str) -> Any:
     return loaded
 
 
-def _refuse_all_but_plain(value: Any, where: str) -> None:
+def _refuse_all_but_plain(value: object, where: str) -> None:
     if value is None or type(value) in (str, int, float, bool):
         return
     if isinstance(value, Tensor):
@@ -152,7 +174,7 @@ def _refuse_all_but_plain(value: Any, where: str) -> None:
                 raise ValueError(f"{where}: key {key!r} is no name")
             _refuse_all_but_plain(item, f"{where}[{key!r}]")
         return
-    if type(value) in (list, tuple):
+    if type(value) is list or type(value) is tuple:
         for i, item in enumerate(value):
             _refuse_all_but_plain(item, f"{where}[{i}]")
         return

@@ -79,6 +79,39 @@ def rope_table(
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
+class RopeTables:
+    """`rope_table` for one model, each made once: (num_positions, x) -> cos and sin.
+
+    x  tells the type and the device of the activations
+    """
+
+    def __init__(self, config: AttentionConfig, head_dim: int, train_context: int) -> None:
+        self.dims, self.base = config.rope_dims or head_dim, config.rope_base
+        self.train_context = train_context
+        self._made: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, num_positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        key = (num_positions, x.dtype, x.device)
+        if key not in self._made:
+            with torch.inference_mode(False):  # a table made while scoring must serve learning too
+                cos, sin = rope_table(
+                    num_positions, self.dims, self.base, self.train_context, x.dtype
+                )
+                self._made[key] = (cos.to(x.device), sin.to(x.device))
+        return self._made[key]
+
+
+def document_mask(starts: Tensor, new: int) -> Tensor:
+    """(B, new, S) True where the last `new` positions may look: back to their document's start.
+
+    starts  (B, S) True at the first token of each document
+    """
+    document = starts.cumsum(1)
+    late = document[:, starts.size(1) - new :]
+    same = late[:, :, None] == document[:, None, :]
+    return same & torch.ones_like(same).tril(starts.size(1) - new)
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the leading 2 * cos.size(-1) channels of x (B, T, H, K) by cos, sin (T, dims / 2)."""
     half = cos.size(-1)

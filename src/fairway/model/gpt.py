@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fairway.model.adapters import Adapters, Target, add_delta
-from fairway.model.attention import AttentionConfig, CausalSelfAttention, rope_table
+from fairway.model.attention import AttentionConfig, CausalSelfAttention, RopeTables, document_mask
 from fairway.model.cache import Cache
 from fairway.model.depth import MOST_LAYERS, DepthPlan, Loop, depth_plan
 from fairway.model.embedding import EmbeddingConfig, NgramTable, SmearV1, SmearV2, ValueEmbedding
@@ -218,9 +218,9 @@ class GPT(nn.Module):
             raise ValueError(f"smear_window={config.embedding.smear_window} of width {embed_dim}")
         self.smear_v1 = SmearV1(embed_dim) if smear == "v1" else None
         self.smear_v2 = SmearV2(config.embedding.smear_window) if smear == "v2" else None
-        kv_dim = attention.num_kv_heads * (dim // attention.num_heads)
+        self.kv_dim = attention.num_kv_heads * (dim // attention.num_heads)
         value = config.embedding.value
-        self.value_embed = ValueEmbedding(value, config.vocab_size, kv_dim) if value else None
+        self.value_embed = ValueEmbedding(value, config.vocab_size, self.kv_dim) if value else None
 
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.looped_plan = depth_plan(config.num_layers, config.loop)
@@ -239,7 +239,7 @@ class GPT(nn.Module):
         self.extra_heads = nn.ModuleList(
             Linear(embed_dim, config.vocab_size) for _ in range(config.extra_heads)
         )
-        self._ropes: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self.rope = RopeTables(attention, dim // attention.num_heads, config.train_context)
         self._initialize()
 
     @torch.no_grad()
@@ -279,8 +279,7 @@ class GPT(nn.Module):
 
     def adapter_dims(self) -> dict[Target, tuple[int, int]]:
         """Input and output width of each projection that an adapter can sit on."""
-        dim, attention = self.config.model_dim, self.config.attention
-        kv_dim = attention.num_kv_heads * (dim // attention.num_heads)
+        dim, kv_dim = self.config.model_dim, self.kv_dim
         return {
             "query": (dim, dim),
             "key": (dim, kv_dim),
@@ -309,7 +308,8 @@ class GPT(nn.Module):
         x = self._embed(seen, new, cache)  # (B, T, D)
         values = {} if self.value_embed is None else self.value_embed(tokens, x.dtype)
         rope = self.rope(new if cache is None else cache.context, x)
-        mask = self._document_mask(seen, new) if self.config.attention.within_documents else None
+        within = self.config.attention.within_documents
+        mask = document_mask(seen == self.config.bos_id, new) if within else None
 
         plan, first, lane = self.plan, x, None
         skips: list[Tensor] = []
@@ -419,25 +419,6 @@ class GPT(nn.Module):
         if self.skip_gates is None:
             return x + skip
         return torch.lerp(skip, x, torch.sigmoid(self.skip_gates[index].to(x.dtype)))
-
-    def rope(self, num_positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin of the positions of a window so long, for activations like `x`."""
-        attention = self.config.attention
-        dims = attention.rope_dims or self.config.model_dim // attention.num_heads
-        key = (num_positions, x.dtype, x.device)
-        if key not in self._ropes:
-            with torch.inference_mode(False):  # a table made while scoring must serve learning too
-                tables = rope_table(
-                    num_positions, dims, attention.rope_base, self.config.train_context, x.dtype
-                )
-                self._ropes[key] = (tables[0].to(x.device), tables[1].to(x.device))
-        return self._ropes[key]
-
-    def _document_mask(self, seen: Tensor, new: int) -> Tensor:
-        document = (seen == self.config.bos_id).cumsum(1)  # (B, S)
-        late = document[:, seen.size(1) - new :]
-        same = late[:, :, None] == document[:, None, :]
-        return same & torch.ones_like(same).tril(seen.size(1) - new)
 
 
 def num_params(config: ModelConfig) -> int:

@@ -22,7 +22,7 @@ from fairway.evaluate.chunks import ChunkPlan
 from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream
-from fairway.proof.limits import MOST_FILE, check_coding, check_facts
+from fairway.proof.decoder_limits import MOST_FILE, check_coding, check_facts
 from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of

@@ -12,7 +12,7 @@ from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.artifact.sections import Refused, Section, best_packed, pack_frame, unpack_frame
 from fairway.evaluate.config import EvaluateConfig
 from fairway.proof.bitstream import WalkConfig
-from fairway.proof.limits import (
+from fairway.proof.decoder_limits import (
     MOST_TOKENS,
     MOST_WINDOWS,
     check_coding,

@@ -23,7 +23,7 @@ from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.predictor import Predictor, score_stream
 from fairway.proof.bitstream import Encoded, WalkConfig, encode_stream
 from fairway.proof.certificate import Certificate
-from fairway.proof.limits import check_evaluation
+from fairway.proof.decoder_limits import check_evaluation
 from fairway.proof.prefix import prefix_of
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
@@ -61,16 +61,14 @@ def prove(
                    its score is claimed then; None claims that of learning from all
     threads        more than one helps wide models only, and the decoder must use as many
     """
-    model_config = loaded.model.config
-    config = (evaluate or evaluation_of(loaded)).resolved(model_config.train_context)
-    bos_id = model_config.bos_id
+    context, bos_id = loaded.model.config.train_context, loaded.model.config.bos_id
+    config = (evaluate or evaluation_of(loaded)).resolved(context)
     prefix = prefix_of(
         config, text.tokens, bos_id, num_targets=num_targets, num_documents=num_documents
     )
-    plans, stop = prefix.plans(config), prefix.num_tokens
-    part = text.first(stop - 1)
+    plans, part = prefix.plans(config), text.first(prefix.num_tokens - 1)
     tokens = part.tokens.long()
-    walk = WalkConfig(pad_to=model_config.train_context, every=CHECK_EVERY)
+    walk = WalkConfig(pad_to=context, every=CHECK_EVERY)
 
     def new_predictor() -> Predictor:
         return following(make_predictor(loaded.model, config, seed=seed), learned)
@@ -102,15 +100,20 @@ def prove(
         learned=None if learned is None else tuple(learned),
     )
     atomic_write(Path(out), file.to_bytes())
-    if loaded.path is not None:  # what follows knows nothing but two files
-        loaded = load_model(loaded.path)
     started = time.perf_counter()
-    try:
-        decoded = verify(out, loaded, progress)
-    except NotReproducible:
-        decoded = None
+    decoded = _decoded(out, loaded, progress)
     seconds = (encode_seconds, time.perf_counter() - started)
     return _certificate(file, Path(out), claim, encoded, tokens, decoded, seconds)
+
+
+def _decoded(file: Path, loaded: LoadedModel, progress: Progress) -> Verification | None:
+    """What the proof decodes to, knowing nothing but two files; None where it does not."""
+    if loaded.path is not None:
+        loaded = load_model(loaded.path)
+    try:
+        return verify(file, loaded, progress)
+    except NotReproducible:
+        return None
 
 
 def evaluation_of(loaded: LoadedModel) -> EvaluateConfig:

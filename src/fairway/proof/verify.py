@@ -17,7 +17,7 @@ from fairway.evaluate.clocked import following
 from fairway.evaluate.config import make_predictor
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import decode_stream
-from fairway.proof.limits import MOST_FILE
+from fairway.proof.decoder_limits import MOST_FILE
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, differences, reproducible
 from fairway.runtime.files import read_file

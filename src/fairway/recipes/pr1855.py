@@ -126,9 +126,9 @@ def _pauses(env: Environment) -> tuple[int, ...]:
 def _evaluated(config: EvaluateConfig, env: Environment) -> EvaluateConfig:
     """Where no documents or no phases are asked for, adapters learn and the model does not."""
     pauses = env["PHASED_TTT_PREFIX_DOCS"] > 0 and env["PHASED_TTT_NUM_PHASES"] > 0
-    if pauses or not isinstance(config.ttt, Phased):
+    if pauses or config.ttt is None:
         return config
-    return replace(config, ttt=config.ttt.adapters)
+    return replace(config, ttt=config.ttt.between_pauses())
 
 
 def _while_on(on: str, off: str | int) -> Convert:

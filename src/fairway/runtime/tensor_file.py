@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,7 +27,7 @@ MOST_HEADER = 1 << 22  # bytes: a line for each tensor, and the facts
 
 class TensorFile(NamedTuple):
     tensors: dict[str, Tensor]
-    facts: dict[str, Json]
+    facts: dict[str, Any]  # JSON, as it was written
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Json]) -> None:

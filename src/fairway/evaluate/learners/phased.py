@@ -48,6 +48,9 @@ class Phased(Learner):
             model, self, context=windows.known_context, rows=windows.rows, seed=seed, ranks=ranks
         )
 
+    def between_pauses(self) -> DocumentAdapters | None:
+        return self.adapters
+
     def chunk_targets(self) -> None:
         return None
 

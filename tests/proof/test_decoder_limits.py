@@ -17,7 +17,7 @@ from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.proof.compress import CompressConfig, compress, decompress
-from fairway.proof.limits import MOST_EVERY, MOST_TOKENS, check_coding, check_evaluation
+from fairway.proof.decoder_limits import MOST_EVERY, MOST_TOKENS, check_coding, check_evaluation
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.prove import evaluation_of, prove
 
