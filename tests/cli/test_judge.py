@@ -45,7 +45,7 @@ def test_a_checkpoint_never_gives_one_model_the_score_of_another(
     saves = timed.Saved.save
     with monkeypatch.context() as patched:
         at_once = partial(timed.CheckpointConfig, every_seconds=0.0)
-        patched.setattr("fairway.pipeline.scoring.CheckpointConfig", at_once)
+        patched.setattr("fairway.evaluate.saved.CheckpointConfig", at_once)
         patched.setattr(timed.Saved, "save", dies)
         assert main(asked) not in (0, 1, 2)
     assert (work / "kept").is_file()

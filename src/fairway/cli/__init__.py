@@ -89,7 +89,7 @@ def _answer(chosen: str, rest: list[str], plugins: list[str]) -> int:
         return 2
     except KeyboardInterrupt as stop:
         hint = "" if "--resume" in str(stop) or chosen not in RESUMABLE else f"; {GO_ON}"
-        print(f"fairway {chosen}: {stop or 'interrupted'}{hint}", file=sys.stderr)
+        print(f"fairway {chosen}: {str(stop) or 'interrupted'}{hint}", file=sys.stderr)
         return 128 + getattr(stop, "signal", signal.SIGINT)
     if "--json" in rest and answer:  # ranks other than the first have nothing to say
         print(json.dumps(answer, default=str))
