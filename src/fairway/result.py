@@ -65,13 +65,16 @@ class ScoreResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult:
-    """note  what a reader must know about its time; None where there is nothing to know"""
+    """note     what a reader must know about its time; None where there is nothing to know
+    learned  the chunks that were learned from, as runs [first, stop); None: all that could be
+    """
 
     seconds: float
     budget_seconds: float | None = None
     planned_seconds: float | None = None
     stride: int | None = None
     note: str | None = None
+    learned: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +151,7 @@ class RunResult(_Figures):
     def holds(self) -> bool:
         """Whether nothing that was checked says no."""
         proved = self.proof is None or self.proof.holds
-        return proved and (self.audit is None or self.audit.verdict != "illegal")
+        return proved and (self.audit is None or self.audit.exit_status != 1)
 
     def to_json(self) -> JsonObject:
         """Plain data without the stages that were not run."""

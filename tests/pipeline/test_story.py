@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from fairway.audit.findings import AuditReport
+from fairway.model.gpt import GPT
 from fairway.pipeline import story, training
 from fairway.pipeline.story import RunOptions, run
 from fairway.recipes.registry import RECIPES, recipe, smoke
@@ -54,11 +54,18 @@ def test_a_tokenizer_that_does_not_fit_is_refused_before_training(go: Go, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_loss_that_is_no_number_names_the_step(go: Go, tmp_path: Path) -> None:
-    chosen = smoke(recipe("pocket"))
-    model = replace(chosen.model, embedding=replace(chosen.model.embedding, init_std=float("inf")))
+def test_a_loss_that_is_no_number_names_the_step(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> GPT:
+        model = honest(*args)  # type: ignore[arg-type]
+        model.embed.weight.data.fill_(float("nan"))
+        return model
+
+    honest = story.new_model
+    monkeypatch.setattr(story, "new_model", broken)
     with pytest.raises(TrainingDiverged, match="step 1"):
-        go(replace(chosen, model=model), tmp_path)
+        go(smoke(recipe("pocket")), tmp_path)
 
 
 def test_three_lines_of_python_start_watch_and_resume_a_run(

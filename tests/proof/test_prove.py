@@ -9,11 +9,14 @@ import torch
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.container import pack
 from fairway.artifact.loaded_model import LoadedModel, load_model
+from fairway.evaluate.config import make_predictor, plan_text
 from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.timed import evaluate_in_time
 from fairway.model.adapters import AdapterConfig
+from fairway.proof.proof_file import ProofFile
 from fairway.proof.prove import evaluation_of, prove, validation_text
 from fairway.proof.verify import verify
 from fairway.tokens.tokenizer import ByteTokenizer
@@ -33,6 +36,30 @@ WAYS = {
     ),
     "mixture": replace(FROZEN, mixture=Mixture(orders=(0, 1, 2)), ttt=LEARN),
 }
+
+
+@pytest.mark.parametrize("way", ["sgd", "adapters", "phased", "mixture"])
+def test_a_score_with_skipped_lessons_is_proved_as_it_was_made(way: str, tmp_path: Path) -> None:
+    model, text, learned = loaded(WAYS[way]), corpus(DOCUMENTS * 3), ((0, 1), (2, 4))
+    config = WAYS[way].resolved(16)
+    predictor = make_predictor(model.model, config)
+    score = evaluate_in_time(predictor, plan_text(config, text), text, learned=learned).score
+    certificate = prove(model, text, learned=learned, out=tmp_path / "proof.fwp")
+    assert certificate.holds, certificate.verdict
+    assert certificate.claimed_bits_per_byte == pytest.approx(score.bits_per_byte, abs=1e-6)
+    assert ProofFile.from_bytes((tmp_path / "proof.fwp").read_bytes()).learned == learned
+    other = prove(model, text, out=tmp_path / "other.fwp")
+    assert other.claimed_bits_per_byte != certificate.claimed_bits_per_byte
+
+
+@pytest.mark.parametrize("learned", [((2, 1),), ((0, 2), (2, 3)), ((-1, 2),), ((0, 10**9),)])
+def test_lessons_that_cannot_have_been_are_refused(
+    learned: tuple[tuple[int, int], ...], tmp_path: Path
+) -> None:
+    prove(loaded(WAYS["sgd"]), corpus(DOCUMENTS), out=tmp_path / "proof.fwp")
+    proof = ProofFile.from_bytes((tmp_path / "proof.fwp").read_bytes())
+    with pytest.raises(ValueError, match="learned chunks do not rise"):
+        ProofFile.from_bytes(replace(proof, learned=learned).to_bytes())
 
 
 @pytest.mark.parametrize("way", WAYS)

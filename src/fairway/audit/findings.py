@@ -10,6 +10,7 @@ from typing import Any
 
 from fairway.runtime.strict_json import json_array, json_object, json_text, json_texts
 
+OVER = ("bytes", "time")
 KINDS = {
     "C1": "the nats of a token depend on text that comes after it",
     "C2": "the nats are not those of one normalized distribution",
@@ -163,6 +164,12 @@ class ProbeResult:
     not_covered: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def over(self) -> tuple[str, ...]:
+        """Of "bytes" and "time" the budgets that were missed, where nothing else is wrong."""
+        given = self.details.get("over", ())
+        return tuple(w for w in OVER if w in given) if isinstance(given, list | tuple) else ()
+
     def to_json(self) -> dict[str, Any]:
         return {
             "ok": self.ok,
@@ -217,15 +224,23 @@ class AuditReport:
 
     @property
     def verdict(self) -> str:
-        """`legal` or `illegal`; `unknown` where the scorer could not be run."""
+        """`legal` or `illegal`; `unknown` where the scorer could not be run.
+
+        What is legal in all but its clock or its size is `over time`, `over bytes` or `over bytes
+        and time`: such a run learned from nothing that it should not, it took too much.
+        """
         if self.problem:
             return "unknown"
-        return "legal" if all(probe.ok for probe in self.probes.values()) else "illegal"
+        failed = [probe for probe in self.probes.values() if not probe.ok]
+        if not all(probe.over for probe in failed):
+            return "illegal"
+        over = sorted({word for probe in failed for word in probe.over})
+        return f"over {' and '.join(over)}" if over else "legal"
 
     @property
     def exit_status(self) -> int:
-        """0 legal, 1 illegal, 2 could not run."""
-        return {"legal": 0, "illegal": 1, "unknown": 2}[self.verdict]
+        """0 legal, 1 illegal or over time or bytes, 2 could not run."""
+        return {"legal": 0, "unknown": 2}.get(self.verdict, 1)
 
     def to_json(self) -> dict[str, Any]:
         report: dict[str, object] = {

@@ -49,6 +49,7 @@ def score(argv: list[str]) -> Answer:
         "bytes": found.score.num_bytes,
         "seconds": found.seconds,
         "note": found.note,
+        "learned": found.schedule,
     }
     if options.out is not None:
         atomic_write(options.out, json.dumps(answer, indent=1).encode())
@@ -60,7 +61,7 @@ class ScoreOptions:
     """What is scored, and in which time.
 
     Attributes:
-        budget_seconds: seconds for the whole evaluation: learning stops in time to score the rest;
+        budget_seconds: seconds for the whole evaluation: lessons are skipped to score all in time;
             None sets no limit
         checkpoint: file to go on from if it is there, kept while scoring; None keeps none
         tokens: number of tokens to read, from the start of the text; None reads all of it
@@ -98,6 +99,7 @@ def _score(
 ) -> "Evaluation | None":
     """None on all processes but the first."""
     from fairway.evaluate.config import make_predictor, plan_text
+    from fairway.evaluate.timed import evaluation_identity
     from fairway.pipeline.scoring import score_text
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
@@ -120,6 +122,7 @@ def _score(
             budget_seconds=options.budget_seconds,
             spent_seconds=time.perf_counter() - began,
             checkpoint=options.checkpoint,
+            identity=evaluation_identity(loaded.sha256, config, options.seed),
         )
     return found if ranks.is_main else None
 
@@ -279,8 +282,9 @@ def _audit_model(argv: list[str]) -> Answer:
         seed: int = 0,
         probe: tuple[str, ...] = (),
     ) -> Answer:
-        """The same questions, and what only the inside can answer. A scorer of your own is audited
-        with `fairway audit FILE.py:FUNCTION --vocab-size V`.
+        """The same questions, and what only the inside can answer. A run that kept all but its
+        clock or its cap is not illegal, but over time or over bytes: exit 1, too. A scorer of your
+        own is audited with `fairway audit FILE.py:FUNCTION --vocab-size V`.
 
         Args:
             model: the model file

@@ -132,7 +132,8 @@ class Learner(Pluggable, ABC):
         return None
 
     def between_chunks(self, plans: Sequence[ChunkPlan]) -> "tuple[Learner, list[int]] | None":
-        """What else learns at pauses between chunks, and the tokens it reads at each pause."""
+        """What else learns at pauses between chunks, and the tokens it reads after each of `plans`,
+        mostly 0."""
         return None
 
     def between_pauses(self) -> "Learner | None":

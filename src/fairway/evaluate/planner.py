@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, zip_longest
 
 import torch
 
@@ -44,14 +44,19 @@ class Range:
 class Estimate:
     """Seconds an evaluation will take, by stage.
 
-    lesson_seconds  the longest that learning from one chunk will take
+    lessons  of learning from each chunk, a pause after it included
     """
 
     config: EvaluateConfig
     score_seconds: float
     learn_seconds: float
     phase_seconds: float
-    lesson_seconds: float
+    lessons: tuple[float, ...]
+
+    @property
+    def lesson_seconds(self) -> float:
+        """The longest that learning from one chunk will take."""
+        return max(self.lessons, default=0.0)
 
     @property
     def total_seconds(self) -> float:
@@ -129,15 +134,15 @@ def _measure_pause(
 
 def estimate(config: EvaluateConfig, rates: Rates, plans: Sequence[ChunkPlan]) -> Estimate:
     """What the plans will take at these rates."""
-    lessons = [rates.learn * _lesson_tokens(plan, config) for plan in plans[:-1]]
+    lessons = [rates.learn * _lesson_tokens(plan, config) for plan in plans[:-1]] + [0.0]
     _, tokens = config.learner.between_chunks(plans) or (None, [])
-    phases = [0.0, *(rates.phase * number for number in tokens)]
+    phases = [rates.phase * number for number in tokens]
     return Estimate(
         config=config,
         score_seconds=rates.score * sum(plan.num_inputs for plan in plans),
         learn_seconds=sum(lessons),
         phase_seconds=sum(phases),
-        lesson_seconds=max([*lessons, 0.0]) + max(phases),
+        lessons=tuple(a + b for a, b in zip_longest(lessons, phases, fillvalue=0.0)),
     )
 
 
@@ -194,9 +199,16 @@ def _choices(config: EvaluateConfig, choices: Range) -> list[EvaluateConfig]:
 
 def _agreed(found: Estimate, ranks: Ranks) -> Estimate:
     """Rank 0's estimate on every rank: one choice, whatever each of them measured."""
-    names = ("score_seconds", "learn_seconds", "phase_seconds", "lesson_seconds")
-    seconds = torch.tensor([getattr(found, name) for name in names], dtype=torch.float64)
-    return replace(found, **dict(zip(names, ranks.broadcast(seconds).tolist(), strict=True)))
+    stages = (found.score_seconds, found.learn_seconds, found.phase_seconds)
+    seconds = torch.tensor([*stages, *found.lessons], dtype=torch.float64)
+    score, learn, phase, *lessons = ranks.broadcast(seconds).tolist()
+    return replace(
+        found,
+        score_seconds=score,
+        learn_seconds=learn,
+        phase_seconds=phase,
+        lessons=tuple(lessons),
+    )
 
 
 def _sample(plans: Sequence[ChunkPlan], config: EvaluateConfig, ranks: Ranks) -> ChunkPlan:

@@ -33,6 +33,8 @@ class ProofFile:
     symbols      the bitstream
     checkpoints  crc32 of the tokens so far, see `Checkpoints`
     evaluate     how the tokens were scored; `seed` is that of `make_predictor`
+    learned      the chunks that were learned from, as runs [first, stop), where a clock left some
+                 out; None: all
     """
 
     artifact_sha256: str
@@ -45,6 +47,7 @@ class ProofFile:
     circumstances: dict[str, str]
     checkpoints: tuple[int, ...]
     symbols: bytes
+    learned: tuple[tuple[int, int], ...] | None = None
 
     def to_bytes(self) -> bytes:
         header = _Header(
@@ -58,13 +61,17 @@ class ProofFile:
             walk=self.walk,
             evaluate=self.evaluate,
             circumstances=self.circumstances,
+            learned=self.learned,
         )
+        told = config_to_json(header)
+        if self.learned is None:
+            del told["learned"]
         sections = [
             best_packed("starts", pack_starts(self.prefix.starts)),
             Section("checkpoints", "stored", np.array(self.checkpoints, dtype="<u4").tobytes()),
             Section("symbols", "stored", self.symbols),
         ]
-        return pack_frame(MAGIC, config_to_json(header), sections)
+        return pack_frame(MAGIC, told, sections)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ProofFile":
@@ -101,6 +108,7 @@ class ProofFile:
                 circumstances=header.circumstances,
                 checkpoints=tuple(checkpoints.tolist()),
                 symbols=frame.read("symbols", len(data)),
+                learned=header.learned,
             )
         except ValueError as error:
             raise Refused(f"its header is no proof's: {error}") from error
@@ -120,6 +128,7 @@ class _Header:
     walk: WalkConfig
     evaluate: EvaluateConfig
     circumstances: dict[str, str]
+    learned: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         require_within(
@@ -133,3 +142,8 @@ class _Header:
         check_evaluation(self.evaluate)
         sums = {"artifact_sha256": self.artifact_sha256, "text_sha256": self.text_sha256}
         check_facts(sums, self.circumstances)
+        edges = [edge for run in self.learned or () for edge in run]
+        if edges and (edges != sorted(set(edges)) or edges[0] < 0 or edges[-1] > self.num_chunks):
+            raise ValueError(
+                f"its runs of learned chunks do not rise from 0 to {self.num_chunks:,}"
+            )

@@ -18,8 +18,9 @@ from fairway.artifact.config_json import config_from_json
 from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.evaluate.bpb import Score
 from fairway.evaluate.chunks import read_chunks
+from fairway.evaluate.clocked import Chunks, following
 from fairway.evaluate.config import EvaluateConfig, make_predictor
-from fairway.evaluate.predictor import score_stream
+from fairway.evaluate.predictor import Predictor, score_stream
 from fairway.proof.bitstream import Encoded, WalkConfig, encode_stream
 from fairway.proof.certificate import Certificate
 from fairway.proof.decoder_limits import check_evaluation
@@ -44,6 +45,7 @@ def prove(
     evaluate: EvaluateConfig | None = None,
     num_targets: int | None = None,
     num_documents: int | None = None,
+    learned: Chunks | None = None,
     seed: int = 0,
     threads: int = 1,
     progress: Progress = silent,
@@ -55,6 +57,8 @@ def prove(
     evaluate       how to predict; None: as the artifact says
     num_targets    how many tokens to prove, the first token of all not counted
     num_documents  how many documents to prove; at most one of the two
+    learned        the chunks that an evaluation under a clock learned from, as runs [first, stop):
+                   its score is claimed then; None claims that of learning from all
     threads        more than one helps wide models only, and the decoder must use as many
     """
     context, bos_id = loaded.model.config.train_context, loaded.model.config.bos_id
@@ -65,12 +69,16 @@ def prove(
     plans, part = prefix.plans(config), text.first(prefix.num_tokens - 1)
     tokens = part.tokens.long()
     walk = WalkConfig(pad_to=context, every=CHECK_EVERY)
+
+    def new_predictor() -> Predictor:
+        return following(make_predictor(loaded.model, config, seed=seed), learned)
+
     with reproducible(threads):
         chunks = read_chunks(plans, part)
-        claim = score_stream(make_predictor(loaded.model, config, seed=seed), chunks)
+        claim = score_stream(new_predictor(), chunks)
         started = time.perf_counter()
         encoded = encode_stream(
-            lambda: make_predictor(loaded.model, config, seed=seed),
+            new_predictor,
             plans,
             tokens,
             walk,
@@ -89,6 +97,7 @@ def prove(
         circumstances=circumstances(),
         checkpoints=encoded.checkpoints,
         symbols=encoded.data,
+        learned=None if learned is None else tuple(learned),
     )
     atomic_write(Path(out), file.to_bytes())
     started = time.perf_counter()

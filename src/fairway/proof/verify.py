@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.artifact.sections import Refused
+from fairway.evaluate.clocked import following
 from fairway.evaluate.config import make_predictor
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import decode_stream
@@ -108,7 +109,12 @@ def decode_proof(
 
 def predictors(loaded: LoadedModel, proof: ProofFile) -> Callable[[], Predictor]:
     """Makes the predictor that a proof was coded with, anew for each walk."""
-    return lambda: make_predictor(loaded.model, proof.evaluate, seed=proof.seed)
+
+    def new_predictor() -> Predictor:
+        made = make_predictor(loaded.model, proof.evaluate, seed=proof.seed)
+        return following(made, proof.learned)
+
+    return new_predictor
 
 
 def check_model(sha256: str, loaded: LoadedModel, kind: str) -> None:

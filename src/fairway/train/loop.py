@@ -115,15 +115,22 @@ class TrainConfig:
 
 
 def build_clock(
-    config: TrainConfig, *, ranks: Ranks | None = None, spent_seconds: float = 0.0
+    config: TrainConfig,
+    *,
+    ranks: Ranks | None = None,
+    spent_seconds: float = 0.0,
+    reserve_seconds: float = 0.0,
 ) -> StepClock | WallClock:
-    """The clock that ends the run `config` describes."""
+    """The clock that ends the run `config` describes.
+
+    reserve_seconds  what must be kept back on this machine, where that is more than the config says
+    """
     if config.steps is not None:
         return StepClock(config.steps)
     assert config.seconds is not None
     return WallClock(
         config.seconds,
-        reserve_seconds=config.reserve_seconds,
+        reserve_seconds=max(config.reserve_seconds, reserve_seconds),
         spent_seconds=spent_seconds,
         ranks=ranks,
     )

@@ -139,12 +139,23 @@ class MixturePredictor:
                 row_state.windows.append((text, num_targets))
                 if plan.ends:
                     read_window(row_state.memory, text, num_targets)
+        self._close(plan)
+        self.base.learn(chunk)
+
+    def skip(self, chunk: Chunk) -> None:
+        for row in chunk.plan.rows if chunk.plan.ends else ():
+            # Begun all the same: nothing is handed to all while a row goes on that may lie before.
+            self.row_states.setdefault(row, self.row_state(row))
+        self._close(chunk.plan)
+        self.base.skip(chunk)
+
+    def _close(self, plan: ChunkPlan) -> None:
+        """Hand what ended rows read to all, once none of those side by side goes on."""
         self.ended |= {row for row, ends in zip(plan.rows, plan.ends, strict=False) if ends}
         # A chunk may hold no window: those of chunks shorter than a context that follow the first.
         if self.row_states and (not plan.ends or len(self.ended) == len(self.row_states)):
             self._commit()
         self._evidence = None
-        self.base.learn(chunk)
 
     def _commit(self) -> None:
         for row in sorted(self.row_states):
