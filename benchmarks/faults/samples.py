@@ -26,8 +26,9 @@ from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.attention import AttentionConfig, GateConfig
 from fairway.model.depth import Loop
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig, ValueEmbeddingConfig
-from fairway.model.gpt import GPT, ModelConfig, SkipConfig
+from fairway.model.gpt import GPT
 from fairway.model.mlp import MlpConfig
+from fairway.model.model_config import ModelConfig, SkipConfig
 from fairway.prepare import prepare_documents
 from fairway.proof.compress import CompressConfig, compress_file, decompress
 from fairway.proof.prove import evaluation_of, prove

@@ -16,7 +16,8 @@ from fairway.artifact.sections import Section, pack_frame, unpack_frame
 from fairway.model.attention import AttentionConfig, GateConfig
 from fairway.model.depth import Loop
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig, ValueEmbeddingConfig
-from fairway.model.gpt import GPT, ModelConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig
 from fairway.tokens.tokenizer import ByteTokenizer
 
 CONFIG = ModelConfig(

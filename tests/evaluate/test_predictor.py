@@ -28,6 +28,9 @@ class Recorder:
     def learn(self, chunk: Chunk) -> None:
         self.calls.append(("learn", chunk.plan.index))
 
+    def skip(self, chunk: Chunk) -> None:
+        self.calls.append(("skip", chunk.plan.index))
+
     def reader(self, plan: ChunkPlan) -> Reader:
         raise NotImplementedError
 

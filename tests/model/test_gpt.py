@@ -7,7 +7,9 @@ import torch
 
 from fairway.model.attention import GateConfig
 from fairway.model.depth import Loop
-from fairway.model.gpt import GPT, MlpConfig, ParallelConfig, SkipConfig, num_params
+from fairway.model.gpt import GPT, num_params
+from fairway.model.mlp import MlpConfig
+from fairway.model.model_config import ParallelConfig, SkipConfig
 
 from .variants import LOOP, PLAIN, VARIANTS, build, tokens
 

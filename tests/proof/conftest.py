@@ -12,7 +12,8 @@ from fairway.artifact.config_json import config_to_json
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.evaluate.config import EvaluateConfig
 from fairway.model.attention import AttentionConfig
-from fairway.model.gpt import GPT, ModelConfig, SkipConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig, SkipConfig
 from fairway.proof.prove import prove
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.tokenizer import ByteTokenizer

@@ -15,7 +15,8 @@ import torch
 
 from fairway.artifact.config_json import config_from_json
 from fairway.artifact.container import MOST_FILE, Artifact, unpack
-from fairway.model.gpt import GPT, ModelConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig
 from fairway.runtime.files import read_file
 from fairway.runtime.limits import one_line
 from fairway.runtime.plugins import Plugin

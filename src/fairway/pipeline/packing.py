@@ -35,6 +35,7 @@ from fairway.train.checkpoints import CHECKPOINT, require_same
 Now = Callable[[], float]
 ARTIFACT, HESSIANS = "model.fwy", "hessians.safetensors"
 RESERVE_MARGIN, MOST_RESERVED = 1.5, 0.2  # of the seconds measured; of the training clock
+AFTER_SECONDS = 0.25  # for what follows the last batch: sums over ranks, and the clock's reading
 FINEST, COARSEST = 0.6, 3.0  # factors on every clip_sigmas between which the cap is met
 LAST_RESORT = 4.5  # beyond which a run that was trained already is not rounded, either
 # Bytes of trained weights at the coarsest rounding, as shares of what Gaussian ones would take.
@@ -94,7 +95,7 @@ def seconds_to_calibrate(
         begin = now()
         _collect(model, [rows.at(0).tokens.to(runtime.device)], runtime)
         batch_seconds = now() - begin
-    needed = RESERVE_MARGIN * batch_seconds * recipe.quant.calibration_batches
+    needed = AFTER_SECONDS + RESERVE_MARGIN * batch_seconds * recipe.quant.calibration_batches
     needed = float(runtime.ranks.broadcast(torch.tensor(needed, dtype=torch.float64)))
     kept = max(recipe.train.reserve_seconds, min(needed, MOST_RESERVED * seconds))
     runtime.log.say(f"calibrating, about {needed:.1f} s; {kept:.1f} s of the clock are kept for it")
@@ -193,7 +194,7 @@ def _in_time(count: int, deadline: float | None, runtime: Runtime, now: Now) -> 
         if deadline is not None and i:
             # The last one, if slow, says more of the next than those before it.
             expected = max(seconds[-1], sum(seconds) / len(seconds))
-            fits = torch.tensor(now() + expected <= deadline, dtype=torch.float64)
+            fits = torch.tensor(now() + expected + AFTER_SECONDS <= deadline, dtype=torch.float64)
             if not bool(runtime.ranks.broadcast(fits)):
                 return
         begin = now()

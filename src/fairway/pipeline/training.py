@@ -271,7 +271,7 @@ class Training:
             share=share,
         )
         self.runtime.log.say(
-            f"{made.count} checkpoints took {1000 * made.copy_seconds / made.count:.1f} ms each, "
+            f"checkpoints: {made.count}, {1000 * made.copy_seconds / made.count:.1f} ms each, "
             f"{share:.2%} of the training thread's time"
         )
 

@@ -9,7 +9,8 @@ from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import Range
 from fairway.model.attention import AttentionConfig
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig
-from fairway.model.gpt import MlpConfig, ModelConfig, SkipConfig
+from fairway.model.mlp import MlpConfig
+from fairway.model.model_config import ModelConfig, SkipConfig
 from fairway.quant.rules import Gptq, KeepHalf, QuantConfig, RoundRows
 from fairway.recipes.diff import derive
 from fairway.recipes.pr1394 import pr1493

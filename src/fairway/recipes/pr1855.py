@@ -6,7 +6,7 @@ from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.phased import Phased
 from fairway.model.adapters import TARGETS, Target
 from fairway.model.attention import GateConfig
-from fairway.model.gpt import ModelConfig, ParallelConfig
+from fairway.model.model_config import ModelConfig, ParallelConfig
 from fairway.quant.lowrank import LowRankConfig
 from fairway.quant.rules import Gptq, KeepHalf, QuantConfig
 from fairway.recipes import pr1394 as before

@@ -11,7 +11,7 @@ from fairway.average import EmaConfig, SwaConfig
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.evaluate.planner import Range
-from fairway.model.gpt import ModelConfig
+from fairway.model.model_config import ModelConfig
 from fairway.quant.rules import QuantConfig
 from fairway.tokens.batches import OrderConfig
 from fairway.train.loop import TrainConfig
