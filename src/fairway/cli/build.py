@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -160,8 +161,10 @@ def pack(argv: list[str]) -> Answer:
     """a trained run, or a model once more, to one file under a cap: RUN|MODEL DATA"""
     import tyro
 
+    from fairway.pipeline.folder import owned
     from fairway.pipeline.packing import describe_artifact, pack_again
     from fairway.runtime.device import choose_device
+    from fairway.runtime.distributed import Ranks
     from fairway.runtime.files import atomic_write
     from fairway.runtime.run_log import RunLog
     from fairway.runtime.setup import Runtime
@@ -189,10 +192,11 @@ def pack(argv: list[str]) -> Answer:
         if out is None and not source.is_dir():
             raise ValueError(f"name the file to write: --out FILE ({source} stays as it is)")
         target = out or source / "model.fwy"
-        with RunLog() as log:
+        whole = owned(source, Ranks()) if source.is_dir() else nullcontext()
+        with RunLog() as log, whole:
             runtime = Runtime(choose_device(), log=log).measured()
             packed = pack_again(source, DataFolder(data), runtime, recipe, cap_bytes)
-        atomic_write(target, packed)
+            atomic_write(target, packed)
         print(f"{len(packed):,} bytes in {target}", file=sys.stderr)
         return {"model": str(target), **asdict(describe_artifact(target, cap_bytes or len(packed)))}
 

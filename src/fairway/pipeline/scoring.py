@@ -159,7 +159,8 @@ class Passes:
         )
 
     def clean(self) -> None:
-        """What they found is written down: nothing is left to go on with."""
+        """Nothing is left to go on with: what they found is written down, or is void."""
+        (self.folder / SPENT).unlink(missing_ok=True)
         for path in self.folder.glob("score *.safetensors*"):
             path.unlink()
 
