@@ -122,7 +122,7 @@ def test_decoding_knows_nothing_but_two_files(tmp_path: Path) -> None:
 def test_a_score_that_flatters_is_not_proved(
     proof: tuple[Path, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A predictor whose prices in batches are better than what a decoder can have."""
+    """A predictor whose nats in batches are better than what a decoder can have."""
     from fairway.evaluate import frozen
 
     honest = frozen.chunk_nats

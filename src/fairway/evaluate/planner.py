@@ -27,16 +27,19 @@ NUM_IDS = 64  # random text over few ids repeats itself, as real text does: n-gr
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """What may be chosen, each from best to worst; a finer stride counts before more epochs."""
+    """What may be chosen, each from best to worst: a finer stride counts before more epochs, and
+    those before exact windows."""
 
     strides: tuple[int, ...] = (64,)  # choices of tokens that a window scores
     epochs: tuple[int, ...] = (3,)  # choices of passes over each chunk, where it has any
+    cached: tuple[int | None, ...] = (None,)  # choices of windows that share keys; None: exact ones
 
     def __post_init__(self) -> None:
-        if not self.strides or not self.epochs or min(self.strides + self.epochs) < 1:
+        lists = (self.strides, self.epochs, self.cached)
+        if not all(lists) or min(self.strides + self.epochs) < 1:
             raise ValueError(
-                f"strides={self.strides}, epochs={self.epochs}: name at least one of each, and "
-                "none below 1"
+                f"strides={self.strides}, epochs={self.epochs}, cached={self.cached}: name at "
+                "least one of each, and no stride or number of epochs below 1"
             )
 
 
@@ -70,7 +73,10 @@ class Estimate:
             "learning from all finished documents": self.phase_seconds,
         }
         parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages.items() if seconds)
-        chosen = f"stride {self.config.stride}{', ' if setting else ''}{setting}"
+        shared = f"keys shared by {self.config.cached} windows" if self.config.cached else ""
+        chosen = ", ".join(
+            part for part in (f"stride {self.config.stride}", shared, setting) if part
+        )
         return f"{chosen}: {parts or 'no time'}"
 
 
@@ -189,9 +195,9 @@ def largest_that_fits(
 def _choices(config: EvaluateConfig, choices: Range) -> list[EvaluateConfig]:
     """Best first, each once: epochs may make no difference."""
     found: list[EvaluateConfig] = []
-    for stride, epochs in product(choices.strides, choices.epochs):
+    for stride, epochs, cached in product(choices.strides, choices.epochs, choices.cached):
         ttt = None if config.ttt is None else config.ttt.with_epochs(epochs)
-        choice = replace(config, stride=stride, ttt=ttt)
+        choice = replace(config, stride=stride, ttt=ttt, cached=cached)
         if choice not in found:
             found.append(choice)
     return found

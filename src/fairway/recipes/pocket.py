@@ -71,7 +71,7 @@ def pocket() -> Recipe:
             ttt=Sgd(chunk_tokens=1024, epochs=3, lr=0.002, optimizer="muon", batch_sequences=4),
             mixture=Mixture(),
         ),
-        "evaluate_range": Range(strides=(64, 128), epochs=(3, 2, 1)),
+        "evaluate_range": Range(strides=(64, 128), epochs=(3, 2, 1), cached=(None, 16)),
         "budget": Budget(cap_bytes=1_000_000, eval_seconds=120.0),
     }
     return derive(pr1493(), "pocket", changes)
