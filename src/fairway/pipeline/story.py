@@ -33,6 +33,7 @@ from fairway.result import ResultFile, RunResult, TrainResult
 from fairway.runtime.device import machine, seed_everything
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime, runtime_for
+from fairway.runtime.watchdog import PEER_SECONDS
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 
@@ -51,6 +52,7 @@ class RunOptions:
         threads: threads of the CPU; None takes all cores
         compiled: train through torch.compile; None does so on GPUs only
         resume: go on from the checkpoint in the run folder
+        peer_seconds: of silence after which another rank is lost, and this one ends
     """
 
     proof_tokens: int = 2000  # enough to convince, few enough to decode in a quarter of a minute
@@ -59,10 +61,16 @@ class RunOptions:
     threads: int | None = None
     compiled: bool | None = None
     resume: bool = False
+    peer_seconds: float = PEER_SECONDS
 
     def runtime(self, out: Path, progress: Progress) -> AbstractContextManager[Runtime]:
         return runtime_for(
-            out, device=self.device, threads=self.threads, resume=self.resume, progress=progress
+            out,
+            device=self.device,
+            threads=self.threads,
+            resume=self.resume,
+            progress=progress,
+            peer_seconds=self.peer_seconds,
         )
 
 

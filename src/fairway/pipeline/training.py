@@ -187,7 +187,7 @@ class Training:
         config, ranks = self.recipe.train, self.runtime.ranks
         dealt, last, reported = Dealt(self.batches, self.runtime), None, -REPORT_SECONDS
         self.session = (time.perf_counter(), self.tokens)
-        with interruptible() as stop:
+        with interruptible() as stop, ranks.lockstep():
             for last in training_steps(
                 self.model,
                 dealt,

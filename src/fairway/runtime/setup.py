@@ -11,6 +11,7 @@ from fairway.runtime.device import choose_compute_dtype, choose_device
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.run_log import RunLog
+from fairway.runtime.watchdog import PEER_SECONDS
 
 LOG = "train.log"
 
@@ -51,6 +52,7 @@ def runtime_for(
     resume: bool = False,
     quiet: bool = False,
     progress: Progress = silent,
+    peer_seconds: float = PEER_SECONDS,
 ) -> Iterator[Runtime]:
     """A run folder with its log, the device, and the peers that torchrun started, if it did.
 
@@ -59,17 +61,19 @@ def runtime_for(
     resume    go on with the log that is there
     quiet     nothing on the screen
     progress  called with all that the log is told
+    peer_seconds  a rank that is silent for so long is lost, and the others end
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    folder.mkdir(parents=True, exist_ok=True)
     ranks = Ranks.from_env()
+    if ranks.is_main:  # no other machine needs the folder
+        folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / LOG if ranks.is_main else None
     if log_file is not None and not resume:
         log_file.unlink(missing_ok=True)
     chosen = choose_device(device, local_rank=ranks.local_rank)
     with (
         RunLog(log_file, quiet=quiet or not ranks.is_main, progress=progress) as log,
-        ranks.running(chosen),
+        ranks.running(chosen, peer_seconds=peer_seconds, say=log.say if ranks.is_main else None),
     ):
         yield Runtime(chosen, ranks=ranks, log=log)
