@@ -115,6 +115,7 @@ class _Figures:
 
     recipe: str
     seed: int
+    made_with: str | None = None
     device: str
     machine: Machine | None = None
     params: int
@@ -135,6 +136,7 @@ class _Figures:
 class RunResult(_Figures):
     """One run.
 
+    made_with  sha256 of all that makes the run, as `run.json` lists it
     stages   "float", "quantized", "sliding", "ttt", as far as they were scored
     curves   "frozen" and "learning": (bytes so far, bits per byte so far)
     chunks   columns of equal length, one entry for each group of chunks (`evaluate/curves.py`)
@@ -148,6 +150,20 @@ class RunResult(_Figures):
         """Whether nothing that was checked says no."""
         proved = self.proof is None or self.proof.holds
         return proved and (self.audit is None or self.audit.verdict != "illegal")
+
+    def before_packing(self) -> "RunResult":
+        """Without all that was found on the packed file, and what was compared with it."""
+        return RunResult(
+            recipe=self.recipe,
+            seed=self.seed,
+            made_with=self.made_with,
+            device=self.device,
+            machine=self.machine,
+            params=self.params,
+            train=self.train,
+            stages={name: found for name, found in self.stages.items() if name == "float"},
+            plugins=self.plugins,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without the stages that were not run."""
@@ -176,7 +192,7 @@ class ResultFile:
 
     def __init__(self, folder: Path, result: RunResult, *, write: bool = True) -> None:
         self.folder, self.write = folder, write
-        self.keep(result)
+        self.result = result
 
     def keep(self, result: RunResult) -> None:
         self.result = result

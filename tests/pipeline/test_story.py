@@ -1,7 +1,9 @@
 """Every recipe, in miniature, through the whole pipeline; and the promises of a run."""
 
+import os
+import shutil
+import signal
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,7 @@ from fairway.recipes.recipe import Budget
 from fairway.recipes.registry import RECIPES, recipe, smoke
 from fairway.report.table import diagnostic_lines
 from fairway.result import RunResult, read_result
+from fairway.runtime.stopping import Stopped
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 from fairway.train.divergence import TrainingDiverged
@@ -120,10 +123,17 @@ def test_three_lines_of_python_start_watch_and_resume_a_run(
     options = partial(RunOptions, proof_tokens=20)
     names = {"run": run, "RunOptions": options, "recipe": lambda name: tiny, "Path": paths.get}
     exec(start, names)
-    asked = iter([False] * 3 + [True])
+    shutil.rmtree(tmp_path / "run")  # or else the folder would be refused
+    take = training.Dealt.step_done
+
+    def interrupted(dealt: training.Dealt, micro_batches: int) -> None:
+        take(dealt, micro_batches)
+        if dealt.batches.position == 3 * tiny.train.batch.micro_batches:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     with monkeypatch.context() as patched:
-        patched.setattr(training, "interruptible", lambda: nullcontext(lambda: next(asked)))
-        with pytest.raises(ValueError, match="after step 3"):
+        patched.setattr(training.Dealt, "step_done", interrupted)
+        with pytest.raises(Stopped, match="SIGTERM after step 3"):
             exec(watched, names)
     assert "train 3.0 6.0" in capsys.readouterr().out
     exec(resumed, names)

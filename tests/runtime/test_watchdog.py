@@ -98,9 +98,21 @@ def test_a_rank_that_fails_is_quoted(watchdog: Watchdog) -> None:
     peer = hear(watchdog, failed="Traceback\n  in a_bug\nZeroDivisionError: division by zero")
     assert not watchdog._verdict()  # this rank may be failing in the same way, and say so itself
     pass_seconds(watchdog, 4)
-    assert watchdog._verdict() == f"{peer} failed: {peer.beat.failed}"
-    watchdog.rank = 2
-    assert watchdog._verdict() == f"{peer} failed: ZeroDivisionError: division by zero"
+    assert not watchdog._verdict()  # it may be at work on what it has to keep
+    with watchdog.meter.collective(CPU):
+        assert watchdog._verdict() == f"{peer} failed: {peer.beat.failed}"
+        watchdog.rank = 2
+        assert watchdog._verdict() == f"{peer} failed: ZeroDivisionError: division by zero"
+    pass_seconds(watchdog, 20)
+    assert watchdog._verdict()  # waiting for a GPU, which waits for it
+
+
+def test_a_rank_that_was_asked_to_stop_leaves_the_others_their_time(watchdog: Watchdog) -> None:
+    hear(watchdog, failed="stopped by SIGTERM", stopped=True, leaving=True)
+    pass_seconds(watchdog, 100)
+    assert not watchdog._verdict()  # the first one still writes the checkpoint
+    with watchdog.meter.collective(CPU):
+        assert watchdog._verdict().endswith(" ended: stopped by SIGTERM")
 
 
 def test_a_store_that_does_not_answer_ends_the_run(watchdog: Watchdog) -> None:

@@ -2,11 +2,12 @@
 
 Each command is a function whose annotations are its options (tyro); its imports stand inside it, so
 that asking for help costs no PyTorch. Exit status: 0 done; 1 done, and the answer is no; 2 the user
-can mend it.
+can mend it; 128 and the signal's number where one stopped it.
 """
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable
 
@@ -36,6 +37,8 @@ COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
         use.generate,
     )
 }
+RESUMABLE = ("demo", "run", "train")
+GO_ON = "to go on, give the same command again with --resume"
 MANY_RANKS = ("demo", "run", "train", "score")  # what torchrun may start
 
 
@@ -84,9 +87,10 @@ def _answer(chosen: str, rest: list[str], plugins: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"fairway {chosen}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"fairway {chosen}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        hint = "" if "--resume" in str(stop) or chosen not in RESUMABLE else f"; {GO_ON}"
+        print(f"fairway {chosen}: {stop or 'interrupted'}{hint}", file=sys.stderr)
+        return 128 + getattr(stop, "signal", signal.SIGINT)
     if "--json" in rest and answer:  # ranks other than the first have nothing to say
         print(json.dumps(answer, default=str))
     return status

@@ -21,6 +21,8 @@ def demo(argv: list[str]) -> Answer:
     from fairway.recipes.registry import recipe
 
     chosen, out, options = _options(recipe("pocket"), argv, "demo")
+    if options.resume == "no":
+        options = replace(options, overwrite=True)
 
     def prepare(folder: Path) -> None:
         prepare_builtin(folder, chosen.model.vocab_size)
@@ -41,8 +43,8 @@ def train(argv: list[str]) -> Answer:
     """the first stage of `run` alone: RECIPE DATA --out RUN; `pack` goes on from it"""
     from fairway.model.gpt import num_params
     from fairway.pipeline.story import train as train_recipe
-    from fairway.pipeline.training import CHECKPOINT
     from fairway.runtime.distributed import Ranks
+    from fairway.train.checkpoints import CHECKPOINT
 
     recipe, data, rest = _recipe_and_data(argv, "train")
     chosen, out, options = _options(recipe, rest, "train")
@@ -83,7 +85,7 @@ def _options(recipe: "Recipe", argv: list[str], command: str) -> "tuple[Recipe, 
     from fairway.pipeline.story import RunOptions
     from fairway.recipes.recipe import Recipe
 
-    chosen, rest = _changed(recipe, argv)
+    chosen, rest = _changed(recipe, _resume_said(argv))
 
     @dataclass(frozen=True, kw_only=True)
     class Options(RunOptions):
@@ -101,6 +103,16 @@ def _options(recipe: "Recipe", argv: list[str], command: str) -> "tuple[Recipe, 
     default = Options(recipe=chosen)
     options = tyro.cli(Options, args=rest, default=default, prog=f"fairway {command}")
     return options.recipe, options.out, options
+
+
+def _resume_said(argv: list[str]) -> list[str]:
+    """`--resume` alone is `--resume yes`."""
+    said = []
+    for i, word in enumerate(argv):
+        said.append(word)
+        if word == "--resume" and argv[i + 1 : i + 2] not in (["yes"], ["no"], ["auto"]):
+            said.append("yes")
+    return said
 
 
 def _changed(recipe: "Recipe", argv: list[str]) -> "tuple[Recipe, list[str]]":

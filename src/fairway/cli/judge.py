@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fairway.artifact.loaded_model import LoadedModel
     from fairway.audit.findings import AuditReport
     from fairway.evaluate.config import EvaluateConfig
+    from fairway.evaluate.saved import CheckpointConfig
     from fairway.evaluate.timed import Evaluation
     from fairway.tokens.val_text import ValText
 
@@ -103,25 +104,46 @@ def _score(
     from fairway.runtime.distributed import Ranks
     from fairway.runtime.run_log import RunLog
     from fairway.runtime.setup import Runtime
+    from fairway.runtime.spent import Spent
+    from fairway.runtime.stopping import listening
 
     ranks = Ranks.from_env()
     device = choose_device(local_rank=ranks.local_rank)
-    with RunLog(quiet=not ranks.is_main) as log, ranks.running(device):
-        runtime = Runtime(device, loaded.model.compute_dtype, ranks, log)
+    with RunLog(quiet=not ranks.is_main) as log, listening() as stop, ranks.running(device):
+        runtime = Runtime(device, loaded.model.compute_dtype, ranks, log, stop=stop)
         config = evaluate.resolved(loaded.model.config.train_context)
-        began = time.perf_counter()
-        predictor = make_predictor(loaded.model.to(device), config, seed=options.seed, ranks=ranks)
-        found = score_text(
-            predictor,
-            plan_text(config, text),
-            text,
-            runtime,
-            "score",
-            budget_seconds=options.budget_seconds,
-            spent_seconds=time.perf_counter() - began,
-            checkpoint=options.checkpoint,
-        )
+        checkpoint, kept = None, None
+        if options.checkpoint is not None:
+            checkpoint = _checkpoint(loaded, config, options)
+            kept = options.checkpoint.with_name(f"{options.checkpoint.name}.spent")
+        with Spent(kept if ranks.is_main else None).running() as spent:
+            model = loaded.model.to(device)
+            predictor = make_predictor(model, config, seed=options.seed, ranks=ranks)
+            found = score_text(
+                predictor,
+                plan_text(config, text),
+                text,
+                runtime,
+                "score",
+                budget_seconds=options.budget_seconds,
+                spent_seconds=spent.seconds,
+                checkpoint=checkpoint,
+            )
+    if kept is not None:
+        kept.unlink(missing_ok=True)
     return found if ranks.is_main else None
+
+
+def _checkpoint(
+    loaded: "LoadedModel", config: "EvaluateConfig", options: ScoreOptions
+) -> "CheckpointConfig":
+    """Where to, and what no other evaluation has: the model's own hash, its settings, the seed."""
+    from fairway.artifact.config_json import config_to_json
+    from fairway.evaluate.saved import CheckpointConfig
+
+    assert options.checkpoint is not None
+    made = {"model": loaded.sha256, "evaluate": config_to_json(config), "seed": options.seed}
+    return CheckpointConfig(path=options.checkpoint, identity=json.dumps(made))
 
 
 def prove(argv: list[str]) -> Answer:

@@ -5,16 +5,11 @@ what it was, a legal one, and says from which chunk on nothing was learned, so t
 the same. Whether an evaluation will fit is judged beforehand, in `planner.py`.
 """
 
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from zlib import crc32
+from dataclasses import dataclass
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from fairway.evaluate.bpb import Score
@@ -26,9 +21,10 @@ from fairway.evaluate.predictor import (
     Reader,
     score_stream,
 )
+from fairway.evaluate.saved import CheckpointConfig, Saved, State
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.stopping import Stop
 from fairway.tokens.val_text import ValText
-from fairway.train.train_state import write_tensors
 
 Now = Callable[[], float]
 MARGIN = 1.05  # the rest may take this much longer than what was measured so far
@@ -154,14 +150,6 @@ class Evaluation:
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """Where an evaluation leaves what it needs to go on after an interruption."""
-
-    path: Path
-    every_seconds: float = 60.0
-
-
 def evaluate_in_time(
     predictor: Predictor,
     plans: Sequence[ChunkPlan],
@@ -172,6 +160,7 @@ def evaluate_in_time(
     spent_seconds: float = 0.0,
     learned_chunks: int | None = None,
     checkpoint: CheckpointConfig | None = None,
+    stop: Stop | None = None,
     on_chunk: Callable[[Chunk, Tensor], None] | None = None,
     ranks: Ranks = ALONE,
     now: Now = time.perf_counter,
@@ -180,12 +169,15 @@ def evaluate_in_time(
 
     budget_seconds  learning stops where going on would leave too little time for the rest
     lesson_seconds  how long learning from one chunk may take, as far as `planner.py` knows
-    spent_seconds   gone from the budget already: making the predictor, which may compile
+    spent_seconds   gone from the budget already: making the predictor, which may compile, and
+                    all that an interrupted evaluation had spent, as far as the caller knows more
+                    of it than the checkpoint
     learned_chunks  where learning stops in any case: the schedule of an earlier evaluation
     checkpoint      go on from there if it exists, and leave one now and then
+    stop            looked at between two chunks, where `Stopped` is raised if it was asked
     on_chunk        called with each chunk and its nats (num_targets,) once they are booked
     """
-    saved = _Saved(checkpoint, plans, text, ranks)
+    saved = Saved(checkpoint, plans, text, ranks)
     state = saved.load(predictor)
     clocked = Clocked(
         predictor,
@@ -193,13 +185,13 @@ def evaluate_in_time(
         total_targets=sum(plan.num_targets for plan in plans[state.next_chunk :]),
         budget_seconds=budget_seconds,
         lesson_seconds=lesson_seconds,
-        spent_seconds=state.seconds + spent_seconds,
+        spent_seconds=max(state.seconds, spent_seconds),
         ranks=ranks,
         now=now,
     )
 
     def book(chunk: Chunk, nats: Tensor) -> None:
-        state.book(chunk, nats, clocked.score_seconds)
+        _book(state, chunk, nats, clocked.score_seconds)
         if on_chunk is not None:
             on_chunk(chunk, nats)
 
@@ -207,11 +199,13 @@ def evaluate_in_time(
         for plan in plans[state.next_chunk :]:
             yield cut_chunk(plan, text)
             # Whoever asks for the next chunk is done with this one: scored, booked, learned from.
-            state.advance(plan, clocked)
+            _advance(state, plan, clocked)
             saved.save(predictor, state)
+            if state.next_chunk < len(plans):
+                _stop_if_asked(stop, saved, predictor, state, ranks)
 
     score_stream(clocked, chunks(), book, booked=state.score)
-    saved.remove()
+    saved.end(predictor, state)
     return Evaluation(
         score=state.score,
         num_chunks=len(plans),
@@ -222,88 +216,31 @@ def evaluate_in_time(
     )
 
 
-@dataclass
-class _State:
-    """How far an evaluation has come; with the predictor's state, all it needs to go on."""
-
-    next_chunk: int
-    learned_chunks: int
-    seconds: float
-    score: Score
-    curve: Curve
-
-    def book(self, chunk: Chunk, nats: Tensor, score_seconds: float) -> None:
-        self.curve.add(
-            tokens=chunk.num_targets,
-            num_bytes=chunk.num_bytes,
-            nats=nats.sum().item(),
-            score_seconds=score_seconds,
-        )
-
-    def advance(self, plan: ChunkPlan, clocked: Clocked) -> None:
-        """`plan` is done with, as `clocked` timed it."""
-        self.curve.learn_seconds[-1] = clocked.learn_seconds
-        self.next_chunk = plan.index + 1
-        self.seconds = clocked.spent_seconds
-        self.learned_chunks = clocked.learned_chunks
+def _book(state: State, chunk: Chunk, nats: Tensor, score_seconds: float) -> None:
+    state.curve.add(
+        tokens=chunk.num_targets,
+        num_bytes=chunk.num_bytes,
+        nats=nats.sum().item(),
+        score_seconds=score_seconds,
+    )
 
 
-class _Saved:
-    """The checkpoint of one evaluation: tensors by safetensors, the rest as JSON in its header."""
+def _advance(state: State, plan: ChunkPlan, clocked: Clocked) -> None:
+    """`plan` is done with, as `clocked` timed it."""
+    state.curve.learn_seconds[-1] = clocked.learn_seconds
+    state.next_chunk = plan.index + 1
+    state.seconds = clocked.spent_seconds
+    state.learned_chunks = clocked.learned_chunks
 
-    def __init__(
-        self,
-        config: CheckpointConfig | None,
-        plans: Sequence[ChunkPlan],
-        text: ValText,
-        ranks: Ranks,
-    ) -> None:
-        self.config, self.ranks, self.num_chunks = config, ranks, len(plans)
-        self.saved_at = 0.0
-        shape = repr([(plan.windows[:1], plan.num_targets) for plan in plans])
-        checksum = crc32(text.tokens.numpy().tobytes(), crc32(shape.encode()))
-        self.identity = f"{checksum:08x} on {ranks.world_size} ranks"
 
-    @property
-    def path(self) -> Path | None:
-        if self.config is None or self.ranks.world_size == 1:
-            return None if self.config is None else self.config.path
-        return self.config.path.with_name(f"{self.config.path.name}.rank{self.ranks.rank}")
-
-    def load(self, predictor: Predictor) -> _State:
-        if self.path is None or not self.path.exists():
-            return _State(0, self.num_chunks, 0.0, Score(), Curve())
-        with safe_open(self.path, framework="pt") as file:
-            header = json.loads(file.metadata()["evaluation"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header["identity"] != self.identity:
-            raise ValueError(
-                f"{self.path} is the checkpoint of another text, plan or number of ranks; delete "
-                "it to start anew, or name another file"
-            )
-        predictor.load_state_dict(tensors)
-        progress = header["progress"]
-        self.saved_at = progress["seconds"]
-        booked = {"score": Score(**progress["score"]), "curve": Curve(**progress["curve"])}
-        return _State(**(progress | booked))
-
-    def save(self, predictor: Predictor, state: _State) -> None:
-        path = self.path
-        if path is None or self.config is None:
-            return
-        due = torch.tensor(state.seconds - self.saved_at >= self.config.every_seconds).double()
-        if not bool(self.ranks.broadcast(due)):
-            return
-        self.saved_at = state.seconds
-        header = {"identity": self.identity, "progress": asdict(state)}
-        # Cloned: tensors that share memory cannot be written, and views would drag all of it along.
-        tensors = {name: t.detach().clone().cpu() for name, t in predictor.state_dict().items()}
-        draft = path.with_name(path.name + ".part")
-        write_tensors(draft, tensors, {"evaluation": json.dumps(header)})
-        self.ranks.barrier()  # so that no rank's file is of another chunk than its peers'
-        os.replace(draft, path)
-
-    def remove(self) -> None:
-        """The evaluation is complete: nothing is left to go on with."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+def _stop_if_asked(
+    stop: Stop | None, saved: Saved, predictor: Predictor, state: State, ranks: Ranks
+) -> None:
+    """All ranks after the same chunk, and with a checkpoint where one is kept."""
+    if stop is None or not int(ranks.sum(torch.tensor(int(stop.asked)))):
+        return
+    saved.save(predictor, state, now=True)
+    kept = "" if saved.path is None else f"; everything is kept in {saved.path}"
+    raise stop.stopped(
+        f"stopped by {stop.name} after chunk {state.next_chunk} of {saved.num_chunks}{kept}"
+    )

@@ -7,7 +7,7 @@ header, so one flipped bit is refused and never becomes a weight.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fairway.runtime.files import replacing
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 HEADER = "fairway"
 T = TypeVar("T")
 

@@ -29,7 +29,6 @@ from typing import Protocol
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from fairway.runtime.meter import Meter, Reading, Spell, overdue, straggler
-from fairway.runtime.stopping import Stopped
 
 PEER_SECONDS = 20.0  # of silence after which a rank is lost
 BEAT_SECONDS = 1.0
@@ -58,6 +57,7 @@ class Beat:
     born     when the process started, in the kernel's own count: a number is used again
     leaving  it ends in order, or because of another
     failed   its own error: a traceback, or one line where the user can mend it
+    stopped  it was asked to end, as the others may have been, who still keep what they have
     """
 
     number: int = 0
@@ -67,6 +67,7 @@ class Beat:
     born: str = ""
     leaving: bool = False
     failed: str = ""
+    stopped: bool = False
     meter: Reading = field(default_factory=Reading)
 
     @classmethod
@@ -164,7 +165,8 @@ class Watchdog:
         if self._store is None or self._done.is_set():
             return
         self._quiet.set()
-        self._me = replace(self._me, failed=_told(error), leaving=True)
+        stopped = isinstance(error, KeyboardInterrupt)
+        self._me = replace(self._me, failed=_told(error), stopped=stopped, leaving=True)
         self._exchange_now(seconds=2.0)
 
     def who_is_lost(self, seconds: float = 6.0) -> str:
@@ -269,10 +271,11 @@ class Watchdog:
 
     def _lost(self, peer: Peer, sure: bool = False) -> str:
         """What has become of a rank that no longer works; sure: some rank is known not to."""
-        if peer.beat.failed and (sure or peer.failing > GRACE_SECONDS):
+        if peer.beat.failed and (sure or self._failed_us(peer)):
             lines = peer.beat.failed.strip().splitlines()
             # All of a traceback once, its last line from every other rank.
-            return f"{peer} failed: " + ("\n".join(lines) if self._first_left(peer) else lines[-1])
+            text = "\n".join(lines) if self._first_left(peer) else lines[-1]
+            return f"{peer} {'ended' if peer.beat.stopped else 'failed'}: {text}"
         if peer.beat.leaving:
             return ""
         state = peer.state()
@@ -287,6 +290,12 @@ class Watchdog:
             waiting = self.meter.read().waiting or 0.0
             return f"{peer} is stuck: the others have waited for it for {waiting:.0f} s"
         return ""
+
+    def _failed_us(self, peer: Peer) -> bool:
+        """Whether this rank waits for one that will never come, and does not end on its own."""
+        if self.meter.read().waiting is not None:
+            return peer.failing > GRACE_SECONDS
+        return peer.failing > self.peer_seconds and not peer.beat.stopped
 
     def _first_left(self, lost: Peer) -> bool:
         return self.rank == (1 if lost.rank == 0 else 0)
@@ -343,7 +352,7 @@ def _place() -> str:
 
 def _told(error: BaseException) -> str:
     """A traceback, unless the words are enough."""
-    if isinstance(error, (ValueError, OSError, KeyboardInterrupt, Stopped)):
+    if isinstance(error, (ValueError, OSError, KeyboardInterrupt)):
         return f"{error}" or type(error).__name__
     return "".join(traceback.format_exception(error))
 

@@ -19,7 +19,7 @@ from fairway.evaluate.learners.evidence import Evidence, gather_evidence, read_w
 from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, surprise_class
 from fairway.evaluate.learners.ngram import Expert, Memory
 from fairway.evaluate.predictor import ModelPredictor, Reader
-from fairway.train.train_state import under
+from fairway.runtime.tensor_file import under
 
 TINY = 1e-300  # a model's probability that underflowed is still a probability
 

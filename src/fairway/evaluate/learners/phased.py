@@ -19,7 +19,7 @@ from fairway.evaluate.predictor import ALONE, Reader
 from fairway.evaluate.window_batch import WindowBatch
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
-from fairway.train.train_state import under
+from fairway.runtime.tensor_file import under
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ from fairway.evaluate.learners.optimizers import Optimizer, is_control, new_step
 from fairway.evaluate.predictor import ALONE
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.tensor_file import under
 from fairway.train.compiled import compile_loss
-from fairway.train.train_state import under
 
 Schedule = Literal["cosine", "linear", "constant"]
 
