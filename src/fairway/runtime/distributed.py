@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from fairway.runtime.meeting import agreed_store
 from fairway.runtime.watchdog import PEER_SECONDS, Say, Store, Watchdog
 
 BUCKET_BYTES = 32 * 2**20  # one message for many small tensors, few messages for large ones
@@ -128,15 +129,18 @@ class Ranks:
             return
         if device.type == "cuda":
             torch.cuda.set_device(device)
+        timeout = timedelta(seconds=timeout_seconds)
         with self._peers_expected("meet", device):
+            found = dist.rendezvous(init_method, self.rank, self.world_size, timeout=timeout)
+            store = agreed_store(next(found)[0], self.rank, self.world_size, timeout_seconds)
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-                init_method=init_method,
+                store=store,
                 rank=self.rank,
                 world_size=self.world_size,
-                timeout=timedelta(seconds=timeout_seconds),
+                timeout=timeout,
             )
-        store = cast(Store, dist.distributed_c10d._get_default_store())
+        store = cast(Store, store)
         self.watchdog.start(store, self.rank, self.world_size, peer_seconds=peer_seconds, say=say)
 
     def stop(self) -> None:
