@@ -72,6 +72,8 @@ until_seen() { # TEXT FILE: until the file holds the text, four minutes at most
     echo "no '$1' in $2" && exit 1
 }
 
+restarts() { scontrol show job "$JOB" | grep -o 'Restarts=[0-9]*' | cut -d= -f2; }
+
 unpack
 configure
 start
@@ -86,15 +88,17 @@ prepare_builtin(pathlib.Path("data"), 2048)'
     --seeds 1 2 --cluster slurm --logs runs/jobs --cpus 1 -- --threads 1 --checkpoint-seconds 5 \
     --train.seconds $SECONDS_OF_TRAINING --budget.eval-seconds 15 --tokens.val-tokens 4000 \
     --proof-tokens 100 --audit-seconds 0 > jobs.txt 2> submitit.log &
-until_seen _1 jobs.txt
-JOB=$(head -n 1 jobs.txt)
-echo "submitted $(tr '\n' ' ' < jobs.txt)"
-until_seen '"event": "update", "seconds": 1[0-9]' runs/seed-1/train.log
+until_seen '_1$' jobs.txt
+JOB=$(grep -o '^[0-9]*_0$' jobs.txt)
+echo "submitted $JOB and ${JOB/_0/_1}"
+until_seen '"stage": "train"' runs/seed-1/train.log
+until_seen '^ *1[0-9]' runs/seed-1/train.spent
 echo "requeueing $JOB, $(cat runs/seed-1/train.spent) s into its training"
 scontrol requeue "$JOB"
 for _ in {1..60}; do # Slurm would let it wait for two minutes
-    scontrol update jobid="$JOB" StartTime=now 2> /dev/null && break
+    scontrol update jobid="$JOB" StartTime=now 2> /dev/null || true
     sleep 1
+    [ "$(squeue -h -j "$JOB" -o %T)" = RUNNING ] && [ "$(restarts)" = 1 ] && break
 done
 for seed in 1 2; do
     until_seen '"baselines": {"' runs/seed-$seed/result.json

@@ -12,6 +12,7 @@ import argparse
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import submitit
@@ -31,6 +32,8 @@ class Seed:
         """The exit status: 0, or 1 where a check of the result failed."""
         self.child = subprocess.Popen(self.command)
         status = self.child.wait()
+        if status > 128:  # a signal, which was this job's: Slurm ends it, or starts it again
+            time.sleep(300)
         if status not in (0, 1):
             raise RuntimeError(f"{' '.join(self.command)} ended with {status}")
         return status
