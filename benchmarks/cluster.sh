@@ -51,7 +51,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 KillWait=30
-NodeName=$(hostname) NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+NodeName=$(hostname) NodeAddr=127.0.0.1 CPUs=$(nproc --all) State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 END
 }
@@ -62,7 +62,7 @@ start() {
     CONTROLLER=$!
     slurmd-wlm -D -d "$ROOT/usr/sbin/slurmstepd-wlm" > "$FOLDER/slurmd.out" 2>&1 &
     WORKER=$!
-    trap 'kill $CONTROLLER $WORKER 2> /dev/null; wait' EXIT
+    trap 'scancel -n fairway; sleep 2; kill $CONTROLLER $WORKER 2> /dev/null; wait' EXIT
     for _ in {1..30}; do sinfo -h -o %T 2> /dev/null | grep -q idle && return; sleep 1; done
     echo "Slurm did not come up; see $FOLDER/slurmd.log" && exit 1
 }

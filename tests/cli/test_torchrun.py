@@ -82,7 +82,7 @@ def test_a_lost_rank_is_started_again_and_nothing_is_lost(
     log, ranks = tmp_path / "log", ["--standalone", "--nproc-per-node", "2"]
     more = ["--checkpoint-seconds", "0.3", "--peer-seconds", "4"]
     run = torchrun(
-        *ranks, "--max-restarts", "3", *command(data, tmp_path / "run", 400, *more), log=log
+        *ranks, "--max-restarts", "3", *command(data, tmp_path / "run", 120, *more), log=log
     )
     wait_until(lambda: (tmp_path / "run" / "checkpoint.safetensors").exists())
     (victim,) = [pid for pid in children(run.pid) if rank_of(pid) == "1"]
@@ -92,7 +92,7 @@ def test_a_lost_rank_is_started_again_and_nothing_is_lost(
     assert f"process {victim}) " in said  # by name
     assert "going on after step" in said
     undisturbed = torchrun(
-        *ranks, *command(data, tmp_path / "calm", 400), log=tmp_path / "calm.log"
+        *ranks, *command(data, tmp_path / "calm", 120), log=tmp_path / "calm.log"
     )
     assert undisturbed.wait(120) == 0
     calm, again = weights(tmp_path / "calm"), weights(tmp_path / "run")
