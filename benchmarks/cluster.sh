@@ -78,7 +78,7 @@ unpack
 configure
 start
 cd "$FOLDER"
-rm -rf "$FOLDER/runs" "$FOLDER/data"
+rm -rf "$FOLDER/runs" "$FOLDER/data" "$FOLDER/jobs.txt"
 PYTHON=$HERE/.venv/bin/python
 export PYTHONPATH=$HERE/src OMP_NUM_THREADS=1
 "$PYTHON" -c 'import pathlib; from fairway.demo import prepare_builtin
