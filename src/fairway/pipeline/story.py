@@ -41,6 +41,7 @@ from fairway.runtime.device import machine, seed_everything
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime, runtime_for
 from fairway.runtime.sharing import share, shared_file
+from fairway.runtime.watchdog import PEER_SECONDS
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 
@@ -62,6 +63,7 @@ class RunOptions:
         resume: go on with the run in the folder; "auto" starts or goes on, whatever is there
         overwrite: move the files of another run, or of this one, to earlier/ in the folder first
         checkpoint_seconds: seconds between two checkpoints of training
+        peer_seconds: of silence after which another rank is lost, and this one ends
     """
 
     proof_tokens: int = 2000  # enough to convince, few enough to decode in a quarter of a minute
@@ -73,9 +75,15 @@ class RunOptions:
     resume: Resume = "no"
     overwrite: bool = False
     checkpoint_seconds: float = 60.0
+    peer_seconds: float = PEER_SECONDS
 
     def runtime(self, progress: Progress) -> AbstractContextManager[Runtime]:
-        return runtime_for(device=self.device, threads=self.threads, progress=progress)
+        return runtime_for(
+            device=self.device,
+            threads=self.threads,
+            progress=progress,
+            peer_seconds=self.peer_seconds,
+        )
 
     def open_folder(
         self, out: Path, recipe: Recipe, data: DataFolder, runtime: Runtime

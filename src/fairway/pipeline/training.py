@@ -191,7 +191,8 @@ class Training:
             self.checkpoints,
         ):
             try:
-                self._take_steps(stage)
+                with runtime.ranks.lockstep():
+                    self._take_steps(stage)
             except TrainingInterrupted:
                 self._stop()
             if not self.steps:
@@ -218,6 +219,7 @@ class Training:
     def _stop(self) -> None:
         """Keep a checkpoint and raise Stopped."""
         self.checkpoints.save(self.state)
+        self.runtime.ranks.barrier()  # torchrun ends the first one too once another has left
         stop = self.runtime.stop
         raise stop.stopped(
             f"stopped by {stop.name} after step {self.steps}; everything is kept in {self.path}. "

@@ -11,6 +11,7 @@ from fairway.runtime.distributed import Ranks
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.stopping import Stop, listening
+from fairway.runtime.watchdog import PEER_SECONDS
 
 LOG = "train.log"
 
@@ -59,6 +60,7 @@ def runtime_for(
     threads: int | None = None,
     quiet: bool = False,
     progress: Progress = silent,
+    peer_seconds: float = PEER_SECONDS,
 ) -> Iterator[Runtime]:
     """The device, the peers that torchrun started, if it did, ears for signals, and a log that has
     no file yet.
@@ -67,6 +69,7 @@ def runtime_for(
     threads   of PyTorch on the CPU; None leaves them as they are
     quiet     nothing on the screen
     progress  called with all that the log is told
+    peer_seconds  a rank that is silent for so long is lost, and the others end
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -75,6 +78,6 @@ def runtime_for(
     with (
         RunLog(quiet=quiet or not ranks.is_main, progress=progress) as log,
         listening() as stop,
-        ranks.running(chosen),
+        ranks.running(chosen, peer_seconds=peer_seconds, say=log.say if ranks.is_main else None),
     ):
         yield Runtime(chosen, ranks=ranks, log=log, stop=stop)
