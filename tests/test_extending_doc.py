@@ -70,6 +70,7 @@ def test_the_page_shows_each_kind_of_part() -> None:
     assert len(COMMANDS) == 5
 
 
+@pytest.mark.slow
 def test_a_run_of_all_parts_is_recorded_and_its_model_asks_for_the_learner(
     work: Path, fairway: Fairway
 ) -> None:

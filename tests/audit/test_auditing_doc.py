@@ -36,6 +36,7 @@ if __name__ == "__main__":
 AFTER_LEARNING = 'book(first, F.cross_entropy(model(chunk[:-1]), chunk[1:], reduction="none"))'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [("book(first, nll)", "pass", "legal"), ("pass", AFTER_LEARNING, "illegal")],

@@ -22,6 +22,7 @@ def test_no_forged_file_is_believed_or_does_harm(kind: str) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_a_few_flips_and_cuts_of_every_kind_are_refused_or_harmless() -> None:
     few = ["--brief", "--flips", "10", "--cuts", "5", "--extensions", "5", "--fuzz", "10"]
     done = subprocess.run(
