@@ -13,6 +13,7 @@ from collections.abc import Callable
 from fairway.cli import build, judge, use
 from fairway.cli.answer import Answer, No, take_values
 from fairway.runtime.plugins import load_plugin
+from fairway.runtime.stopping import Stopped
 
 COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
     command.__name__.rstrip("_"): command
@@ -84,6 +85,9 @@ def _answer(chosen: str, rest: list[str], plugins: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"fairway {chosen}: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"fairway {chosen}: {stopped}", file=sys.stderr)
+        return 128 + stopped.signal
     except KeyboardInterrupt:
         print(f"fairway {chosen}: interrupted", file=sys.stderr)
         return 130

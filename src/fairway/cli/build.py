@@ -222,6 +222,7 @@ def prepare(argv: list[str]) -> Answer:
     import tyro
 
     from fairway import prepare as stage
+    from fairway.runtime.stopping import listening
 
     def options(
         out: tyro.conf.Positional[Path],
@@ -232,8 +233,10 @@ def prepare(argv: list[str]) -> Answer:
         val: tuple[Path, ...] = (),
         val_fraction: float | None = None,
         seed: int = 0,
+        workers: int | None = None,
+        overwrite: bool = False,
     ) -> Answer:
-        """Raw text to a data folder.
+        """Raw text to a data folder. Interrupted, the same command goes on.
 
         Args:
             out: the data folder to make
@@ -243,8 +246,11 @@ def prepare(argv: list[str]) -> Answer:
             val: files or folders of validation text; none where --val-fraction holds some out
             val_fraction: share of the documents to hold out for validation, between 0 and 1
             seed: decides which documents are held out; the same seed holds out the same ones
+            workers: processes that encode; None starts one for each core
+            overwrite: replace the data folder that is there, once the new one is whole; and begin
+                anew what was interrupted with other arguments
         """
-        with shown("prepare") as progress:
+        with listening(), shown("prepare") as progress:
             return stage.prepare(
                 out,
                 sources,
@@ -253,6 +259,8 @@ def prepare(argv: list[str]) -> Answer:
                 val=val,
                 val_fraction=val_fraction,
                 seed=seed,
+                workers=workers,
+                overwrite=overwrite,
                 progress=progress,
             )
 
