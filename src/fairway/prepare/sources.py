@@ -161,7 +161,7 @@ def _refuse_binary(first: bytes, file: Path) -> None:
     """ValueError for what is no text, by how it begins."""
     known = next((kind for magic, kind in FOREIGN.items() if first.startswith(magic)), None)
     odd = len(first) - len(first.translate(None, CONTROL))
-    if known is None and (8 * odd > len(first) or 4 * first.count(b"\0") > max(len(first), 64)):
+    if known is None and (20 * odd > len(first) or 4 * first.count(b"\0") > max(len(first), 64)):
         known = "binary data"
     if known is not None:
         raise ValueError(
