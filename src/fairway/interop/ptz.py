@@ -1,23 +1,20 @@
 """The compressed artifacts of the published scripts, read back into float32 weights.
 
 An artifact is `torch.save` of a few dictionaries of tensors, its bytes shuffled or not, inside a
-general compressor. Which, the bytes themselves say. Nothing in a file may run: only tensors
-and plain containers are let through. What the tensors mean is in `published_weights.py`.
+general compressor. Which, the bytes themselves say; what may be in it is in `plain_tensors.py`, and
+what the tensors mean in `published_weights.py`.
 """
 
-import io
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fairway.coding.codecs import SHUFFLE_MAGIC, codec, unshuffle
+from fairway.interop.plain_tensors import TORCH_MAGIC, load_plain, load_safetensors, read_bytes
 
-TORCH_MAGIC = b"PK\x03\x04"  # torch.save writes a zip file
 MOST_BYTES = 1 << 29  # of the plain file; a published model in float32 is a quarter of that
 # How the files of each codec begin. Brotli marks its streams with nothing, so it is tried on any
 # file, and last.
@@ -33,7 +30,7 @@ def read_ptz(path: str | Path) -> dict[str, Tensor]:
     Raises ValueError for what is not such a file, or holds anything but tensors and containers.
     """
     path = Path(path)
-    return dequantize_published(_load_plain(decompress(path.read_bytes(), str(path)), str(path)))
+    return dequantize_published(load_plain(decompress(read_bytes(path), str(path)), str(path)))
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -42,12 +39,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if path.suffix == ".ptz":
         return read_ptz(path)
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
+        return load_safetensors(path)
     if path.suffix not in (".pt", ".pth"):
         raise ValueError(f"{path}: a checkpoint ends in .pt, .safetensors or .ptz")
-    loaded = _load_plain(path.read_bytes(), str(path))
+    loaded = load_plain(read_bytes(path), str(path))
     loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise ValueError(f"{path} is no state dict: it must hold tensors by name and nothing else")
@@ -77,7 +72,8 @@ def decompress(data: bytes, where: str = "the file") -> bytes:
 def dequantize_published(saved: Any) -> dict[str, Tensor]:
     """Either layout of codes and scales -> float32 tensors by name."""
     if isinstance(saved, dict) and saved.keys() == {"w", "m"}:
-        return _from_metadata(saved["w"], saved["m"])
+        _require_tables(saved, "w", "m")
+        return _from_metadata(_tensors(saved, "w"), saved["m"])
     if isinstance(saved, dict) and str(saved.get("__quant_format__", "")).startswith("int8_clean"):
         return _from_int8_tables(saved)
     keys = ", ".join(map(str, saved)) if isinstance(saved, dict) else type(saved).__name__
@@ -112,51 +108,30 @@ def _from_metadata(weights: Mapping[str, Tensor], kinds: Mapping[str, Any]) -> d
 
 def _from_int8_tables(saved: Mapping[str, Any]) -> dict[str, Tensor]:
     """The launch baseline's layout: tables of codes, scales and untouched tensors."""
-    done = {
-        name: _scaled(name, codes, saved["scales"][name])
-        for name, codes in saved["quantized"].items()
-    }
-    return done | {name: tensor.float() for name, tensor in saved["passthrough"].items()}
+    _require_tables(saved, "quantized", "scales", "passthrough")
+    codes, scales = _tensors(saved, "quantized"), _tensors(saved, "scales")
+    if missing := sorted(codes.keys() - scales.keys()):
+        raise ValueError(f"artifact: the scale of {', '.join(missing)} is missing")
+    done = {name: _scaled(name, codes[name], scales[name]) for name in codes}
+    return done | {name: tensor.float() for name, tensor in _tensors(saved, "passthrough").items()}
+
+
+def _require_tables(saved: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(saved.get(name), dict):
+            raise ValueError(f"artifact: {name!r} must be a table by name")
+
+
+def _tensors(saved: Mapping[str, Any], table: str) -> dict[str, Tensor]:
+    for name, tensor in saved[table].items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"artifact: {table}[{name!r}] is no tensor")
+    return saved[table]
 
 
 def _scaled(name: str, codes: Tensor, scale: Tensor) -> Tensor:
     """codes (R, ...) times scale (R,) or ()."""
-    if scale.ndim > 1 or (scale.ndim == 1 and scale.size(0) != codes.size(0)):
+    if scale.ndim > 1 or (scale.ndim == 1 and scale.shape != codes.shape[:1]):
         raise ValueError(f"{name}: scale {tuple(scale.shape)} for codes {tuple(codes.shape)}")
     shape = (-1, *(1,) * (codes.ndim - 1)) if scale.ndim else ()
     return codes.float() * scale.float().view(shape)
-
-
-def _load_plain(data: bytes, where: str) -> Any:
-    try:
-        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{where} holds more than tensors and plain containers, or is damaged: {reason}"
-        ) from error
-    _refuse_all_but_plain(loaded, where)
-    return loaded
-
-
-def _refuse_all_but_plain(value: Any, where: str) -> None:
-    if value is None or type(value) in (str, int, float, bool):
-        return
-    if isinstance(value, Tensor):
-        if value.is_sparse or value.is_quantized:
-            raise ValueError(f"{where}: a sparse or quantized tensor, where a plain one is due")
-        return
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{where}: key {key!r} is no name")
-            _refuse_all_but_plain(item, f"{where}[{key!r}]")
-        return
-    if type(value) in (list, tuple):
-        for i, item in enumerate(value):
-            _refuse_all_but_plain(item, f"{where}[{i}]")
-        return
-    raise ValueError(
-        f"{where} is a {type(value).__name__}; only tensors, names, numbers and plain containers "
-        f"are let through"
-    )
