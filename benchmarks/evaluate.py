@@ -260,8 +260,8 @@ def learning_gain(
 
         def book(chunk: Chunk, nats: Tensor, into: Tensor = by_position) -> None:
             for window, offset in zip(chunk.plan.windows, chunk.plan.offsets, strict=False):
-                priced = nats[offset : offset + window.num_targets]
-                into[window.score_from - 1 : window.stop - 1] = priced
+                scored = nats[offset : offset + window.num_targets]
+                into[window.score_from - 1 : window.stop - 1] = scored
 
         found = evaluate_in_time(
             make_predictor(model, config), plan_text(config, text), text, on_chunk=book
@@ -270,7 +270,7 @@ def learning_gain(
         frozen_score = bits if name == "frozen" else frozen_score
         gain = frozen_score - bits
         rows.append(show(name, bits_per_byte=bits, gain=gain, seconds=found.seconds))
-        # In the order of the text: ways to learn differ in what they price side by side.
+        # In the order of the text: ways to learn differ in what they score side by side.
         running = by_position.cumsum(0) / math.log(2) / text.target_bytes.cumsum(0).clamp(min=1)
         curves[name] = running[:: max(1, len(running) // POINTS)].tolist()
     return rows, curves

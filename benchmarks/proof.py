@@ -25,7 +25,7 @@ from fairway.tokens.shards import DataFolder
 
 
 def ways(own: EvaluateConfig, num_tokens: int) -> dict[str, EvaluateConfig]:
-    """How the text is priced: the run's own way, and two plainer ones."""
+    """How the text is scored: the run's own way, and two plainer ones."""
     frozen = replace(own, ttt=None, mixture=None)
     chunk_tokens = min(1024, num_tokens // 2)  # so that something is learned from, however brief
     sgd = Sgd(chunk_tokens=chunk_tokens, epochs=3, lr=0.01, batch_sequences=4)

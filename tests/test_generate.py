@@ -6,7 +6,8 @@ import torch
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.generate import GenerateConfig, draw, generate
 from fairway.model.attention import AttentionConfig
-from fairway.model.gpt import GPT, ModelConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig
 from fairway.tokens.tokenizer import ByteTokenizer
 
 

@@ -1,7 +1,7 @@
 """The published scripts' way to score and to learn: the yardstick of `benchmarks/evaluate.py`.
 
 The same model, composed of PyTorch's own operations as #1413 composes them; every position of every
-window through every layer and the head, prices from full float logits; learning with autograd's
+window through every layer and the head, nats from full float logits; learning with autograd's
 derivatives, clip 1, SGD with momentum.
 """
 
@@ -48,7 +48,7 @@ def composed() -> Iterator[None]:
 
 @torch.inference_mode()
 def score(model: GPT, tokens: Tensor, plans: Sequence[ChunkPlan], rows: int = 32) -> Tensor:
-    """Nats (n - 1,) float64 of tokens[1:]: whole windows, whole logits, the last prices kept."""
+    """Nats (n - 1,) float64 of tokens[1:]: whole windows, whole logits, the last ones kept."""
     nats = torch.full((len(tokens) - 1,), torch.nan, dtype=torch.float64)
     windows = [window for plan in plans for window in plan.windows]
     with composed():
@@ -57,10 +57,10 @@ def score(model: GPT, tokens: Tensor, plans: Sequence[ChunkPlan], rows: int = 32
             texts = [tokens[window.start : window.stop] for window in group]
             padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
             logits = model(padded[:, :-1])
-            prices = F.cross_entropy(
+            losses = F.cross_entropy(
                 logits.flatten(0, 1).float(), padded[:, 1:].flatten(), reduction="none"
             ).view(len(group), -1)
-            for window, row in zip(group, prices, strict=True):
+            for window, row in zip(group, losses, strict=True):
                 first = window.score_from - window.start - 1
                 last = window.stop - window.start - 1
                 nats[window.score_from - 1 : window.stop - 1] = row[first:last].double()

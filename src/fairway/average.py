@@ -22,7 +22,7 @@ from fairway.train.loop import Step
 class EmaConfig:
     """Exponential moving average over every step."""
 
-    decay: float = 0.9965
+    decay: float = 0.9965  # share of the average that each step keeps
     # Begin with decay (1 + n) / (10 + n) after n updates while that is less: a short run then does
     # not average in its first, random weights. The records, thousands of steps long, do without.
     warm_start: bool = False
@@ -36,8 +36,8 @@ class EmaConfig:
 class SwaConfig:
     """Mean of every `every`-th step at which the learning rate is low."""
 
-    every: int = 50
-    lr_scale_below: float = 0.2  # share of the peak
+    every: int = 50  # number of steps from one that counts to the next
+    lr_scale_below: float = 0.2  # only while the learning rate is below this share of its peak
 
     def __post_init__(self) -> None:
         if self.every < 1 or not self.lr_scale_below > 0.0:

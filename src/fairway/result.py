@@ -15,6 +15,7 @@ from fairway.audit.findings import AuditReport
 from fairway.runtime.device import Machine
 from fairway.runtime.files import atomic_write
 from fairway.runtime.plugins import Plugin
+from fairway.runtime.strict_json import JsonObject, json_object
 
 RESULT = "result.json"
 
@@ -64,13 +65,16 @@ class ScoreResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult:
-    """note  what a reader must know about its time; None where there is nothing to know"""
+    """note     what a reader must know about its time; None where there is nothing to know
+    learned  the chunks that were learned from, as runs [first, stop); None: all that could be
+    """
 
     seconds: float
     budget_seconds: float | None = None
     planned_seconds: float | None = None
     stride: int | None = None
     note: str | None = None
+    learned: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +151,9 @@ class RunResult(_Figures):
     def holds(self) -> bool:
         """Whether nothing that was checked says no."""
         proved = self.proof is None or self.proof.holds
-        return proved and (self.audit is None or self.audit.verdict != "illegal")
+        return proved and (self.audit is None or self.audit.exit_status != 1)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain data without the stages that were not run."""
         data = config_to_json(_Figures(**_held(self)))
         if self.audit is not None:
@@ -157,11 +161,12 @@ class RunResult(_Figures):
         return {key: value for key, value in data.items() if value not in (None, {}, [])}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "RunResult":
+    def from_json(cls, data: Mapping[str, object]) -> "RunResult":
         """Inverse of `to_json`; ValueError names what is missing or unknown."""
         figures = config_from_json(_Figures, {k: v for k, v in data.items() if k != "audit"})
-        audit = AuditReport.from_json(data["audit"]) if data.get("audit") else None
-        return cls(**_held(figures), audit=audit)
+        audit = data.get("audit")
+        report = AuditReport.from_json(json_object(audit, "audit")) if audit else None
+        return cls(**_held(figures), audit=report)
 
 
 def _held(figures: _Figures) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.model.attention import AttentionConfig, GateConfig
 from fairway.model.depth import Loop
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig, ValueEmbeddingConfig
-from fairway.model.gpt import ModelConfig, ParallelConfig, SkipConfig
+from fairway.model.model_config import ModelConfig, ParallelConfig, SkipConfig
 
 
 @dataclass(frozen=True, kw_only=True)

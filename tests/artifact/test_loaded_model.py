@@ -12,7 +12,8 @@ from fairway.artifact.container import pack
 from fairway.artifact.loaded_model import load_model
 from fairway.model.attention import AttentionConfig
 from fairway.model.depth import Loop
-from fairway.model.gpt import GPT, ModelConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig
 from fairway.quant.quantized import dequantize
 from fairway.tokens.tokenizer import ByteTokenizer
 

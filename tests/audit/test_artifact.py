@@ -15,6 +15,7 @@ from fairway.artifact.container import pack, unpack
 from fairway.audit import Case, ProbeResult, artifact
 from fairway.audit.artifact import audit_artifact
 from fairway.audit.byte_total import count_bytes, read_pieces
+from fairway.audit.findings import AuditReport
 from fairway.audit.model_scorer import ModelScorer
 from fairway.audit.scorer import Answer, ProcessScorer
 from fairway.pipeline.story import RunOptions, run_on
@@ -113,13 +114,22 @@ def test_a_wrong_number_of_documents_is_found(spoiled: Path, audited: Audited) -
 
 @pytest.mark.usefixtures("without_process")
 def test_a_cap_or_a_clock_that_was_missed_is_found(spoiled: Path, audited: Audited) -> None:
-    assert not audited(spoiled, cap_bytes=1000).probes["budget"].ok
-    assert not audited(spoiled, eval_seconds=1e-6).probes["budget"].ok
+    for options, verdict in (
+        ({"cap_bytes": 1000}, "over bytes"),
+        ({"eval_seconds": 1e-6}, "over time"),
+        ({"cap_bytes": 1000, "eval_seconds": 1e-6}, "over bytes and time"),
+    ):
+        report = audited(spoiled, **options)
+        assert not report.probes["budget"].ok
+        assert (report.verdict, report.exit_status) == (verdict, 1)
+        assert AuditReport.from_json(report.to_json()).verdict == verdict
     file = spoiled / "run" / "result.json"
     result = json.loads(file.read_text())
     result["artifact"]["sha256"] = "0" * 64
     file.write_text(json.dumps(result))
-    assert "another file" in audited(spoiled).probes["budget"].findings[0].said
+    report = audited(spoiled, cap_bytes=1000)
+    assert "another file" in report.probes["budget"].findings[1].said
+    assert report.verdict == "illegal"
     file.unlink()
     assert audited(spoiled).probes["budget"].not_covered
 

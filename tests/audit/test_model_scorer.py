@@ -6,7 +6,8 @@ from fairway.audit.model_scorer import positions, walk
 from fairway.evaluate.chunks import Chunk, plan_chunks
 from fairway.evaluate.frozen import Frozen
 from fairway.model.attention import AttentionConfig
-from fairway.model.gpt import GPT, ModelConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig
 from fairway.tokens.val_text import ValText
 
 PLANS = plan_chunks(97, 16, 8, 32)

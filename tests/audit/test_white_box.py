@@ -19,7 +19,8 @@ from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.attention import AttentionConfig
-from fairway.model.gpt import GPT, ModelConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig
 from fairway.tokens.val_text import ValText
 
 VOCAB, BOS = 40, 1

@@ -19,7 +19,8 @@ from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.predictor import Predictor
 from fairway.model.adapters import AdapterConfig
 from fairway.model.attention import AttentionConfig
-from fairway.model.gpt import GPT, ModelConfig, SkipConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig, SkipConfig
 from fairway.tokens.val_text import ValText
 
 VOCAB, CONTEXT, BOS = 24, 16, 1

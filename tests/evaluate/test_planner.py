@@ -8,6 +8,7 @@ from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import (
     Range,
     Rates,
+    _choices,
     estimate,
     largest_that_fits,
     measure_rates,
@@ -109,6 +110,25 @@ def test_epochs_make_no_difference_where_nothing_is_learned_by_them() -> None:
     with pytest.raises(ValueError, match="nothing allowed fits") as refused:
         choose(0.5, frozen)
     assert str(refused.value).count("stride ") == len(CHOICES.strides)
+
+
+def test_windows_share_keys_before_epochs_are_given_up() -> None:
+    choices = Range(strides=(4,), epochs=(3, 1), cached=(None, 2))
+    assert [(c.ttt.epochs, c.cached) for c in _choices(BASE, choices)] == [  # type: ignore[union-attr]
+        (3, None),
+        (3, 2),
+        (1, None),
+        (1, 2),
+    ]
+    tried = largest_that_fits(
+        tiny_model(),
+        BASE,
+        val_text(TOKENS, STARTS),
+        1e9,
+        choices=Range(strides=(4,), epochs=(3,), cached=(2,)),
+        now=Ticking(1.0),
+    )
+    assert "stride 4, keys shared by 2 windows, 3 epochs" in str(tried)
 
 
 def test_a_range_names_something() -> None:

@@ -8,7 +8,9 @@ import torch
 from fairway.model.attention import AttentionConfig, GateConfig
 from fairway.model.depth import Loop
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig, ValueEmbeddingConfig
-from fairway.model.gpt import GPT, MlpConfig, ModelConfig, ParallelConfig, SkipConfig
+from fairway.model.gpt import GPT
+from fairway.model.mlp import MlpConfig
+from fairway.model.model_config import ModelConfig, ParallelConfig, SkipConfig
 
 BOS = 1
 ATTENTION = AttentionConfig(num_heads=4, num_kv_heads=2)

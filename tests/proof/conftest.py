@@ -1,8 +1,10 @@
 """Tiny models and texts that the tests of this folder share."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -10,12 +12,16 @@ from fairway.artifact.config_json import config_to_json
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.evaluate.config import EvaluateConfig
 from fairway.model.attention import AttentionConfig
-from fairway.model.gpt import GPT, ModelConfig, SkipConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig, SkipConfig
+from fairway.proof.prove import prove
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.tokenizer import ByteTokenizer
 from fairway.tokens.val_text import ValText
 
 VOCAB = 24
+DOCUMENTS = [b"to be or not to be, ", b"that is", b"", b"the question whether it is nobler"]
+FROZEN = EvaluateConfig(context=16, stride=8)
 
 
 def tiny_model(**changes) -> GPT:
@@ -66,3 +72,10 @@ def corpus(documents: list[bytes]) -> ValText:
     counts = torch.from_numpy(byte_table(tokenizer).target_bytes(np.array(ids)))
     starts = tuple(i for i, token in enumerate(ids) if token == tokenizer.bos_id)
     return ValText(torch.tensor(ids), counts, starts)
+
+
+@pytest.fixture(scope="session")
+def proof(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LoadedModel]:
+    path, model = tmp_path_factory.mktemp("proof") / "proof.fwp", loaded(FROZEN)
+    prove(model, corpus(DOCUMENTS), out=path)
+    return path, model

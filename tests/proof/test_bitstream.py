@@ -139,7 +139,7 @@ def test_windows_in_step_belong_to_different_rows_and_follow_their_own_past() ->
 
 
 class Recorder:
-    """Stands in for a model: uniform prices, and a list of what it was told, in order."""
+    """Stands in for a model: uniform odds, and a list of what it was given, in order."""
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []
@@ -149,6 +149,9 @@ class Recorder:
 
     def learn(self, chunk: Chunk) -> None:
         self.calls.append(("learn", [t.tolist() for t in chunk.texts]))
+
+    def skip(self, chunk: Chunk) -> None:
+        raise AssertionError("no clock is running")
 
     def reader(self, plan: ChunkPlan) -> Reader:
         self.calls.append(("reader", plan.index))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fairway.audit.findings import ProbeResult
+from fairway.audit.findings import Finding, ProbeResult
 from fairway.evaluate.diagnostic import WARNING
 from fairway.report.checks import (
     audit_check,
@@ -91,3 +91,17 @@ def test_an_illegal_number_never_comes_without_its_words() -> None:
     assert (name, value) == ("adapt_then_score", 1.23456)
     assert words == f"{WARNING}; the honest score is 1.50000"
     assert WARNING.startswith("illegal: learned from a token before")
+
+
+def test_a_run_that_took_too_long_is_over_time_and_not_illegal() -> None:
+    said = Finding("over time: train took 201.6 s of 180 s")
+    late = ProbeResult("budget", False, "", (said,), details={"over": ["time"]})
+    fine = ProbeResult("causality", True, "")
+    check = audit_check(audited(late, fine))
+    assert (check.state, check.short) == ("broken", "over time")
+    assert check.sentence.startswith("Over time, and legal in all else: over time: train took")
+    assert not replace(full_result(), audit=audited(late, fine)).holds
+    leaks = ProbeResult("causality", False, "")
+    assert audit_check(audited(late, leaks)).short == "illegal"
+    train = seconds_check("Training", replace(TRAIN, seconds=201.6, budget_seconds=180.0))
+    assert train.short == "202 of 180 s: over time"

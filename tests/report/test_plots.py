@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from fairway.report.plots import PICTURES, inline_svgs, running_mean, save_pictures
 from fairway.report.run_folder import RunFolder, read_run
-from fairway.report.style import VARIABLES, bar_chart, spread
+from fairway.report.style import VARIABLES
 
 from .run_results import ARTIFACT, bare_result, full_result, run_of, write_run
 
@@ -81,19 +80,9 @@ def test_pictures_are_saved_as_files(run: RunFolder, tmp_path: Path) -> None:
         save_pictures(run, tmp_path, ".gif")
 
 
-def test_nothing_to_draw_is_no_chart() -> None:
-    assert bar_chart("Empty", []) is None
-
-
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=60), st.floats(0, 1))
 def test_a_running_mean_stays_among_its_values(values: list[float], share: float) -> None:
     means = running_mean(values, share)
     assert len(means) == len(values)
     assert min(values) - 1e-9 <= min(means)
     assert max(means) <= max(values) + 1e-9
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=4).map(sorted))
-def test_labels_end_up_apart_and_in_order(heights: list[float]) -> None:
-    placed = spread(heights, 0.1)
-    assert all(b - a > 0.099 for a, b in pairwise(placed))

@@ -9,7 +9,6 @@ from fairway.runtime import device as device_module
 from fairway.runtime.device import (
     choose_compute_dtype,
     choose_device,
-    deterministic,
     machine,
     seed_everything,
 )
@@ -78,15 +77,6 @@ def test_a_seed_fixes_every_source_of_random_numbers() -> None:
         seed_everything(7)
         drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
     assert drawn[0] == drawn[1]
-
-
-def test_deterministic_mode_can_be_left_again() -> None:
-    deterministic()
-    try:
-        assert torch.are_deterministic_algorithms_enabled()
-    finally:
-        deterministic(False)
-    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_the_machine_is_described_in_plain_values() -> None:

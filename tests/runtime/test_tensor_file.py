@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from fairway.runtime import tensor_file
 from fairway.runtime.tensor_file import read_tensors, write_tensors
 
 TENSORS = {
@@ -72,3 +74,21 @@ def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
             read_tensors(tmp_path / name, "a state")
     with pytest.raises(ValueError, match="no file at"):
         read_tensors(tmp_path / "none", "a state")
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.safetensors"
+    write_tensors(path, {"a": torch.ones(2)}, {})
+    before = path.read_bytes()
+
+    def full(tensors: object, file: Path, metadata: object) -> None:
+        file.write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(tensor_file, "save_file", full)
+    with pytest.raises(OSError, match="is the disk full"):
+        write_tensors(path, {"a": torch.zeros(2)}, {})
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -8,7 +8,8 @@ from torch._dynamo.utils import counters
 
 from fairway.model.attention import AttentionConfig
 from fairway.model.depth import Loop
-from fairway.model.gpt import GPT, ModelConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig
 from fairway.train.compiled import compile_loss
 
 ROWS, CONTEXT = 2, 8

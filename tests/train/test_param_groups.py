@@ -5,7 +5,9 @@ from torch import Tensor, nn
 
 from fairway.model.attention import AttentionConfig, GateConfig
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig, ValueEmbeddingConfig
-from fairway.model.gpt import GPT, MlpConfig, ModelConfig, ParallelConfig, SkipConfig
+from fairway.model.gpt import GPT
+from fairway.model.mlp import MlpConfig
+from fairway.model.model_config import ModelConfig, ParallelConfig, SkipConfig
 from fairway.train.muon import Muon, MuonConfig
 from fairway.train.param_groups import (
     AdamWGroup,

@@ -16,7 +16,8 @@ from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.adapters import AdapterConfig
 from fairway.model.attention import AttentionConfig
-from fairway.model.gpt import GPT, ModelConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig
 from fairway.prepare import prepare_documents
 from fairway.tokens.shards import DataFolder
 from fairway.tune import TuneConfig, held_out, tune

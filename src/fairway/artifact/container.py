@@ -7,11 +7,10 @@ byte; how large the file may be is in `budget.py`.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -28,11 +27,16 @@ from fairway.artifact.sections import (
 from fairway.coding.codecs import shuffle, unshuffle
 from fairway.coding.weights import decode_matrices, encode_matrices
 from fairway.quant.quantized import LowRank, QuantizedTensor, dequantize
-from fairway.runtime.files import atomic_write
 
 MAGIC = b"FWY1"
 MOST_WEIGHTS = 1 << 28  # of a file; the challenge's models have an eighth of it
-MOST_EXTRA = 1 << 26  # bytes of the tokenizer's file, or of another extra one
+MOST_EXTRA = 1 << 24  # bytes of the tokenizer's file, or of another extra one
+MOST_FILE = 1 << 31  # bytes
+# Zeros can be packed without end, so that what reading costs is kept in proportion to the file: it
+# may hold so many weights, and so many more for each byte they take.
+FREE_WEIGHTS, WEIGHTS_PER_BYTE = 1 << 18, 256
+Accept: TypeAlias = Callable[[dict[str, Any], Mapping[str, tuple[int, ...]]], object]
+STREAMS = ("codes", "scales", "half", "float")
 _FLOATS = {"half": (torch.float16, "<f2"), "float": (torch.float32, "<f4")}
 
 
@@ -63,6 +67,8 @@ def pack(
     tokenizer  the tokenizer's own file
     tensors    quantized, float16 or float32
     extras     further named byte strings, stored beside the model
+
+    Raises ValueError for what `unpack` would refuse.
     """
     _require_json(config)
     streams: dict[str, list[np.ndarray]] = {"scales": [], "half": [], "float": []}
@@ -74,14 +80,20 @@ def pack(
     for name, arrays in streams.items():
         joined = b"".join(array.tobytes() for array in arrays)
         sections.append(best_packed(name, shuffle(joined, 4 if name == "float" else 2)))
+    _require_proportion(
+        sum(_line(line).num_numbers for line in lines), {s.name: s for s in sections}
+    )
     sections += [best_packed(f"extra:{name}", data) for name, data in (extras or {}).items()]
     return pack_frame(MAGIC, {"config": config, "tensors": lines}, sections)
 
 
-def unpack(data: bytes) -> Artifact:
+def unpack(data: bytes, accept: Accept = lambda config, shapes: None) -> Artifact:
     """Inverse of `pack`. Raises ValueError naming the part that is damaged or missing.
 
     No memory is asked for that shapes and limits do not allow: every size in the file may be a lie.
+
+    accept  raises ValueError where config and shapes do not go together; called before any weight
+            is decoded
     """
     frame = unpack_frame(
         MAGIC, data, "a fairway artifact", "; for files of other scripts there is `fairway import`"
@@ -90,6 +102,8 @@ def unpack(data: bytes) -> Artifact:
     weights = sum(line.num_weights for line in lines)
     if weights > MOST_WEIGHTS:
         raise Refused(f"it lists {weights:,} weights, and a file may hold {MOST_WEIGHTS:,}")
+    _require_proportion(sum(line.num_numbers for line in lines), frame.sections)
+    accept(frame.header["config"], {line.name: line.shape for line in lines})
     codes = frame.read("codes", len(data))
     shapes = [shape for line in lines for shape in line.matrices()]
     streams = {}
@@ -128,6 +142,11 @@ class _Line(NamedTuple):
         return prod(self.shape) + self.rank * (self.rows + self.columns)
 
     @property
+    def num_numbers(self) -> int:
+        """Weights, and the scales they need."""
+        return self.num_weights + self.num_floats("scales")
+
+    @property
     def rows(self) -> int:
         return prod(self.shape) // self.columns if self.columns else 0
 
@@ -146,6 +165,13 @@ class _Line(NamedTuple):
         if stream != "scales":
             return 0
         return self.rows + (self.rank * (1 + -(-self.columns // self.group)) if self.rank else 0)
+
+
+def _require_proportion(numbers: int, sections: Mapping[str, Section]) -> None:
+    packed = sum(len(s.data) for name in STREAMS if (s := sections.get(name)) is not None)
+    most = FREE_WEIGHTS + WEIGHTS_PER_BYTE * packed
+    if numbers > most:
+        raise Refused(f"{numbers:,} weights in {packed:,} bytes, which may hold {most:,}")
 
 
 def _lines(header: dict[str, Any]) -> list[_Line]:
@@ -216,19 +242,6 @@ class _Parts:
         place, count = self.places[stream], prod(shape)
         self.places[stream] += count
         return torch.from_numpy(self.streams[stream][place : place + count].reshape(shape).copy())
-
-
-def write_artifact(path: Path, data: bytes) -> None:
-    """Write what `pack` returned, whole or not at all."""
-    atomic_write(path, data)
-
-
-def read_artifact(path: Path) -> Artifact:
-    """`unpack` of a file; errors name the file."""
-    try:
-        return unpack(Path(path).read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _require_json(config: dict[str, Any]) -> None:

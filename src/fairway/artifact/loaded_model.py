@@ -1,4 +1,4 @@
-"""The model as it is served: rebuilt from the bytes of its file and from nothing else.
+"""The model as it is loaded: rebuilt from the bytes of its file and from nothing else.
 
 What was trained, averaged or quantized in memory must not flatter a score, a proof or a text that
 is compressed; so all of them begin here. How the model is evaluated is named in the file too, and
@@ -6,6 +6,7 @@ stays plain data on this side of the evaluation.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ from typing import Any
 import torch
 
 from fairway.artifact.config_json import config_from_json
-from fairway.artifact.container import Artifact, unpack
-from fairway.model.gpt import GPT, ModelConfig
+from fairway.artifact.container import MOST_FILE, Artifact, unpack
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig
+from fairway.runtime.files import read_file
+from fairway.runtime.limits import one_line
 from fairway.runtime.plugins import Plugin
 from fairway.tokens.tokenizer import Tokenizer, load_tokenizer
+
+MOST_MAGNITUDE = 1 << 24  # of a weight; the largest that float16 scales give are half of it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,9 +50,9 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no model at {path}; `fairway run` and `fairway pack` write model.fwy")
-    data = path.read_bytes()
+    data = read_file(path, MOST_FILE)
     try:
-        artifact = unpack(data)
+        artifact = unpack(data, accept=_blank)
         model = rebuild(artifact).to(device)
         tokenizer = load_tokenizer(artifact.tokenizer)
         plugins = [config_from_json(Plugin, each) for each in artifact.config.get("plugins", ())]
@@ -69,28 +75,58 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
 
 def rebuild(artifact: Artifact) -> GPT:
     """The model of an artifact's config, with the artifact's weights."""
-    if "model" not in artifact.config:
+    found = {name: tuple(tensor.shape) for name, tensor in artifact.tensors.items()}
+    model = _blank(artifact.config, found).to_empty(device="cpu")
+    weights = artifact.state_dict()
+    for name, weight in weights.items():
+        if not (weight.abs() <= MOST_MAGNITUDE).all():
+            raise ValueError(
+                f"{name} holds numbers that are not finite, or beyond {MOST_MAGNITUDE:,}; if no "
+                "one changed the file, training diverged"
+            )
+    model.load_state_dict(weights)
+    model.loops_active = artifact.config.get("loops_active") is not False
+    return model.eval()
+
+
+def _blank(settings: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> GPT:
+    """The model of an artifact's config on the meta device: shapes without memory.
+
+    found  the shapes of the artifact's tensors
+
+    Raises ValueError where they are not the model's, whatever the config asks for.
+    """
+    if "model" not in settings:
         raise ValueError(
-            f"the artifact's config names {sorted(artifact.config)} but no model; pack it again "
+            f"the artifact's config names {sorted(settings)!s:.200} but no model; pack it again "
             "with `fairway pack`"
         )
-    config = config_from_json(ModelConfig, artifact.config["model"])
-    model = GPT(replace(config, extra_heads=0))  # they served training alone and are not shipped
-    weights, needed = artifact.state_dict(), model.state_dict()
+    for name, kind in {"loops_active": bool, "evaluate": dict}.items():
+        if not isinstance(settings.get(name), kind | None):
+            raise ValueError(f"the config's {name!r} is {settings[name]!r:.40}; pack it again")
+    config = config_from_json(ModelConfig, settings["model"])
+    if config.num_layers > len(found):  # said before they are built
+        raise ValueError(f"{config.num_layers} layers of {len(found)} tensors; pack it again")
+    with torch.device("meta"):  # extra heads served training alone and are not shipped
+        model = GPT(replace(config, extra_heads=0))
+    _require_shapes(found, {name: tuple(t.shape) for name, t in model.state_dict().items()})
+    return model
+
+
+def _require_shapes(
+    found: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]]
+) -> None:
     wrong = sorted(
-        f"{name} is {'missing' if name not in weights else 'unknown' if name not in needed else ''}"
-        for name in weights.keys() ^ needed.keys()
+        f"{name:.80} is {'unknown' if name in found else 'missing'}"
+        for name in found.keys() ^ needed.keys()
     )
     wrong += sorted(
-        f"{name} is {tuple(weights[name].shape)} instead of {tuple(needed[name].shape)}"
-        for name in weights.keys() & needed.keys()
-        if weights[name].shape != needed[name].shape
+        f"{name} is {found[name]!s:.80} instead of {needed[name]}"
+        for name in found.keys() & needed.keys()
+        if found[name] != needed[name]
     )
     if wrong:
         raise ValueError(
-            f"the weights do not fit the model's config: {'; '.join(wrong[:4])}"
+            f"the weights do not fit the model's config: {one_line('; '.join(wrong[:4]), 500)}"
             f"{f'; {len(wrong) - 4} more' if len(wrong) > 4 else ''}"
         )
-    model.load_state_dict(weights)
-    model.loops_active = bool(artifact.config.get("loops_active", True))
-    return model.eval()

@@ -16,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fairway.coding.codecs import codec, smallest
+from fairway.runtime.strict_json import parse_json
 
 _PREAMBLE = struct.Struct("<4sII")  # magic, header length, header crc32
 _DIGEST_BYTES = 32
-_MOST_HEADER = 1 << 26  # bytes of JSON: a line per tensor, a number per document
+_MOST_HEADER = 1 << 22  # bytes of JSON: a line for each tensor, some fifty bytes long
 
 
 class Refused(ValueError):
@@ -107,8 +108,8 @@ def to_json(value: Any) -> str:
 
 def _header(packed: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(codec("brotli").decompress(packed, _MOST_HEADER))
-    except (ValueError, RecursionError) as error:
+        header = parse_json(codec("brotli").decompress(packed, _MOST_HEADER))
+    except ValueError as error:
         raise Refused(f"its header cannot be read: {error}") from error
     if not isinstance(header, dict) or "sections" not in header:
         raise Refused("its header is no JSON object with sections")
@@ -123,7 +124,9 @@ def _index(header: dict[str, Any]) -> list[tuple[str, str, int, int]]:
     found = []
     for line in index:
         match line:
-            case [str(name), str(how), int(length), int(crc)] if length >= 0:
+            case [str(name), str(how), length, crc] if type(length) is type(crc) is int:
+                if length < 0:
+                    raise Refused(f"its header lists a section as {line!r:.80}")
                 found.append((name, how, length, crc))
             case _:
                 raise Refused(f"its header lists a section as {line!r:.80}")

@@ -265,12 +265,16 @@ def _budget(model: Path, cap_bytes: int | None, eval_seconds: float | None) -> P
     artifact = result.get("artifact", {})
     cap = cap_bytes or artifact.get("cap_bytes")
     size, known, findings, missing = model.stat().st_size, [], [], []
+    over: list[str] = []
     if cap is None:
         missing.append("the cap: name it with --cap-bytes")
     else:
         known.append(f"{size:,} of {cap:,} bytes")
         if size > cap:
-            findings.append(Finding(f"the file has {size:,} bytes, {size - cap:,} over the cap"))
+            over.append("bytes")
+            findings.append(
+                Finding(f"over bytes: the file has {size:,}, {size - cap:,} over the cap")
+            )
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     if artifact.get("sha256", digest) != digest:
         said = f"{result_file} describes another file than {model}"
@@ -283,8 +287,12 @@ def _budget(model: Path, cap_bytes: int | None, eval_seconds: float | None) -> P
             continue
         known.append(f"{key} {spent:.1f} of {allowed:.0f} s")
         if spent > 1.01 * allowed:
-            findings.append(Finding(f"{key} took {spent:.1f} s of {allowed:.0f} s"))
-    return found("budget", "; ".join(known) or "nothing known", findings, missing)
+            over.append("time")
+            findings.append(Finding(f"over time: {key} took {spent:.1f} s of {allowed:.0f} s"))
+    if len(over) < len(findings):  # the record is wrong, too: that is no matter of budgets
+        over = []
+    details = {"over": sorted(set(over))} if over else {}
+    return found("budget", "; ".join(known) or "nothing known", findings, missing, **details)
 
 
 def _rebuild(model: Path) -> ProbeResult:

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from fairway.runtime.strict_json import json_array, json_object, json_text, json_texts
+
+OVER = ("bytes", "time")
 KINDS = {
     "C1": "the nats of a token depend on text that comes after it",
     "C2": "the nats are not those of one normalized distribution",
@@ -137,9 +140,12 @@ class Finding:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Finding":
-        first = (data["kind"],) if data.get("kind") else ()
-        return cls(data["said"], (*first, *data.get("alternatives", ())), data.get("check", ""))
+    def from_json(cls, data: Mapping[str, object]) -> "Finding":
+        kinds = json_texts(data.get("alternatives", ()), "alternatives")
+        if data.get("kind"):
+            kinds = (json_text(data["kind"], "kind"), *kinds)
+        check = json_text(data.get("check", ""), "check")
+        return cls(json_text(data["said"], "said"), kinds, check)
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,12 @@ class ProbeResult:
     not_covered: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def over(self) -> tuple[str, ...]:
+        """Of "bytes" and "time" the budgets that were missed, where nothing else is wrong."""
+        given = self.details.get("over", ())
+        return tuple(w for w in OVER if w in given) if isinstance(given, list | tuple) else ()
+
     def to_json(self) -> dict[str, Any]:
         return {
             "ok": self.ok,
@@ -168,14 +180,15 @@ class ProbeResult:
         }
 
     @classmethod
-    def from_json(cls, name: str, data: Mapping[str, Any]) -> "ProbeResult":
+    def from_json(cls, name: str, data: Mapping[str, object]) -> "ProbeResult":
         known = ("ok", "summary", "findings", "not_covered")
+        findings = json_array(data.get("findings", ()), "findings")
         return cls(
             name,
             bool(data["ok"]),
-            data.get("summary", ""),
-            tuple(Finding.from_json(finding) for finding in data.get("findings", ())),
-            tuple(data.get("not_covered", ())),
+            json_text(data.get("summary", ""), "summary"),
+            tuple(Finding.from_json(json_object(f, "a finding")) for f in findings),
+            json_texts(data.get("not_covered", ()), "not_covered"),
             {key: value for key, value in data.items() if key not in known},
         )
 
@@ -185,7 +198,7 @@ def found(
     summary: str,
     findings: Sequence[Finding] = (),
     not_covered: Sequence[str] = (),
-    **details: Any,
+    **details: object,
 ) -> ProbeResult:
     """The result of a probe that passes if it found nothing."""
     return ProbeResult(name, not findings, summary, tuple(findings), tuple(not_covered), details)
@@ -211,18 +224,26 @@ class AuditReport:
 
     @property
     def verdict(self) -> str:
-        """`legal` or `illegal`; `unknown` where the scorer could not be run."""
+        """`legal` or `illegal`; `unknown` where the scorer could not be run.
+
+        What is legal in all but its clock or its size is `over time`, `over bytes` or `over bytes
+        and time`: such a run learned from nothing that it should not, it took too much.
+        """
         if self.problem:
             return "unknown"
-        return "legal" if all(probe.ok for probe in self.probes.values()) else "illegal"
+        failed = [probe for probe in self.probes.values() if not probe.ok]
+        if not all(probe.over for probe in failed):
+            return "illegal"
+        over = sorted({word for probe in failed for word in probe.over})
+        return f"over {' and '.join(over)}" if over else "legal"
 
     @property
     def exit_status(self) -> int:
-        """0 legal, 1 illegal, 2 could not run."""
-        return {"legal": 0, "illegal": 1, "unknown": 2}[self.verdict]
+        """0 legal, 1 illegal or over time or bytes, 2 could not run."""
+        return {"legal": 0, "unknown": 2}.get(self.verdict, 1)
 
     def to_json(self) -> dict[str, Any]:
-        report: dict[str, Any] = {
+        report: dict[str, object] = {
             "verdict": self.verdict,
             "probes": {name: probe.to_json() for name, probe in self.probes.items()},
             "notes": list(self.notes),
@@ -234,14 +255,17 @@ class AuditReport:
         return report | ({"problem": self.problem} if self.problem else {})
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "AuditReport":
+    def from_json(cls, data: Mapping[str, object]) -> "AuditReport":
         """Inverse of `to_json`; ValueError where the data is no audit report."""
         try:
-            probes = {name: ProbeResult.from_json(name, p) for name, p in data["probes"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
+            probes = {
+                name: ProbeResult.from_json(name, json_object(probe, name))
+                for name, probe in json_object(data["probes"], "probes").items()
+            }
+        except KeyError as error:
             raise ValueError(f"this is no audit report ({error!r})") from error
         given = {f.name: data[f.name] for f in fields(cls) if f.name in data}
-        notes = tuple(data.get("notes", ()))
+        notes = json_texts(data.get("notes", ()), "notes")
         return cls(**{"scorer": "", **given, "probes": probes, "notes": notes})
 
     def text(self) -> str:

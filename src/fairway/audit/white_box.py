@@ -18,8 +18,8 @@ from fairway.audit.findings import Finding, ProbeResult, found
 from fairway.audit.model_scorer import positions
 from fairway.audit.stream import BOS, Edit
 from fairway.evaluate.chunks import Chunk, ChunkPlan, cut_chunk
+from fairway.evaluate.clocked import LearnsFrom
 from fairway.evaluate.predictor import Predictor
-from fairway.evaluate.timed import LearnsUntil
 from fairway.proof.bitstream import in_step, read_in_step
 from fairway.proof.reproducible import Checkpoints
 from fairway.tokens.val_text import ValText
@@ -44,7 +44,7 @@ def fingerprint(*states: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-class ObservedPredictor(LearnsUntil):
+class ObservedPredictor(LearnsFrom):
     """A predictor under observation; behaves as the one it holds.
 
     weights  the state of the model that the caller holds, if it has one
@@ -58,7 +58,7 @@ class ObservedPredictor(LearnsUntil):
         weights: Callable[[], Mapping[str, Tensor]] = dict,
         looks: int = 3,
     ) -> None:
-        super().__init__(predictor, learned_chunks=num_tokens)
+        super().__init__(predictor)
         self.num_tokens, self.weights, self.looks = num_tokens, weights, looks
         self.out_of_order: list[str] = []
         self.traces: list[str] = []

@@ -65,7 +65,7 @@ def take_settings(config: Config, argv: list[str]) -> tuple[Config, list[str]]:
     return config, rest
 
 
-def _plugin_names(value: Any) -> Iterator[str]:
+def _plugin_names(value: object) -> Iterator[str]:
     if isinstance(value, dict):
         name = value.get("type")
         if isinstance(name, str) and ":" in name:

@@ -236,15 +236,17 @@ def prepare(argv: list[str]) -> Answer:
         workers: int | None = None,
         overwrite: bool = False,
     ) -> Answer:
-        """Raw text to a data folder. Interrupted, the same command goes on.
+        """Turns raw text into a data folder; interrupted, the same command goes on.
 
         Args:
             out: the data folder to make
             sources: files or folders of training text
             vocab_size: pieces of the tokenizer to train; None where --tokenizer names one
-            tokenizer: tokenizer file to use, or `bytes` for the bytes themselves
+            tokenizer: tokenizer file to use, or `bytes` for the bytes themselves; None trains
+                one of --vocab-size pieces
             val: files or folders of validation text; none where --val-fraction holds some out
-            val_fraction: share of the documents to hold out for validation, between 0 and 1
+            val_fraction: share of the documents to hold out for validation, between 0 and 1; None
+                where --val names some
             seed: decides which documents are held out; the same seed holds out the same ones
             workers: processes that encode; None starts one for each core
             overwrite: replace the data folder that is there, once the new one is whole; and begin
@@ -279,7 +281,7 @@ def fetch(argv: list[str]) -> Answer:
         /,
         train_shards: int = 80,
     ) -> Answer:
-        """Resumes what was interrupted; every file is checked.
+        """Fetches what is not there yet, and checks every file.
 
         Args:
             name: name of the published data set; a wrong one lists them all
@@ -293,7 +295,7 @@ def fetch(argv: list[str]) -> Answer:
 
 
 def recipes(argv: list[str]) -> Answer:
-    """list, show, compare: [NAME] [--diff OTHER]"""
+    """list all recipes, show one, or compare two: [NAME] [--diff OTHER]"""
     import tyro
 
     from fairway.model.gpt import num_params
@@ -304,7 +306,7 @@ def recipes(argv: list[str]) -> Answer:
     def options(
         name: tyro.conf.Positional[str | None] = None, /, diff: str | None = None
     ) -> Answer:
-        """List, show, compare.
+        """Lists all recipes, shows one as JSON, or prints what differs between two.
 
         Args:
             name: the recipe to show: a name, package.module:function or path/file.py:function;

@@ -49,6 +49,7 @@ def score(argv: list[str]) -> Answer:
         "bytes": found.score.num_bytes,
         "seconds": found.seconds,
         "note": found.note,
+        "learned": found.schedule,
     }
     if options.out is not None:
         atomic_write(options.out, json.dumps(answer, indent=1).encode())
@@ -60,12 +61,12 @@ class ScoreOptions:
     """What is scored, and in which time.
 
     Attributes:
-        budget_seconds: seconds for the whole evaluation: learning stops in time to score the rest;
+        budget_seconds: seconds for the whole evaluation: lessons are skipped to score all in time;
             None sets no limit
         checkpoint: file to go on from if it is there, kept while scoring; None keeps none
         tokens: number of tokens to read, from the start of the text; None reads all of it
         out: JSON file to write the answer to as well; None writes none
-        seed: of the first random weights of adapters; models without adapters do not need it
+        seed: decides the initial weights of adapters; without adapters nothing is random
     """
 
     budget_seconds: float | None = None
@@ -83,7 +84,7 @@ def _score_options(loaded: "LoadedModel", argv: list[str]) -> "tuple[EvaluateCon
 
     @dataclass(frozen=True, kw_only=True)
     class Options(ScoreOptions):
-        """How the text is scored is the model's own setting, unless overridden."""
+        """Scores the text as the model file says, unless a setting is overridden here."""
 
         evaluate: EvaluateConfig
 
@@ -98,6 +99,7 @@ def _score(
 ) -> "Evaluation | None":
     """None on all processes but the first."""
     from fairway.evaluate.config import make_predictor, plan_text
+    from fairway.evaluate.timed import evaluation_identity
     from fairway.pipeline.scoring import score_text
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
@@ -120,6 +122,7 @@ def _score(
             budget_seconds=options.budget_seconds,
             spent_seconds=time.perf_counter() - began,
             checkpoint=options.checkpoint,
+            identity=evaluation_identity(loaded.sha256, config, options.seed),
         )
     return found if ranks.is_main else None
 
@@ -141,7 +144,7 @@ def prove(argv: list[str]) -> Answer:
         documents: int | None = None,
         out: Path = Path("proof.fwp"),
     ) -> Answer:
-        """The bitstream that decodes to the text is the score, as a file.
+        """Encodes the text with the predictor that is scored, and decodes it with a fresh one.
 
         Args:
             model: the model file
@@ -185,7 +188,7 @@ def verify(argv: list[str]) -> Answer:
         /,
         text: Path | None = None,
     ) -> Answer:
-        """The text that comes out must have the hash that the proof names.
+        """Decodes the text and checks its hash against the one in the proof.
 
         Args:
             file: the proof file
@@ -279,8 +282,9 @@ def _audit_model(argv: list[str]) -> Answer:
         seed: int = 0,
         probe: tuple[str, ...] = (),
     ) -> Answer:
-        """The same questions, and what only the inside can answer. A scorer of your own is audited
-        with `fairway audit FILE.py:FUNCTION --vocab-size V`.
+        """The same questions, and what only the inside can answer. A run that kept all but its
+        clock or its cap is not illegal, but over time or over bytes: exit 1, too. A scorer of your
+        own is audited with `fairway audit FILE.py:FUNCTION --vocab-size V`.
 
         Args:
             model: the model file
@@ -333,7 +337,7 @@ def report(argv: list[str]) -> Answer:
         out: Path = Path("report.html"),
         pictures: Path | None = None,
     ) -> Answer:
-        """A page that needs nothing but itself.
+        """Writes one HTML file with everything in it.
 
         Args:
             runs: run folders; several are compared

@@ -56,7 +56,7 @@ def tune(argv: list[str]) -> Answer:
 
 
 def compress(argv: list[str]) -> Answer:
-    """any file, made small by a model: MODEL FILE OUT"""
+    """compress any file with a model: MODEL FILE OUT"""
     import tyro
 
     from fairway.proof.compress import CompressConfig, compress_file
@@ -94,7 +94,7 @@ def compress(argv: list[str]) -> Answer:
 
 
 def decompress(argv: list[str]) -> Answer:
-    """the file that `compress` was given: MODEL IN OUT"""
+    """bring back the file that `compress` was given: MODEL IN OUT"""
     import tyro
 
     from fairway.proof.compress import decompress_file
@@ -106,7 +106,7 @@ def decompress(argv: list[str]) -> Answer:
         out: tyro.conf.Positional[Path],
         /,
     ) -> Answer:
-        """All of the file or, with the reason, none of it.
+        """Writes the file as it was or, with the reason, nothing.
 
         Args:
             model: the model file it was compressed with
@@ -127,7 +127,7 @@ def decompress(argv: list[str]) -> Answer:
 
 
 def generate(argv: list[str]) -> Answer:
-    """text in the manner of what the model was trained on: MODEL --prompt TEXT"""
+    """write text in the manner of the training text: MODEL --prompt TEXT"""
     import tyro
 
     from fairway.generate import GenerateConfig
@@ -142,7 +142,7 @@ def generate(argv: list[str]) -> Answer:
         top_k: int | None = 50,
         seed: int = 0,
     ) -> Answer:
-        """Written as it comes, the prompt first.
+        """Prints the prompt and what the model adds to it, as it comes.
 
         Args:
             model: the model file

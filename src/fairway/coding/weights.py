@@ -44,16 +44,6 @@ _FAMILY = _STREAM.model.Categorical(perfect=False)
 _UNIFORM = _STREAM.model.Uniform()
 
 
-def encode_codes(codes: Codes, bits: int) -> bytes:
-    """One matrix of codes (R, C) int8, all within -top_code(bits)..top_code(bits), as bytes."""
-    return encode_matrices([(codes, bits)])
-
-
-def decode_codes(data: bytes, shape: tuple[int, int], bits: int) -> Codes:
-    """Inverse of `encode_codes`. Raises ValueError where the bytes are seen to be damaged."""
-    return decode_matrices(data, [(shape, bits)])[0]
-
-
 def encode_matrices(matrices: Sequence[tuple[Codes, int]]) -> bytes:
     """Many matrices (codes, bits) in one stream; each learns from those before it."""
     writer, models = _Writer(), _Models()

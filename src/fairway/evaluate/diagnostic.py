@@ -27,9 +27,9 @@ class AdaptThenScore:
     sgd: Sgd = field(
         default_factory=lambda: Sgd(lr=0.002, epochs=8, schedule="constant", frozen_blocks=2)
     )
-    context: int = 2048
-    stride: int = 32
-    rows: int = 16
+    context: int = 2048  # tokens that a window reads
+    stride: int = 32  # tokens that a window scores
+    rows: int = 16  # number of windows per forward pass
 
     def smoke(self, context: int, stride: int) -> "AdaptThenScore":
         """The same in miniature, for a run of seconds."""

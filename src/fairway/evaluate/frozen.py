@@ -76,6 +76,9 @@ class Frozen:
     def learn(self, chunk: Chunk) -> None:
         """A frozen model learns nothing."""
 
+    def skip(self, chunk: Chunk) -> None:
+        """Nor does it miss a lesson."""
+
     def reader(self, plan: ChunkPlan) -> Reader:
         if self.cached is not None:
             return CachedReader(self.model, plan, self.cached)

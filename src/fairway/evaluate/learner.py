@@ -27,11 +27,13 @@ EXCERPT_TOKENS = 2048  # of a text of which only a part can be looked at
 class WindowConfig:
     """How text is read, whatever learns from it."""
 
-    context: int | None = None  # tokens a window reads; None: the model's training context
-    stride: int = 64  # tokens a window scores
-    rows: int = 16  # windows per forward pass; documents side by side where they are adapted to
-    cached: int | None = None  # approximate: so many windows in a row share keys and values
-    precision: Precision = "float32"  # of activations while scoring; bfloat16 is approximate
+    context: int | None = None  # tokens that a window reads; None: as many as in training
+    stride: int = 64  # tokens that a window scores, its last ones
+    # number of windows per forward pass; with adapters, of documents side by side
+    rows: int = 16
+    # number of windows in a row that share keys and values, approximately; None: none do
+    cached: int | None = None
+    precision: Precision = "float32"  # number type of activations; bfloat16 is approximate
     documents: bool = False  # never read across the start of a document
 
     def __post_init__(self) -> None:
@@ -130,8 +132,13 @@ class Learner(Pluggable, ABC):
         return None
 
     def between_chunks(self, plans: Sequence[ChunkPlan]) -> "tuple[Learner, list[int]] | None":
-        """What else learns at pauses between chunks, and the tokens it reads at each pause."""
+        """What else learns at pauses between chunks, and the tokens it reads after each of `plans`,
+        mostly 0."""
         return None
+
+    def between_pauses(self) -> "Learner | None":
+        """What learns where there are no such pauses; None: nothing does."""
+        return self
 
     def excerpt_tokens(self) -> int:
         """Text within which learning can be seen at work, for whoever looks at a part of it."""

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, zip_longest
 
 import torch
 
@@ -27,16 +27,19 @@ NUM_IDS = 64  # random text over few ids repeats itself, as real text does: n-gr
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """What may be chosen, each from best to worst; a finer stride counts before more epochs."""
+    """What may be chosen, each from best to worst: a finer stride counts before more epochs, and
+    those before exact windows."""
 
-    strides: tuple[int, ...] = (64,)
-    epochs: tuple[int, ...] = (3,)  # over each chunk, where the learner has any
+    strides: tuple[int, ...] = (64,)  # choices of tokens that a window scores
+    epochs: tuple[int, ...] = (3,)  # choices of passes over each chunk, where it has any
+    cached: tuple[int | None, ...] = (None,)  # choices of windows that share keys; None: exact ones
 
     def __post_init__(self) -> None:
-        if not self.strides or not self.epochs or min(self.strides + self.epochs) < 1:
+        lists = (self.strides, self.epochs, self.cached)
+        if not all(lists) or min(self.strides + self.epochs) < 1:
             raise ValueError(
-                f"strides={self.strides}, epochs={self.epochs}: name at least one of each, and "
-                "none below 1"
+                f"strides={self.strides}, epochs={self.epochs}, cached={self.cached}: name at "
+                "least one of each, and no stride or number of epochs below 1"
             )
 
 
@@ -44,14 +47,19 @@ class Range:
 class Estimate:
     """Seconds an evaluation will take, by stage.
 
-    lesson_seconds  the longest that learning from one chunk will take
+    lessons  of learning from each chunk, a pause after it included
     """
 
     config: EvaluateConfig
     score_seconds: float
     learn_seconds: float
     phase_seconds: float
-    lesson_seconds: float
+    lessons: tuple[float, ...]
+
+    @property
+    def lesson_seconds(self) -> float:
+        """The longest that learning from one chunk will take."""
+        return max(self.lessons, default=0.0)
 
     @property
     def total_seconds(self) -> float:
@@ -65,7 +73,10 @@ class Estimate:
             "learning from all finished documents": self.phase_seconds,
         }
         parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages.items() if seconds)
-        chosen = f"stride {self.config.stride}{', ' if setting else ''}{setting}"
+        shared = f"keys shared by {self.config.cached} windows" if self.config.cached else ""
+        chosen = ", ".join(
+            part for part in (f"stride {self.config.stride}", shared, setting) if part
+        )
         return f"{chosen}: {parts or 'no time'}"
 
 
@@ -129,15 +140,15 @@ def _measure_pause(
 
 def estimate(config: EvaluateConfig, rates: Rates, plans: Sequence[ChunkPlan]) -> Estimate:
     """What the plans will take at these rates."""
-    lessons = [rates.learn * _lesson_tokens(plan, config) for plan in plans[:-1]]
+    lessons = [rates.learn * _lesson_tokens(plan, config) for plan in plans[:-1]] + [0.0]
     _, tokens = config.learner.between_chunks(plans) or (None, [])
-    phases = [0.0, *(rates.phase * number for number in tokens)]
+    phases = [rates.phase * number for number in tokens]
     return Estimate(
         config=config,
         score_seconds=rates.score * sum(plan.num_inputs for plan in plans),
         learn_seconds=sum(lessons),
         phase_seconds=sum(phases),
-        lesson_seconds=max([*lessons, 0.0]) + max(phases),
+        lessons=tuple(a + b for a, b in zip_longest(lessons, phases, fillvalue=0.0)),
     )
 
 
@@ -184,9 +195,9 @@ def largest_that_fits(
 def _choices(config: EvaluateConfig, choices: Range) -> list[EvaluateConfig]:
     """Best first, each once: epochs may make no difference."""
     found: list[EvaluateConfig] = []
-    for stride, epochs in product(choices.strides, choices.epochs):
+    for stride, epochs, cached in product(choices.strides, choices.epochs, choices.cached):
         ttt = None if config.ttt is None else config.ttt.with_epochs(epochs)
-        choice = replace(config, stride=stride, ttt=ttt)
+        choice = replace(config, stride=stride, ttt=ttt, cached=cached)
         if choice not in found:
             found.append(choice)
     return found
@@ -194,9 +205,16 @@ def _choices(config: EvaluateConfig, choices: Range) -> list[EvaluateConfig]:
 
 def _agreed(found: Estimate, ranks: Ranks) -> Estimate:
     """Rank 0's estimate on every rank: one choice, whatever each of them measured."""
-    names = ("score_seconds", "learn_seconds", "phase_seconds", "lesson_seconds")
-    seconds = torch.tensor([getattr(found, name) for name in names], dtype=torch.float64)
-    return replace(found, **dict(zip(names, ranks.broadcast(seconds).tolist(), strict=True)))
+    stages = (found.score_seconds, found.learn_seconds, found.phase_seconds)
+    seconds = torch.tensor([*stages, *found.lessons], dtype=torch.float64)
+    score, learn, phase, *lessons = ranks.broadcast(seconds).tolist()
+    return replace(
+        found,
+        score_seconds=score,
+        learn_seconds=learn,
+        phase_seconds=phase,
+        lessons=tuple(lessons),
+    )
 
 
 def _sample(plans: Sequence[ChunkPlan], config: EvaluateConfig, ranks: Ranks) -> ChunkPlan:

@@ -34,6 +34,10 @@ class Predictor(Protocol):
         """Update internal state from a chunk whose score is already booked."""
         ...
 
+    def skip(self, chunk: Chunk) -> None:
+        """Go on without learning from a chunk, for lack of time: note at most what has ended."""
+        ...
+
     def reader(self, plan: ChunkPlan) -> "Reader":
         """The same distributions token by token, for a decoder that does not know the next one.
 

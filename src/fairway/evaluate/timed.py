@@ -1,157 +1,91 @@
 """One evaluation from the first chunk to the last, inside its time, and after an interruption.
 
-When the time left is only just enough to score the rest, learning stops for good; the score stays
-what it was, a legal one, and says from which chunk on nothing was learned, so that a decoder can do
-the same. Whether an evaluation will fit is judged beforehand, in `planner.py`.
+Where a lesson would leave too little time to score the rest, it is skipped; the next one is given
+if the clock allows it then. The score stays what it was, a legal one, and names the chunks that
+were learned from, so that a decoder can do the same. How long the rest will take is estimated in
+`pace.py`, who learns from what is decided in `clocked.py`; whether an evaluation will fit is judged
+beforehand, in `planner.py`.
 """
 
+import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from zlib import crc32
+from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
+from fairway.artifact.config_json import config_to_json
 from fairway.evaluate.bpb import Score
 from fairway.evaluate.chunks import Chunk, ChunkPlan, cut_chunk
+from fairway.evaluate.clocked import Budget, Chunks, Clocked, Now, lesson_size
+from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.curves import Curve
-from fairway.evaluate.predictor import (
-    ALONE,
-    Predictor,
-    Reader,
-    score_stream,
-)
+from fairway.evaluate.pace import Pace, as_ranges
+from fairway.evaluate.predictor import ALONE, Predictor, score_stream
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.tensor_file import read_tensors, write_tensors
 from fairway.tokens.val_text import ValText
-from fairway.train.train_state import write_tensors
-
-Now = Callable[[], float]
-MARGIN = 1.05  # the rest may take this much longer than what was measured so far
-
-
-class LearnsUntil:
-    """A predictor that learns from the first `learned_chunks` chunks and from none after them.
-
-    A decoder follows with it the schedule that a clock decided while scoring.
-    """
-
-    def __init__(self, predictor: Predictor, learned_chunks: int) -> None:
-        self.predictor, self.learned_chunks = predictor, learned_chunks
-
-    def score(self, chunk: Chunk) -> Tensor:
-        return self.predictor.score(chunk)
-
-    def learn(self, chunk: Chunk) -> None:
-        if chunk.plan.index < self.learned_chunks:
-            self.predictor.learn(chunk)
-
-    def reader(self, plan: ChunkPlan) -> Reader:
-        return self.predictor.reader(plan)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.predictor.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.predictor.load_state_dict(state)
-
-
-class Clocked(LearnsUntil):
-    """Learns as long as the rest could still be scored in time without learning further.
-
-    total_targets   of the whole evaluation
-    lesson_seconds  how long learning from one chunk may take, as far as known beforehand
-    spent_seconds   already used, by what came before the first chunk or by an interrupted run
-    """
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        num_chunks: int,
-        *,
-        total_targets: int,
-        budget_seconds: float | None = None,
-        lesson_seconds: float = 0.0,
-        spent_seconds: float = 0.0,
-        ranks: Ranks = ALONE,
-        now: Now = time.perf_counter,
-    ) -> None:
-        super().__init__(predictor, num_chunks)
-        self.budget_seconds, self.ranks, self.now = budget_seconds, ranks, now
-        self.targets_left = total_targets
-        self.began = now() - spent_seconds
-        self.score_seconds = self.learn_seconds = 0.0  # of the last chunk
-        self.slowest_score, self.slowest_lesson = 0.0, lesson_seconds  # per target, per chunk
-
-    @property
-    def spent_seconds(self) -> float:
-        return self.now() - self.began
-
-    def score(self, chunk: Chunk) -> Tensor:
-        begin = self.now()
-        nats = super().score(chunk)
-        self.score_seconds, self.learn_seconds = self.now() - begin, 0.0
-        self.targets_left -= chunk.num_targets
-        if chunk.num_targets:
-            # The slowest chunk, not the mean: learning that goes on too long cannot be undone.
-            self.slowest_score = max(self.slowest_score, self.score_seconds / chunk.num_targets)
-        return nats
-
-    def learn(self, chunk: Chunk) -> None:
-        if chunk.plan.index >= self.learned_chunks or not self.targets_left:
-            return  # the time for it is over, or nobody would see what it taught
-        if not self._in_time():
-            self.learned_chunks = chunk.plan.index
-            return
-        begin = self.now()
-        super().learn(chunk)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.learn_seconds = self.now() - begin
-        self.slowest_lesson = max(self.slowest_lesson, self.learn_seconds)
-
-    def _in_time(self) -> bool:
-        """Whether one more lesson leaves enough time; decided by rank 0 for all."""
-        if self.budget_seconds is None:
-            return True
-        rest = MARGIN * self.targets_left * self.slowest_score
-        expected = self.spent_seconds + self.slowest_lesson + rest
-        fits = torch.tensor(expected <= self.budget_seconds, dtype=torch.float64)
-        return bool(self.ranks.broadcast(fits))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What `evaluate_in_time` found.
 
-    learned_chunks  how many chunks, from the first, were learned from where the predictor learns
+    learned      the chunks that were learned from, as runs [first, stop)
+    num_lessons  how many chunks could have been learned from: those with targets after them
     """
 
     score: Score
     num_chunks: int
-    learned_chunks: int
+    learned: tuple[tuple[int, int], ...]
+    num_lessons: int
     seconds: float
     budget_seconds: float | None
     curve: Curve
 
     @property
+    def lessons_given(self) -> int:
+        return sum(stop - first for first, stop in self.learned)
+
+    @property
+    def schedule(self) -> tuple[tuple[int, int], ...] | None:
+        """What a decoder must be told beside the settings: `learned`, or None: from every chunk."""
+        return None if self.lessons_given == self.num_lessons else self.learned
+
+    @property
     def note(self) -> str | None:
         """What the reader of the score must know about its time, or None."""
-        if self.learned_chunks < self.num_chunks:
-            return (
-                f"time ran short: from chunk {self.learned_chunks + 1} of {self.num_chunks} on "
-                "nothing was learned"
+        notes = []
+        if self.schedule is not None:
+            notes.append(
+                f"time ran short: {self.lessons_given:,} of {self.num_lessons:,} lessons were "
+                f"given, from chunks {shown_ranges(self.learned)}"
             )
         if self.budget_seconds is not None and self.seconds > self.budget_seconds:
-            return (
-                f"took {self.seconds:.0f} s of {self.budget_seconds:.0f} s: even without learning, "
-                "this stride does not fit; choose a larger one"
+            mend = (
+                "choose a larger stride or fewer epochs"
+                if self.lessons_given
+                else "even without learning, this stride does not fit; choose a larger one"
             )
-        return None
+            took = f"took {self.seconds:.1f} s of {self.budget_seconds:.1f} s"
+            notes.append(f"over time: {took}; {mend}")
+        return "; ".join(notes) or None
+
+
+def shown_ranges(runs: Chunks, most: int = 8) -> str:
+    """Runs of chunks, counted from 1, for people.
+
+    >>> shown_ranges(((0, 3), (5, 6))), shown_ranges(())
+    ('1-3, 6', 'none')
+    """
+    told = [f"{a + 1}-{b}" if b > a + 1 else f"{b}" for a, b in runs[:most]]
+    more = [f"and {len(runs) - most} more runs"] if len(runs) > most else []
+    return ", ".join(told + more) or "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,32 +102,37 @@ def evaluate_in_time(
     text: ValText,
     *,
     budget_seconds: float | None = None,
-    lesson_seconds: float = 0.0,
+    lesson_seconds: float | Sequence[float] = 0.0,
     spent_seconds: float = 0.0,
-    learned_chunks: int | None = None,
+    learned: Chunks | None = None,
     checkpoint: CheckpointConfig | None = None,
+    identity: str = "",
     on_chunk: Callable[[Chunk, Tensor], None] | None = None,
     ranks: Ranks = ALONE,
     now: Now = time.perf_counter,
 ) -> Evaluation:
     """Score `text` with `predictor`, chunk after chunk.
 
-    budget_seconds  learning stops where going on would leave too little time for the rest
-    lesson_seconds  how long learning from one chunk may take, as far as `planner.py` knows
+    budget_seconds  lessons are skipped where they would leave too little time for the rest
+    lesson_seconds  how long learning from each chunk will take, as far as `planner.py` knows, or
+                    the longest of these
     spent_seconds   gone from the budget already: making the predictor, which may compile
-    learned_chunks  where learning stops in any case: the schedule of an earlier evaluation
+    learned         the only chunks to learn from: the schedule of an earlier evaluation
     checkpoint      go on from there if it exists, and leave one now and then
+    identity        all that decides the nats beside text and plans: hash of the model file,
+                    settings, seed. A checkpoint of another identity is refused
     on_chunk        called with each chunk and its nats (num_targets,) once they are booked
     """
-    saved = _Saved(checkpoint, plans, text, ranks)
+    saved = _Saved(checkpoint, plans, text, ranks, (identity, str(learned)))
     state = saved.load(predictor)
+    budget = Budget(budget_seconds, lesson_seconds, state.seconds + spent_seconds)
     clocked = Clocked(
         predictor,
-        min(state.learned_chunks, len(plans) if learned_chunks is None else learned_chunks),
-        total_targets=sum(plan.num_targets for plan in plans[state.next_chunk :]),
-        budget_seconds=budget_seconds,
-        lesson_seconds=lesson_seconds,
-        spent_seconds=state.seconds + spent_seconds,
+        learned,
+        targets_left=sum(plan.num_targets for plan in plans[state.next_chunk :]),
+        budget=budget,
+        pace=state.pace(plans, budget),
+        learned=state.learned,
         ranks=ranks,
         now=now,
     )
@@ -215,11 +154,23 @@ def evaluate_in_time(
     return Evaluation(
         score=state.score,
         num_chunks=len(plans),
-        learned_chunks=clocked.learned_chunks,
+        learned=as_ranges(clocked.learned),
+        num_lessons=num_lessons(plans),
         seconds=clocked.spent_seconds,
         budget_seconds=budget_seconds,
         curve=state.curve,
     )
+
+
+def evaluation_identity(artifact_sha256: str, config: EvaluateConfig, seed: int) -> str:
+    """What decides the nats of an artifact's evaluation, beside the text, as one line."""
+    settings = json.dumps(config_to_json(config), sort_keys=True)
+    return f"artifact {artifact_sha256}, seed {seed}, {settings}"
+
+
+def num_lessons(plans: Sequence[ChunkPlan]) -> int:
+    """Chunks with targets after them: learning from any other would show in no score."""
+    return max((i for i, plan in enumerate(plans) if plan.num_targets), default=0)
 
 
 @dataclass
@@ -227,10 +178,15 @@ class _State:
     """How far an evaluation has come; with the predictor's state, all it needs to go on."""
 
     next_chunk: int
-    learned_chunks: int
+    learned: list[int]
     seconds: float
     score: Score
     curve: Curve
+
+    @classmethod
+    def from_facts(cls, facts: Any) -> "_State":
+        """Inverse of `asdict`; the file's hash stands for its types."""
+        return cls(**facts | {"score": Score(**facts["score"]), "curve": Curve(**facts["curve"])})
 
     def book(self, chunk: Chunk, nats: Tensor, score_seconds: float) -> None:
         self.curve.add(
@@ -245,11 +201,20 @@ class _State:
         self.curve.learn_seconds[-1] = clocked.learn_seconds
         self.next_chunk = plan.index + 1
         self.seconds = clocked.spent_seconds
-        self.learned_chunks = clocked.learned_chunks
+        self.learned = clocked.learned
+
+    def pace(self, plans: Sequence[ChunkPlan], budget: Budget) -> Pace:
+        """Of the chunks behind."""
+        pace = Pace()
+        for plan, seconds in zip(plans, self.curve.score_seconds, strict=False):
+            pace.scored(seconds, plan.num_targets)
+        for index in self.learned:
+            pace.learned(self.curve.learn_seconds[index], lesson_size(budget, plans[index]))
+        return pace
 
 
 class _Saved:
-    """The checkpoint of one evaluation: tensors by safetensors, the rest as JSON in its header."""
+    """The checkpoint of one evaluation: the predictor's tensors, and the state as JSON beside."""
 
     def __init__(
         self,
@@ -257,12 +222,11 @@ class _Saved:
         plans: Sequence[ChunkPlan],
         text: ValText,
         ranks: Ranks,
+        identity: Sequence[str],
     ) -> None:
-        self.config, self.ranks, self.num_chunks = config, ranks, len(plans)
+        self.config, self.ranks = config, ranks
         self.saved_at = 0.0
-        shape = repr([(plan.windows[:1], plan.num_targets) for plan in plans])
-        checksum = crc32(text.tokens.numpy().tobytes(), crc32(shape.encode()))
-        self.identity = f"{checksum:08x} on {ranks.world_size} ranks"
+        self.identity = "" if config is None else _identity(plans, text, ranks, identity)
 
     @property
     def path(self) -> Path | None:
@@ -271,21 +235,27 @@ class _Saved:
         return self.config.path.with_name(f"{self.config.path.name}.rank{self.ranks.rank}")
 
     def load(self, predictor: Predictor) -> _State:
-        if self.path is None or not self.path.exists():
-            return _State(0, self.num_chunks, 0.0, Score(), Curve())
-        with safe_open(self.path, framework="pt") as file:
-            header = json.loads(file.metadata()["evaluation"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header["identity"] != self.identity:
-            raise ValueError(
-                f"{self.path} is the checkpoint of another text, plan or number of ranks; delete "
-                "it to start anew, or name another file"
-            )
-        predictor.load_state_dict(tensors)
-        progress = header["progress"]
-        self.saved_at = progress["seconds"]
-        booked = {"score": Score(**progress["score"]), "curve": Curve(**progress["curve"])}
-        return _State(**(progress | booked))
+        """Where all ranks stand; the beginning where they stand at different chunks."""
+        path, fresh = self.path, _State(0, [], 0.0, Score(), Curve())
+        if path is None:
+            return fresh
+        state, tensors = fresh, {}
+        if path.exists():
+            tensors, facts = read_tensors(path, "the checkpoint of an evaluation")
+            if facts.get("identity") != self.identity:
+                raise ValueError(
+                    f"{path} is the checkpoint of another evaluation: model, settings, seed, text, "
+                    "plan or number of ranks differ; delete it to start anew, or name another file"
+                )
+            state = _State.from_facts(facts["progress"])
+        places = self.ranks.all_gather(torch.tensor([state.next_chunk, state.seconds]).double())
+        if not bool((places[:, 0] == places[0, 0]).all()):
+            fresh.seconds = float(places[:, 1].max())  # they are spent all the same
+            return fresh
+        if state.next_chunk:
+            predictor.load_state_dict(tensors)
+        self.saved_at = state.seconds
+        return state
 
     def save(self, predictor: Predictor, state: _State) -> None:
         path = self.path
@@ -295,11 +265,14 @@ class _Saved:
         if not bool(self.ranks.broadcast(due)):
             return
         self.saved_at = state.seconds
-        header = {"identity": self.identity, "progress": asdict(state)}
+        facts = {"identity": self.identity, "progress": asdict(state)}
         # Cloned: tensors that share memory cannot be written, and views would drag all of it along.
-        tensors = {name: t.detach().clone().cpu() for name, t in predictor.state_dict().items()}
+        tensors = {
+            name: t.detach().clone(memory_format=torch.contiguous_format).cpu()
+            for name, t in predictor.state_dict().items()
+        }
         draft = path.with_name(path.name + ".part")
-        write_tensors(draft, tensors, {"evaluation": json.dumps(header)})
+        write_tensors(draft, tensors, facts)
         self.ranks.barrier()  # so that no rank's file is of another chunk than its peers'
         os.replace(draft, path)
 
@@ -307,3 +280,14 @@ class _Saved:
         """The evaluation is complete: nothing is left to go on with."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def _identity(plans: Sequence[ChunkPlan], text: ValText, ranks: Ranks, given: Sequence[str]) -> str:
+    """Equal for evaluations that give the same nats in the same order."""
+    digest = hashlib.sha256(json.dumps([*given, ranks.world_size]).encode())
+    for tensor in (text.tokens, text.target_bytes):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    for plan in plans:
+        digest.update(repr((plan.windows, plan.rows, plan.spans)).encode())
+    return digest.hexdigest()

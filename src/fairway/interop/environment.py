@@ -9,7 +9,7 @@ stands beside its recipe (`recipes/script.py`).
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
-from fairway.model.gpt import ModelConfig
+from fairway.model.model_config import ModelConfig
 from fairway.recipes.registry import SCRIPTS
 from fairway.recipes.script import Environment, Script, Value
 

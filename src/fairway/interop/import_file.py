@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.container import pack
@@ -10,12 +9,13 @@ from fairway.interop.challenge import import_artifact
 from fairway.interop.settings import published_evaluation
 from fairway.model.gpt import num_params
 from fairway.runtime.files import atomic_write
+from fairway.runtime.strict_json import JsonObject
 from fairway.tokens.tokenizer import load_tokenizer
 
 
 def import_file(
     source: Path, lineage: str, env: Mapping[str, str], tokenizer: Path, out: Path
-) -> dict[str, Any]:
+) -> JsonObject:
     """Write the model of `source` to `out` in float32; returns what was found.
 
     Scored, proved and audited as it is; `fairway pack` rounds it anew. Evaluated as the script

@@ -9,13 +9,15 @@ import re
 import stat
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TypeAlias
 
 import torch
 from torch import Tensor
 
+Plain: TypeAlias = (
+    "Tensor | bool | int | float | str | list[Plain] | tuple[Plain, ...] | dict[str, Plain] | None"
+)
 TORCH_MAGIC = b"PK\x03\x04"  # torch.save writes a zip file
 MOST_FILE_BYTES = 1 << 32  # of a checkpoint
 MOST_PICKLE_BYTES = 1 << 20  # names and shapes of some ten thousand tensors
@@ -52,7 +54,7 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def load_plain(data: bytes, where: str) -> Any:
+def load_plain(data: bytes, where: str) -> Plain:
     """What `torch.save` wrote, if it is tensors and plain containers; ValueError otherwise."""
     clean = _written_anew(data, where)
     try:
@@ -120,7 +122,7 @@ class _Plain:
             return
         if isinstance(value, Tensor):
             self._check_tensor(value, where)
-        elif not isinstance(value, dict) and type(value) not in (list, tuple):
+        elif not (isinstance(value, dict) or type(value) is list or type(value) is tuple):
             raise ValueError(
                 f"{where} is a {type(value).__name__}; only tensors, names, numbers and plain "
                 f"containers are let through"
@@ -129,7 +131,7 @@ class _Plain:
             raise ValueError(f"{self.where} nests more than {MOST_DEPTH} deep")
         elif id(value) not in self.seen:
             self.seen.add(id(value))
-            for key, item in _items(value):
+            for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
                 if isinstance(value, dict) and not isinstance(key, str):
                     raise ValueError(f"{where}: key {key!r:.60} is no name")
                 self.check(item, f"{at}[{key!r:.200}]", depth + 1)
@@ -143,8 +145,3 @@ class _Plain:
         self.left -= size
         if size > tensor.untyped_storage().nbytes() or self.left < 0:
             raise ValueError(f"{where}: a tensor of {size:,} bytes, which the file does not hold")
-
-
-def _items(value: Any) -> list[tuple[object, object]]:
-    pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
-    return list(pairs)

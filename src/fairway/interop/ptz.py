@@ -8,12 +8,17 @@ what the tensors mean in `published_weights.py`.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from fairway.coding.codecs import SHUFFLE_MAGIC, codec, unshuffle
-from fairway.interop.plain_tensors import TORCH_MAGIC, load_plain, load_safetensors, read_bytes
+from fairway.interop.plain_tensors import (
+    TORCH_MAGIC,
+    Plain,
+    load_plain,
+    load_safetensors,
+    read_bytes,
+)
 
 MOST_BYTES = 1 << 29  # of the plain file; a published model in float32 is a quarter of that
 # How the files of each codec begin. Brotli marks its streams with nothing, so it is tried on any
@@ -44,9 +49,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: a checkpoint ends in .pt, .safetensors or .ptz")
     loaded = load_plain(read_bytes(path), str(path))
     loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+    tensors = _tensors_of(loaded)
+    if tensors is None:
         raise ValueError(f"{path} is no state dict: it must hold tensors by name and nothing else")
-    return loaded
+    return tensors
 
 
 def decompress(data: bytes, where: str = "the file") -> bytes:
@@ -69,18 +75,20 @@ def decompress(data: bytes, where: str = "the file") -> bytes:
     )
 
 
-def dequantize_published(saved: Any) -> dict[str, Tensor]:
+def dequantize_published(saved: Plain) -> dict[str, Tensor]:
     """Either layout of codes and scales -> float32 tensors by name."""
     if isinstance(saved, dict) and saved.keys() == {"w", "m"}:
-        _require_tables(saved, "w", "m")
-        return _from_metadata(_tensors(saved, "w"), saved["m"])
+        kinds = saved["m"]
+        if not isinstance(kinds, dict):
+            raise ValueError("artifact: m does not say by name how each tensor was stored")
+        return _from_metadata(_tensors(saved["w"], "w"), kinds)
     if isinstance(saved, dict) and str(saved.get("__quant_format__", "")).startswith("int8_clean"):
         return _from_int8_tables(saved)
     keys = ", ".join(map(str, saved)) if isinstance(saved, dict) else type(saved).__name__
     raise ValueError(f"unknown artifact layout: {keys}; known are w with m (#39 on) and int8_clean")
 
 
-def _from_metadata(weights: Mapping[str, Tensor], kinds: Mapping[str, Any]) -> dict[str, Tensor]:
+def _from_metadata(weights: Mapping[str, Tensor], kinds: Mapping[str, Plain]) -> dict[str, Tensor]:
     """The layout with `NAME.q`, `NAME.scale` and what was done to each name."""
     done: dict[str, Tensor] = {}
     used: set[str] = set()
@@ -106,27 +114,30 @@ def _from_metadata(weights: Mapping[str, Tensor], kinds: Mapping[str, Any]) -> d
     return done
 
 
-def _from_int8_tables(saved: Mapping[str, Any]) -> dict[str, Tensor]:
+def _from_int8_tables(saved: Mapping[str, Plain]) -> dict[str, Tensor]:
     """The launch baseline's layout: tables of codes, scales and untouched tensors."""
-    _require_tables(saved, "quantized", "scales", "passthrough")
-    codes, scales = _tensors(saved, "quantized"), _tensors(saved, "scales")
+    scales, codes, kept = (
+        _tensors(saved.get(part), part) for part in ("scales", "quantized", "passthrough")
+    )
     if missing := sorted(codes.keys() - scales.keys()):
         raise ValueError(f"artifact: the scale of {', '.join(missing)} is missing")
-    done = {name: _scaled(name, codes[name], scales[name]) for name in codes}
-    return done | {name: tensor.float() for name, tensor in _tensors(saved, "passthrough").items()}
+    done = {name: _scaled(name, tensor, scales[name]) for name, tensor in codes.items()}
+    return done | {name: tensor.float() for name, tensor in kept.items()}
 
 
-def _require_tables(saved: Mapping[str, Any], *names: str) -> None:
-    for name in names:
-        if not isinstance(saved.get(name), dict):
-            raise ValueError(f"artifact: {name!r} must be a table by name")
+def _tensors(value: Plain, what: str) -> dict[str, Tensor]:
+    tensors = _tensors_of(value)
+    if tensors is None:
+        raise ValueError(f"artifact: {what} holds more than tensors by name")
+    return tensors
 
 
-def _tensors(saved: Mapping[str, Any], table: str) -> dict[str, Tensor]:
-    for name, tensor in saved[table].items():
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"artifact: {table}[{name!r}] is no tensor")
-    return saved[table]
+def _tensors_of(value: Plain) -> dict[str, Tensor] | None:
+    """The tensors by name that `value` is, if that is all it is."""
+    if not isinstance(value, dict):
+        return None
+    tensors = {name: item for name, item in value.items() if isinstance(item, Tensor)}
+    return tensors if len(tensors) == len(value) else None
 
 
 def _scaled(name: str, codes: Tensor, scale: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fairway.interop.environment import model_config, parse_environment, published_script
-from fairway.model.gpt import GPT, ModelConfig
+from fairway.model.gpt import GPT
+from fairway.model.model_config import ModelConfig
 from fairway.recipes.registry import SCRIPTS
 from fairway.recipes.script import Environment
 

@@ -11,6 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from fairway.runtime.limits import require_within
+
 Target = Literal["query", "key", "value", "output", "mlp", "head"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
@@ -19,9 +21,9 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 class AdapterConfig:
     """LoRA (arXiv:2106.09685) as test-time training uses it (#77, #1530)."""
 
-    rank: int = 8
+    rank: int = 8  # rank of each addition to a matrix
     alpha: float = 8.0  # the addition is scaled by alpha / rank
-    targets: tuple[Target, ...] = ("query", "value", "head")
+    targets: tuple[Target, ...] = ("query", "value", "head")  # what has one
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.targets) - set(TARGETS))
@@ -31,6 +33,9 @@ class AdapterConfig:
             )
         if self.rank < 1:
             raise ValueError(f"rank={self.rank}: an adapter needs a rank of at least 1")
+        require_within(self, rank=(1, 1 << 12), alpha=(-1e4, 1e4))
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets {', '.join(self.targets)} name one twice")
         if not self.targets:
             raise ValueError(f"no targets: name at least one of {', '.join(TARGETS)}")
 

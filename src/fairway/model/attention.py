@@ -12,32 +12,48 @@ from torch import Tensor, nn
 
 from fairway.model.adapters import Adapters, add_delta
 from fairway.model.cache import Cache
+from fairway.model.depth import MOST_LAYERS
 from fairway.model.linear import Linear
 from fairway.runtime.kernels import attend, rms_norm
+from fairway.runtime.limits import require_within
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateConfig:
     """A sigmoid gate per head, driven by the first `window` channels (#1787)."""
 
-    window: int = 12
-    scale: float = 1.0
+    window: int = 12  # number of channels that the gate reads
+    scale: float = 1.0  # multiplies what enters the sigmoid
+
+    def __post_init__(self) -> None:
+        require_within(self, window=(1, 1 << 16), scale=(-1e3, 1e3))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
     """Shape of one causal self-attention layer."""
 
-    num_heads: int
-    num_kv_heads: int  # fewer than num_heads is grouped-query attention
-    rope_dims: int | None = None  # leading channels that rotate (#315); None: all of them
-    rope_base: float = 10_000.0
+    num_heads: int  # number of query heads; must divide model_dim
+    num_kv_heads: int  # number of key and value heads; fewer is grouped-query attention
+    # number of channels of each head with rotary positions, the first ones (#315); None: all
+    rope_dims: int | None = None
+    rope_base: float = 10_000.0  # base of the rotary frequencies; larger means longer waves
     qk_gain: float = 1.5  # initial multiplier of each head's queries
-    exclusive_layers: int = 0  # the last n layers drop each output's part along its own value
+    exclusive_layers: int = 0  # so many last layers drop each output's part along its own value
     gate: GateConfig | None = None
-    within_documents: bool = False  # no attention across a BOS
+    # attention does not reach back across a document's BOS
+    within_documents: bool = False
 
     def __post_init__(self) -> None:
+        require_within(
+            self,
+            num_heads=(1, 1 << 10),
+            num_kv_heads=(1, 1 << 10),
+            rope_dims=(2, 1 << 16),
+            rope_base=(1.0, 1e12),
+            qk_gain=(-1e3, 1e3),
+            exclusive_layers=(0, MOST_LAYERS),
+        )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} is not a multiple of num_kv_heads="
@@ -61,6 +77,39 @@ def rope_table(
     frequency = base ** -(torch.arange(0, dims, 2, dtype=torch.float32) / dims)
     angle = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequency)
     return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+class RopeTables:
+    """`rope_table` for one model, each made once: (num_positions, x) -> cos and sin.
+
+    x  tells the type and the device of the activations
+    """
+
+    def __init__(self, config: AttentionConfig, head_dim: int, train_context: int) -> None:
+        self.dims, self.base = config.rope_dims or head_dim, config.rope_base
+        self.train_context = train_context
+        self._made: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, num_positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        key = (num_positions, x.dtype, x.device)
+        if key not in self._made:
+            with torch.inference_mode(False):  # a table made while scoring must serve learning too
+                cos, sin = rope_table(
+                    num_positions, self.dims, self.base, self.train_context, x.dtype
+                )
+                self._made[key] = (cos.to(x.device), sin.to(x.device))
+        return self._made[key]
+
+
+def document_mask(starts: Tensor, new: int) -> Tensor:
+    """(B, new, S) True where the last `new` positions may look: back to their document's start.
+
+    starts  (B, S) True at the first token of each document
+    """
+    document = starts.cumsum(1)
+    late = document[:, starts.size(1) - new :]
+    same = late[:, :, None] == document[:, None, :]
+    return same & torch.ones_like(same).tril(starts.size(1) - new)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -102,6 +151,8 @@ class CausalSelfAttention(nn.Module):
         self.gain = nn.Parameter(torch.full((self.num_heads,), config.qk_gain))
         self.gate = None
         if config.gate is not None:
+            if config.gate.window > model_dim:
+                raise ValueError(f"gate.window={config.gate.window} exceeds {model_dim=}")
             self.gate = nn.Parameter(torch.zeros(self.num_heads, config.gate.window))
             self.gate_scale = config.gate.scale
 

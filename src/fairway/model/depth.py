@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 
+from fairway.runtime.limits import require_within
+
+MOST_LAYERS = 512  # that run, each pass of a looped one counted
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
     """Layers first..last run `extra_passes` times more, with shared weights (#1204, #1394)."""
 
-    first: int
-    last: int
-    extra_passes: int = 2
+    first: int  # number of the first layer that repeats, counted from 0
+    last: int  # number of the last one
+    extra_passes: int = 2  # how often they run again
 
     def __post_init__(self) -> None:
         if not 0 <= self.first <= self.last or self.extra_passes < 1:
@@ -17,6 +21,7 @@ class Loop:
                 f"Loop({self.first}..{self.last}, {self.extra_passes} extra): needs "
                 "0 <= first <= last and at least one extra pass; no loop at all is None"
             )
+        require_within(self, last=(0, MOST_LAYERS), extra_passes=(1, MOST_LAYERS))
 
 
 @dataclass(frozen=True)

@@ -11,44 +11,58 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairway.model.linear import Linear
+from fairway.runtime.limits import require_within
 
 # Odd multipliers of the published bigram hash (#162); the third serves trigrams.
 HASH_MULTIPLIERS = (36313, 27191, 48271)
+MOST_TABLES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class NgramTableConfig:
     """A learned table indexed by a hash of the last `order` tokens (#162, #180)."""
 
-    order: int = 2
-    buckets: int = 2048
-    dim: int = 128
+    order: int = 2  # number of tokens that are hashed together, 2 or 3
+    buckets: int = 2048  # number of rows of the table
+    dim: int = 128  # width of a row; it is projected up to the model's
 
     def __post_init__(self) -> None:
         if not 2 <= self.order <= len(HASH_MULTIPLIERS):
             raise ValueError(f"order={self.order}; n-gram tables exist for orders 2 and 3")
         if self.buckets < 2:
             raise ValueError(f"buckets={self.buckets}; a hash table needs at least 2")
+        require_within(self, buckets=(2, 1 << 24), dim=(1, 1 << 16))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueEmbeddingConfig:
     """A second token table, added to the values of some layers (#374, #414)."""
 
-    dim: int = 128
-    layers: tuple[int, ...] = (9, 10)
+    dim: int = 128  # width of a row; it is projected to the values'
+    layers: tuple[int, ...] = (9, 10)  # their numbers, counted from 0
+
+    def __post_init__(self) -> None:
+        require_within(self, dim=(1, 1 << 16))
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers={self.layers!s:.80} names a layer twice")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingConfig:
-    dim: int | None = None  # None: the model's width; narrower is projected up
-    init_std: float = 0.005
+    # width of a token's vector; None: the model's own, anything narrower is projected up
+    dim: int | None = None
+    init_std: float = 0.005  # standard deviation of the initial embedding
     ngrams: tuple[NgramTableConfig, ...] = ()
     # v1 mixes by a gate per channel after the first norm (#65), v2 by one gate driven by the
     # token, before it, and not across a BOS (#1667, #1797, mended in #1851).
     smear: Literal["v1", "v2"] | None = None
-    smear_window: int = 12
+    smear_window: int = 12  # number of channels that the gate of v2 reads
     value: ValueEmbeddingConfig | None = None
+
+    def __post_init__(self) -> None:
+        require_within(self, dim=(1, 1 << 16), init_std=(0, 1e3), smear_window=(1, 1 << 16))
+        if len(self.ngrams) > MOST_TABLES:
+            raise ValueError(f"{len(self.ngrams):,} n-gram tables; at most {MOST_TABLES}")
 
 
 def ngram_hash(tokens: Tensor, order: int, buckets: int) -> Tensor:

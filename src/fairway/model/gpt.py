@@ -1,85 +1,25 @@
 """The one forward pass: ids to logits, for training, scoring, test-time training and decoding.
 
-Config, block, model, in that order. Optional parts are modules that exist or do not. What a block
-attends with is in `attention.py`, what it thinks with in `mlp.py`, what enters the first block in
-`embedding.py`.
+Block, then model. Optional parts are modules that exist or do not. The sizes are in
+`model_config.py`; a block attends with `attention.py` and transforms each position with `mlp.py`,
+and what enters the first block is in `embedding.py`.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fairway.model.adapters import Adapters, Target, add_delta
-from fairway.model.attention import AttentionConfig, CausalSelfAttention, rope_table
+from fairway.model.attention import CausalSelfAttention, RopeTables, document_mask
 from fairway.model.cache import Cache
-from fairway.model.depth import DepthPlan, Loop, depth_plan
-from fairway.model.embedding import EmbeddingConfig, NgramTable, SmearV1, SmearV2, ValueEmbedding
+from fairway.model.depth import DepthPlan, depth_plan
+from fairway.model.embedding import NgramTable, SmearV1, SmearV2, ValueEmbedding
 from fairway.model.linear import Linear
-from fairway.model.mlp import MLP, MlpConfig
+from fairway.model.mlp import MLP
+from fairway.model.model_config import ModelConfig
 from fairway.runtime.kernels import rms_norm, softcapped_cross_entropy
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkipConfig:
-    """Outputs of the first half, added to the mirrored layers of the second (U-Net)."""
-
-    gated: bool = False  # sigmoid gates between skip and stream (#1089, #1394)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParallelConfig:
-    """Attention and MLP side by side from layer `start` on.
-
-    shared  both read the block's input (GPT-J; #1412, #1493)
-    lanes   each has its own stream, with learned routing between them, where these layers run in
-            the second half (#1529, #1855)
-    """
-
-    start: int
-    form: Literal["shared", "lanes"] = "shared"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    vocab_size: int
-    model_dim: int
-    num_layers: int
-    attention: AttentionConfig
-    mlp: MlpConfig = field(default_factory=MlpConfig)
-    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
-    train_context: int = 1024  # rotary angles are stretched past it
-    skips: SkipConfig | None = None
-    loop: Loop | None = None
-    parallel: ParallelConfig | None = None
-    residual_mix: bool = True  # each block reads a learned mix of the stream and the first input
-    layer_scale: bool = False  # layer n reads its input damped by 1/sqrt(n + 1) (#315)
-    logit_softcap: float | None = 30.0
-    tied: bool = True  # the head is the embedding
-    init: Literal["orthogonal", "uniform"] = "orthogonal"
-    bos_id: int = 1
-    extra_heads: int = 0  # multi-token prediction in training (#390); never shipped
-    extra_heads_weight: float = 0.2
-
-    def __post_init__(self) -> None:
-        head_dim = self.model_dim // self.attention.num_heads
-        if head_dim % 2:
-            raise ValueError(f"head width {head_dim} is odd; rotary channels come in pairs")
-        if (self.attention.rope_dims or 0) > head_dim:
-            raise ValueError(f"rope_dims={self.attention.rope_dims} exceeds head width {head_dim}")
-        if self.attention.exclusive_layers > self.num_layers:
-            raise ValueError(
-                f"exclusive_layers={self.attention.exclusive_layers} of {self.num_layers} layers"
-            )
-        if self.loop is not None and self.loop.last >= self.num_layers:
-            raise ValueError(f"loop ends at layer {self.loop.last} of {self.num_layers}")
-        value = self.embedding.value
-        if value is not None and not all(0 <= n < self.num_layers for n in value.layers):
-            raise ValueError(f"value embedding in layers {value.layers} of {self.num_layers}")
-        if self.logit_softcap is not None and self.logit_softcap <= 0:
-            raise ValueError(f"logit_softcap={self.logit_softcap}; use None for no cap")
 
 
 class Lanes(NamedTuple):
@@ -187,11 +127,13 @@ class GPT(nn.Module):
         self.head_down = Linear(dim, embed_dim) if narrow else None
         self.ngrams = nn.ModuleList(NgramTable(n, embed_dim) for n in config.embedding.ngrams)
         smear = config.embedding.smear
+        if smear == "v2" and config.embedding.smear_window > embed_dim:
+            raise ValueError(f"smear_window={config.embedding.smear_window} of width {embed_dim}")
         self.smear_v1 = SmearV1(embed_dim) if smear == "v1" else None
         self.smear_v2 = SmearV2(config.embedding.smear_window) if smear == "v2" else None
-        kv_dim = attention.num_kv_heads * (dim // attention.num_heads)
+        self.kv_dim = attention.num_kv_heads * (dim // attention.num_heads)
         value = config.embedding.value
-        self.value_embed = ValueEmbedding(value, config.vocab_size, kv_dim) if value else None
+        self.value_embed = ValueEmbedding(value, config.vocab_size, self.kv_dim) if value else None
 
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.looped_plan = depth_plan(config.num_layers, config.loop)
@@ -210,7 +152,7 @@ class GPT(nn.Module):
         self.extra_heads = nn.ModuleList(
             Linear(embed_dim, config.vocab_size) for _ in range(config.extra_heads)
         )
-        self._ropes: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self.rope = RopeTables(attention, dim // attention.num_heads, config.train_context)
         self._initialize()
 
     @torch.no_grad()
@@ -250,8 +192,7 @@ class GPT(nn.Module):
 
     def adapter_dims(self) -> dict[Target, tuple[int, int]]:
         """Input and output width of each projection that an adapter can sit on."""
-        dim, attention = self.config.model_dim, self.config.attention
-        kv_dim = attention.num_kv_heads * (dim // attention.num_heads)
+        dim, kv_dim = self.config.model_dim, self.kv_dim
         return {
             "query": (dim, dim),
             "key": (dim, kv_dim),
@@ -280,7 +221,8 @@ class GPT(nn.Module):
         x = self._embed(seen, new, cache)  # (B, T, D)
         values = {} if self.value_embed is None else self.value_embed(tokens, x.dtype)
         rope = self.rope(new if cache is None else cache.context, x)
-        mask = self._document_mask(seen, new) if self.config.attention.within_documents else None
+        within = self.config.attention.within_documents
+        mask = document_mask(seen == self.config.bos_id, new) if within else None
 
         plan, first, lane = self.plan, x, None
         skips: list[Tensor] = []
@@ -390,25 +332,6 @@ class GPT(nn.Module):
         if self.skip_gates is None:
             return x + skip
         return torch.lerp(skip, x, torch.sigmoid(self.skip_gates[index].to(x.dtype)))
-
-    def rope(self, num_positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin of the positions of a window so long, for activations like `x`."""
-        attention = self.config.attention
-        dims = attention.rope_dims or self.config.model_dim // attention.num_heads
-        key = (num_positions, x.dtype, x.device)
-        if key not in self._ropes:
-            with torch.inference_mode(False):  # a table made while scoring must serve learning too
-                tables = rope_table(
-                    num_positions, dims, attention.rope_base, self.config.train_context, x.dtype
-                )
-                self._ropes[key] = (tables[0].to(x.device), tables[1].to(x.device))
-        return self._ropes[key]
-
-    def _document_mask(self, seen: Tensor, new: int) -> Tensor:
-        document = (seen == self.config.bos_id).cumsum(1)  # (B, S)
-        late = document[:, seen.size(1) - new :]
-        same = late[:, :, None] == document[:, None, :]
-        return same & torch.ones_like(same).tril(seen.size(1) - new)
 
 
 def num_params(config: ModelConfig) -> int:

@@ -8,13 +8,18 @@ from torch import Tensor, nn
 
 from fairway.model.linear import Linear
 from fairway.runtime.kernels import leaky_relu_squared
+from fairway.runtime.limits import require_within
 
 
 @dataclass(frozen=True, kw_only=True)
 class MlpConfig:
-    ratio: float = 4.0  # hidden width over model width
+    ratio: float = 4.0  # width of the hidden layer as a multiple of the model's
+    # between the two matrices; swiglu has a third one
     activation: Literal["leaky_relu_squared", "swiglu"] = "leaky_relu_squared"
-    slope: float = 0.0  # of the negative side; 0 is the squared ReLU of the launch baseline
+    slope: float = 0.0  # slope of the leaky ReLU below zero; 0 is the squared ReLU
+
+    def __post_init__(self) -> None:
+        require_within(self, ratio=(1 / 64, 64), slope=(-10, 10))
 
 
 class MLP(nn.Module):

@@ -7,6 +7,7 @@ from fairway.artifact.config_json import config_to_json
 from fairway.artifact.loaded_model import load_model
 from fairway.audit.artifact import audit_artifact
 from fairway.audit.findings import AuditReport
+from fairway.evaluate.clocked import Chunks
 from fairway.proof.certificate import Certificate
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Recipe
@@ -24,9 +25,16 @@ PRIMING_TOKENS, SCORED_TOKENS = 8_000_000, 4_000_000  # given to compressors, wh
 
 
 def prove_score(
-    artifact: Path, recipe: Recipe, text: ValText, runtime: Runtime, num_tokens: int
+    artifact: Path,
+    recipe: Recipe,
+    text: ValText,
+    runtime: Runtime,
+    num_tokens: int,
+    learned: Chunks | None = None,
 ) -> ProofResult | None:
     """Encode the first `num_tokens` targets and decode them again; 0 leaves it out.
+
+    learned  the chunks that the score was learned from, where the clock left some out
 
     Proof and certificate lie beside the artifact.
     """
@@ -39,6 +47,7 @@ def prove_score(
             text,
             out=artifact.with_name(PROOF),
             num_targets=num_targets,
+            learned=learned,
             seed=recipe.seed,
             progress=stage.update,
         )

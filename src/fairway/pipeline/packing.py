@@ -1,9 +1,11 @@
 """From averaged weights to one file under its cap: Hessians, rounding, coding."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from fairway.artifact.container import pack, unpack
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.config import EvaluateConfig
 from fairway.model.gpt import GPT
-from fairway.pipeline.training import load_trained
+from fairway.pipeline.training import CHECKPOINT, load_trained
 from fairway.quant.hessian import collect_hessians, factor_hessians
 from fairway.quant.rules import quantize
 from fairway.recipes.recipe import Recipe
@@ -26,13 +28,20 @@ from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 
+Now = Callable[[], float]
 ARTIFACT = "model.fwy"
+RESERVE_MARGIN, MOST_RESERVED = 1.5, 0.2  # of the seconds measured; of the training clock
+AFTER_SECONDS = 0.25  # for what follows the last batch: sums over ranks, and the clock's reading
 FINEST, COARSEST = 0.6, 3.0  # factors on every clip_sigmas between which the cap is met
-SURE = 0.8  # trained weights take up to a fifth less than Gaussian ones, by which is predicted
+LAST_RESORT = 4.5  # beyond which a run that was trained already is not rounded, either
+# Bytes of trained weights at the coarsest rounding, as shares of what Gaussian ones would take.
+# Measured: 0.90 to 1.05 where clip_sigmas decides, 1.005 at full size; 0.70 to 0.85 elsewhere.
+SURE, LESS_SURE, LIKELY = 0.85, 0.65, 1.05
 
 
 def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, runtime: Runtime) -> None:
-    """Log about how large the file will be, as far as the shapes of its tensors tell.
+    """Log about how large the file will be, as far as the shapes of its tensors tell, and whether
+    it may turn out too large.
 
     Raises OverBudget where not even the coarsest rounding could bring it under the cap: better now
     than after training.
@@ -42,42 +51,113 @@ def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, runtime: Runtime
         name: torch.randn(tensor.shape, generator=generator).to(runtime.device)
         for name, tensor in model.shipped_state_dict().items()
     }
-    cap, more = recipe.budget.cap_bytes, len(tokenizer)
+    cap = recipe.budget.cap_bytes
+    evaluate = recipe.evaluate.resolved(recipe.model.train_context)
+    more = len(pack(_config(recipe, evaluate), tokenizer, {}))
     expected = predict_bytes(likely, recipe.quant) + more
     runtime.log.say(f"artifact, about {expected:,} bytes before it is fitted to {cap:,}")
-    if SURE * expected <= cap:
-        return
-    least = predict_bytes(likely, recipe.quant, COARSEST) + more
-    if SURE * least > cap:
-        raise OverBudget(
-            f"the artifact would be about {least:,} bytes at {COARSEST} times every clip_sigmas, "
-            f"and may have {cap:,}: lower bits or model_dim in the recipe, or raise "
-            f"--budget.cap-bytes"
-        )
+    least, surely = more, float(more)
+    for name, tensor in likely.items():
+        plain = predict_bytes({name: tensor}, recipe.quant)
+        coarse = predict_bytes({name: tensor}, recipe.quant, COARSEST)
+        least += coarse
+        surely += coarse * (SURE if coarse < plain else LESS_SURE)
+    said = f"about {least:,} bytes at {COARSEST} times every clip_sigmas, and may have {cap:,}"
+    mend = "lower bits or model_dim in the recipe, or raise --budget.cap-bytes"
+    if surely > cap:
+        raise OverBudget(f"the artifact would be {said}: {mend}")
+    if LIKELY * least > cap:
+        runtime.log.say(f"the artifact may not fit: it would be {said}; to be sure, {mend}")
+
+
+def seconds_to_calibrate(
+    model: GPT,
+    recipe: Recipe,
+    data: DataFolder,
+    runtime: Runtime,
+    *,
+    now: Now = time.perf_counter,
+) -> float:
+    """How long `calibrate` will take here, as one batch of the untrained model does; rank 0's word.
+
+    At most a fifth of the training clock: whatever does not fit into that is left out in the end.
+    0 where nothing is clocked. The Hessians' factors belong to packing, which no clock counts.
+    """
+    seconds = recipe.train.seconds
+    if seconds is None or not recipe.quant.needs_hessians:
+        return 0.0
+    rows, batch_seconds = _rows(recipe, data), 0.0
+    for _ in range(2):  # the first may choose kernels, and opens the shards
+        begin = now()
+        _collect(model, [rows.at(0).tokens.to(runtime.device)], runtime)
+        batch_seconds = now() - begin
+    needed = AFTER_SECONDS + RESERVE_MARGIN * batch_seconds * recipe.quant.calibration_batches
+    needed = float(runtime.ranks.broadcast(torch.tensor(needed, dtype=torch.float64)))
+    kept = max(recipe.train.reserve_seconds, min(needed, MOST_RESERVED * seconds))
+    runtime.log.say(f"calibrating, about {needed:.1f} s; {kept:.1f} s of the clock are kept for it")
+    return kept
 
 
 def calibrate(
-    model: GPT, names: Collection[str], recipe: Recipe, data: DataFolder, runtime: Runtime
+    model: GPT,
+    names: Collection[str],
+    recipe: Recipe,
+    data: DataFolder,
+    runtime: Runtime,
+    deadline: float | None = None,
+    *,
+    now: Now = time.perf_counter,
 ) -> dict[str, Tensor]:
-    """Hessians of training text, inside the training budget, for they are learned from it."""
+    """Hessians of training text, inside the training budget, for they are learned from it.
+
+    deadline  when that ends, by `now`: batches that rank 0 does not expect to fit are left out, all
+              but the first; None takes all
+    """
     if not recipe.quant.needs_hessians:
         return {}
-    batch = recipe.train.batch
-    # Rows the training order would take next: any training text serves.
-    order = replace(recipe.tokens.order, seed=recipe.tokens.order.seed + 1)
-    rows = Batches(data.train, order, rows=batch.rows, context=batch.context)
-    count = recipe.quant.calibration_batches
-    with runtime.log.stage("calibrate", total=count) as stage, torch.inference_mode():
+    count, done, rows = recipe.quant.calibration_batches, 0, _rows(recipe, data)
+    with runtime.log.stage("calibrate", total=count) as stage:
 
         def texts() -> Iterator[Tensor]:
-            for i in range(count):
+            nonlocal done
+            for i in _in_time(count, deadline, runtime, now):
                 yield rows.at(i).tokens.to(runtime.device)
-                stage.update(i + 1)
+                done = i + 1
+                stage.update(done)
 
-        hessians = collect_hessians(
-            model, texts(), lambda _, tokens: model.hidden(tokens), runtime.ranks
-        )
+        hessians = _collect(model, texts(), runtime)
+    if done < count:
+        runtime.log.say(f"calibrate: {done} of {count} batches, for the training clock ended")
     return {name: h for name, h in hessians.items() if name in names}
+
+
+def _rows(recipe: Recipe, data: DataFolder) -> Batches:
+    """Rows the training order would take next: any training text serves."""
+    batch = recipe.train.batch
+    order = replace(recipe.tokens.order, seed=recipe.tokens.order.seed + 1)
+    return Batches(data.train, order, rows=batch.rows, context=batch.context)
+
+
+@torch.inference_mode()
+def _collect(model: GPT, texts: Iterable[Tensor], runtime: Runtime) -> dict[str, Tensor]:
+    return collect_hessians(model, texts, lambda _, tokens: model.hidden(tokens), runtime.ranks)
+
+
+def _in_time(count: int, deadline: float | None, runtime: Runtime, now: Now) -> Iterator[int]:
+    """0 .. count - 1, as long as the next ends before the deadline; at least the first."""
+    seconds: list[float] = []
+    for i in range(count):
+        if deadline is not None and i:
+            # The last one, if slow, says more of the next than those before it.
+            expected = max(seconds[-1], sum(seconds) / len(seconds))
+            fits = torch.tensor(now() + expected + AFTER_SECONDS <= deadline, dtype=torch.float64)
+            if not bool(runtime.ranks.broadcast(fits)):
+                return
+        begin = now()
+        yield i
+        if runtime.device.type == "cuda":
+            torch.cuda.synchronize(runtime.device)
+        seconds.append(now() - begin)
 
 
 def pack_run(
@@ -93,7 +173,15 @@ def pack_run(
     if runtime.ranks.is_main:
         with runtime.log.stage("pack") as stage:
             tokenizer = data.tokenizer.to_bytes()
-            packed = make_artifact(recipe, evaluate, weights, hessians, tokenizer, stage.update)
+            try:
+                packed = make_artifact(recipe, evaluate, weights, hessians, tokenizer, stage.update)
+            except OverBudget as error:
+                run = path.parent
+                raise OverBudget(
+                    f"{error}. What was trained is kept in {run / CHECKPOINT}: `fairway pack {run} "
+                    f"{data.path}` makes a file of it with another --cap-bytes N, or by the rules "
+                    f"of another --recipe NAME"
+                ) from error
             atomic_write(path, packed)
     runtime.ranks.barrier()
 
@@ -106,17 +194,12 @@ def make_artifact(
     tokenizer: bytes,
     progress: Progress = silent,
 ) -> bytes:
-    """The file: weights rounded as little as the cap allows. Raises OverBudget."""
-    factors = factor_hessians(hessians)
-    config = {
-        "recipe": recipe.name,
-        "model": config_to_json(recipe.model),
-        "evaluate": config_to_json(evaluate),
-        "loops_active": recipe.model.loop is not None,
-    }
-    if plugins := plugins_of((recipe.model, recipe.quant, evaluate)):
-        config["plugins"] = [asdict(plugin) for plugin in plugins]
-    attempts = 0
+    """The file: weights rounded as little as the cap allows. Raises OverBudget.
+
+    Where not even the coarsest rounding that one would plan with is enough, a still coarser one is
+    better than no file.
+    """
+    factors, config, attempts = factor_hessians(hessians), _config(recipe, evaluate), 0
 
     def attempt(factor: float) -> bytes:
         nonlocal attempts
@@ -125,8 +208,24 @@ def make_artifact(
         progress(attempts, clip_factor=factor, bytes=len(packed))
         return packed
 
-    _, packed = fit_to_cap(attempt, recipe.budget.cap_bytes, low=FINEST, high=COARSEST)
-    return packed
+    cap = recipe.budget.cap_bytes
+    try:
+        return fit_to_cap(attempt, cap, low=FINEST, high=COARSEST)[1]
+    except OverBudget:
+        return fit_to_cap(attempt, cap, low=COARSEST, high=LAST_RESORT)[1]
+
+
+def _config(recipe: Recipe, evaluate: EvaluateConfig) -> dict[str, Any]:
+    """What the file's header says."""
+    config: dict[str, Any] = {
+        "recipe": recipe.name,
+        "model": config_to_json(recipe.model),
+        "evaluate": config_to_json(evaluate),
+        "loops_active": recipe.model.loop is not None,
+    }
+    if plugins := plugins_of((recipe.model, recipe.quant, evaluate)):
+        config["plugins"] = [asdict(plugin) for plugin in plugins]
+    return config
 
 
 def pack_again(

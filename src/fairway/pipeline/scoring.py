@@ -52,11 +52,15 @@ def score_text(
     name: str,
     *,
     budget_seconds: float | None = None,
-    lesson_seconds: float = 0.0,
+    lesson_seconds: float | Sequence[float] = 0.0,
     spent_seconds: float = 0.0,
     checkpoint: Path | None = None,
+    identity: str = "",
 ) -> Evaluation:
-    """Score a text as a stage of the log, which also tells what its time did to the score."""
+    """Score a text as a stage of the log, which also tells what its time did to the score.
+
+    identity  of what `checkpoint` is kept for, see `evaluate_in_time` and `evaluation_identity`
+    """
     num_scored = 0
     with runtime.log.stage(name, total=text.num_targets) as stage:
 
@@ -73,6 +77,7 @@ def score_text(
             lesson_seconds=lesson_seconds,
             spent_seconds=spent_seconds,
             checkpoint=None if checkpoint is None else CheckpointConfig(path=checkpoint),
+            identity=identity,
             on_chunk=on_chunk,
             ranks=runtime.ranks,
         )
@@ -115,7 +120,7 @@ def score_as_planned(
         runtime,
         "score and learn",
         budget_seconds=recipe.budget.eval_seconds,
-        lesson_seconds=planned.lesson_seconds,
+        lesson_seconds=planned.lessons,
         spent_seconds=time.perf_counter() - began,
     )
     return sliding, learning
@@ -141,6 +146,7 @@ def with_scores(
             planned_seconds=planned.total_seconds,
             stride=planned.config.stride,
             note=learning.note,
+            learned=learning.schedule,
         ),
         curves={"frozen": running_curve(frozen), "learning": running_curve(learning.curve)},
         chunks={k: tuple(v) for k, v in curve_data(learning.curve, frozen, most=100).items()},

@@ -18,7 +18,14 @@ from fairway.artifact.config_json import plugins_of
 from fairway.artifact.loaded_model import load_model
 from fairway.model.gpt import GPT, num_params
 from fairway.pipeline.judging import audit_run, compare, prove_score, write_page
-from fairway.pipeline.packing import ARTIFACT, calibrate, describe_artifact, expect_to_fit, pack_run
+from fairway.pipeline.packing import (
+    ARTIFACT,
+    calibrate,
+    describe_artifact,
+    expect_to_fit,
+    pack_run,
+    seconds_to_calibrate,
+)
 from fairway.pipeline.scoring import (
     diagnose,
     plan_into_clock,
@@ -106,7 +113,9 @@ def train(
         folder = open_data(data, runtime)
         runtime = runtime.measured(options.compiled)
         model = new_model(recipe, folder, runtime)
-        return train_and_average(model, recipe, folder, out, runtime, options.resume).result()
+        reserve = seconds_to_calibrate(model, recipe, folder, runtime)
+        trained = train_and_average(model, recipe, folder, out, runtime, options.resume, reserve)
+        return trained.result()
 
 
 def run_on(
@@ -116,10 +125,11 @@ def run_on(
     that whatever goes wrong late loses nothing."""
     model, text = new_model(recipe, data, runtime), ValText.of(data, recipe.tokens.val_tokens)
     planned = plan_into_clock(model, recipe, text, runtime)
+    reserve = seconds_to_calibrate(model, recipe, data, runtime)
     seed_everything(recipe.seed)  # what planning took at random must not reach training
 
-    trained = train_and_average(model, recipe, data, out, runtime, options.resume)
-    hessians = calibrate(model, trained.weights, recipe, data, runtime)
+    trained = train_and_average(model, recipe, data, out, runtime, options.resume, reserve)
+    hessians = calibrate(model, trained.weights, recipe, data, runtime, trained.deadline)
     found = ResultFile(out, first_result(recipe, trained, runtime), write=runtime.ranks.is_main)
     found.add_stage("float", score_windows(model, planned, text, runtime, "score float"))
     artifact = out / ARTIFACT
@@ -134,7 +144,8 @@ def run_on(
 
     judge = runtime.alone()  # what follows may take longer than peers would wait
     if judge is not None:
-        found.add(proof=prove_score(artifact, recipe, text, judge, options.proof_tokens))
+        tokens, learned = options.proof_tokens, learning.schedule
+        found.add(proof=prove_score(artifact, recipe, text, judge, tokens, learned))
         found.add(audit=audit_run(artifact, recipe, data, judge, options.audit_seconds))
         found.add(baselines=compare(data, text, judge))
         write_page([out], out / REPORT)

@@ -57,6 +57,11 @@ class Trained:
     tokens: int
     tokens_per_second: float
 
+    @property
+    def deadline(self) -> float | None:
+        """When the training budget ends, by `time.perf_counter`; None where steps are counted."""
+        return None if self.budget_seconds is None else self.began + self.budget_seconds
+
     def result(self) -> TrainResult:
         """With the seconds until now: whatever else reads training text belongs to them."""
         return TrainResult(
@@ -69,15 +74,23 @@ class Trained:
 
 
 def train_and_average(
-    model: GPT, recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime, resume: bool = False
+    model: GPT,
+    recipe: Recipe,
+    data: DataFolder,
+    out: Path,
+    runtime: Runtime,
+    resume: bool = False,
+    reserve_seconds: float = 0.0,
 ) -> Trained:
     """Train `model` in place; leaves the averaged weights in it, and a checkpoint in `out`.
 
-    resume  go on from the checkpoint there; seconds spent before count
+    resume           go on from the checkpoint there; seconds spent before count
+    reserve_seconds  of the clock for what follows on this machine, if more than the recipe keeps
 
     Ctrl-C keeps a checkpoint, says how to go on, and ends the run with ValueError.
     """
     training = Training(model, recipe, data, out, runtime)
+    training.reserve_seconds = reserve_seconds
     if resume:
         training.resume()
     elif runtime.ranks.is_main:
@@ -90,9 +103,10 @@ def train_and_average(
 class Training:
     """One training, and all that its next step depends on: written by `save`, read by `resume`.
 
-    steps, tokens   finished so far, by all ranks
-    spent_seconds   of earlier sessions, before `run`
-    session         when this one began, and the tokens there were by then
+    steps, tokens    finished so far, by all ranks
+    spent_seconds    of earlier sessions, before `run`
+    reserve_seconds  of the clock, for what follows
+    session          when this one began, and the tokens there were by then
     """
 
     def __init__(
@@ -112,7 +126,7 @@ class Training:
         )
         self.average = build_average(model, recipe.average)
         self.steps = self.tokens = 0
-        self.spent_seconds = 0.0
+        self.spent_seconds = self.reserve_seconds = 0.0
         self.began = time.perf_counter()
         self.session = (self.began, 0)
 
@@ -193,7 +207,12 @@ class Training:
                 dealt,
                 config,
                 self.optimizers,
-                build_clock(config, ranks=ranks, spent_seconds=self.spent_seconds),
+                build_clock(
+                    config,
+                    ranks=ranks,
+                    spent_seconds=self.spent_seconds,
+                    reserve_seconds=self.reserve_seconds,
+                ),
                 ranks=ranks,
                 milestones=_late_rounding(self.recipe),
                 compute_dtype=self.runtime.compute_dtype,

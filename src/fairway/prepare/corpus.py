@@ -44,11 +44,12 @@ def prepare(
     Interrupted, and called again with the same arguments, it goes on after the last finished shard;
     the result has the same bytes, whatever the interruptions and the number of workers.
     """
+    chosen = _chosen(tokenizer, vocab_size)
     held_out = HeldOut(sources, val, val_fraction, seed)
     corpus = Corpus(
         documents=held_out.documents,
         described=[str(source) for source in (*sources, *val)],
-        identity=_identity(sources, val, tokenizer)
+        identity=_identity(sources, val, chosen)
         | {
             "vocab_size": vocab_size,
             "val_fraction": val_fraction,
@@ -56,7 +57,7 @@ def prepare(
             "tokens_per_shard": tokens_per_shard,
         },
         vocab_size=vocab_size,
-        tokenizer=_chosen(tokenizer, vocab_size),
+        tokenizer=chosen,
         tokens_per_shard=tokens_per_shard,
         compare=held_out.may_repeat,
         position=held_out.position,
@@ -144,14 +145,13 @@ def _chosen(tokenizer: Path | None, vocab_size: int | None) -> Tokenizer | None:
     return ByteTokenizer() if str(tokenizer) == "bytes" else load_tokenizer(Path(tokenizer))
 
 
-def _identity(sources: Sequence[Path], val: Sequence[Path], tokenizer: Path | None) -> Identity:
+def _identity(sources: Sequence[Path], val: Sequence[Path], chosen: Tokenizer | None) -> Identity:
     """Which files, by name, size and time of their last change."""
 
     def listed(files: Sequence[Path]) -> list[list[str | int]]:
         stats = [(file, file.stat()) for file in files]
         return [[ascii(str(f.resolve())), s.st_size, s.st_mtime_ns] for f, s in stats]
 
-    chosen = _chosen(tokenizer, None) if tokenizer is not None else None
     return {
         "sources": listed(source_files(sources)),
         "val": listed(source_files(val)) if val else [],

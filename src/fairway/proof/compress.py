@@ -22,11 +22,12 @@ from fairway.evaluate.chunks import ChunkPlan
 from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream
+from fairway.proof.decoder_limits import MOST_FILE, check_coding, check_facts
 from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.verify import check_model, explained
-from fairway.runtime.files import atomic_write
+from fairway.runtime.files import atomic_write, read_file
 from fairway.runtime.progress import Progress, silent
 
 MAGIC = b"FWC2"
@@ -98,6 +99,7 @@ def compress(
         every=config.every,
         made={key: circumstances()[key] for key in RECORDED},
     )
+    _check_coding(loaded, header, None)
     tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), header, tokenizer.bos_id)
     new_predictor, plans, walk = _coding(loaded, header)
     with reproducible(header.threads):
@@ -127,6 +129,8 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
         header = config_from_json(_Header, frame.header)
         checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4").tolist()
         symbols = frame.read("symbols", len(data))
+        _check_coding(loaded, header, len(checkpoints))
+        check_facts({"model": header.model, "text": header.text}, header.made)
     except ValueError as error:
         raise Refused(f"its header is no compressed file's: {error}") from error
     check_model(header.model, loaded, "file")
@@ -173,7 +177,7 @@ def decompress_file(
 ) -> int:
     """`decompress` from file to file, all or nothing; returns how many bytes were written."""
     try:
-        text = decompress(loaded, _read(source), progress)
+        text = decompress(loaded, read_file(Path(source), MOST_FILE), progress)
     except (Refused, NotReproducible) as error:
         raise type(error)(f"{source}: {error}") from error
     atomic_write(Path(target), text)
@@ -200,6 +204,20 @@ def _with_bos(ids: Tensor, header: _Header, bos_id: int) -> tuple[Tensor, Tensor
     stream = known.clone()
     stream[known < 0] = ids
     return stream, known
+
+
+def _check_coding(loaded: LoadedModel, header: _Header, checkpoints: int | None) -> None:
+    """ValueError where decoding would take more than its limits."""
+    if not 1 <= header.segments <= max(1, header.num_tokens):
+        raise ValueError(f"{header.segments:,} segments of {header.num_tokens:,} tokens")
+    check_coding(
+        num_tokens=header.num_tokens + header.segments,
+        every=header.every,
+        rows=header.segments,
+        threads=header.threads,
+        windows=header.num_tokens // evaluation_of(loaded).stride + header.segments,
+        checkpoints=checkpoints,
+    )
 
 
 def _evaluation(loaded: LoadedModel, header: _Header) -> EvaluateConfig:

@@ -6,6 +6,7 @@ a part is the beginning of the plan of the whole: same windows, same chunks, sam
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,6 +30,14 @@ class Prefix:
     num_chunks: int
     first_token: int
     starts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        starts = self.starts
+        rising = all(a < b for a, b in pairwise(starts))
+        if starts and not (rising and starts[0] == 0 and starts[-1] < self.num_tokens):
+            raise ValueError(
+                f"document starts {starts[:3]}... of {self.num_tokens:,} tokens must rise from 0"
+            )
 
     def plans(self, config: EvaluateConfig) -> list[ChunkPlan]:
         plans = plan_evaluation(config, self.num_tokens, self.starts or (0,))

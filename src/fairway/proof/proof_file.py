@@ -12,10 +12,18 @@ from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.artifact.sections import Refused, Section, best_packed, pack_frame, unpack_frame
 from fairway.evaluate.config import EvaluateConfig
 from fairway.proof.bitstream import WalkConfig
+from fairway.proof.decoder_limits import (
+    MOST_TOKENS,
+    MOST_WINDOWS,
+    check_coding,
+    check_evaluation,
+    check_facts,
+)
 from fairway.proof.prefix import Prefix, pack_starts, unpack_starts
+from fairway.runtime.limits import require_within
 
 MAGIC = b"FWP2"
-MOST_TOKENS = 1 << 30  # of a proof
+MOST_STARTS = 4 * MOST_WINDOWS  # bytes: each document has a window of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +33,8 @@ class ProofFile:
     symbols      the bitstream
     checkpoints  crc32 of the tokens so far, see `Checkpoints`
     evaluate     how the tokens were scored; `seed` is that of `make_predictor`
+    learned      the chunks that were learned from, as runs [first, stop), where a clock left some
+                 out; None: all
     """
 
     artifact_sha256: str
@@ -37,6 +47,7 @@ class ProofFile:
     circumstances: dict[str, str]
     checkpoints: tuple[int, ...]
     symbols: bytes
+    learned: tuple[tuple[int, int], ...] | None = None
 
     def to_bytes(self) -> bytes:
         header = _Header(
@@ -50,13 +61,17 @@ class ProofFile:
             walk=self.walk,
             evaluate=self.evaluate,
             circumstances=self.circumstances,
+            learned=self.learned,
         )
+        told = config_to_json(header)
+        if self.learned is None:
+            del told["learned"]
         sections = [
             best_packed("starts", pack_starts(self.prefix.starts)),
             Section("checkpoints", "stored", np.array(self.checkpoints, dtype="<u4").tobytes()),
             Section("symbols", "stored", self.symbols),
         ]
-        return pack_frame(MAGIC, config_to_json(header), sections)
+        return pack_frame(MAGIC, told, sections)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ProofFile":
@@ -64,8 +79,19 @@ class ProofFile:
         frame = unpack_frame(MAGIC, data, "a proof of fairway")
         try:
             header = config_from_json(_Header, frame.header)
-            starts = unpack_starts(frame.read("starts", 4 * header.num_tokens + 5))
             checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4")
+            check_coding(
+                num_tokens=header.num_tokens,
+                every=header.walk.every,
+                rows=header.walk.rows,
+                threads=header.threads,
+                checkpoints=len(checkpoints),
+                windows=header.num_tokens // header.evaluate.stride,
+            )
+            most = min(4 * header.num_tokens, MOST_STARTS) if header.evaluate.documents else 0
+            starts = unpack_starts(frame.read("starts", most + 5))
+            if header.evaluate.documents != bool(starts):
+                raise ValueError(f"{len(starts):,} documents' starts, against its evaluation")
             return cls(
                 artifact_sha256=header.artifact_sha256,
                 text_sha256=header.text_sha256,
@@ -82,6 +108,7 @@ class ProofFile:
                 circumstances=header.circumstances,
                 checkpoints=tuple(checkpoints.tolist()),
                 symbols=frame.read("symbols", len(data)),
+                learned=header.learned,
             )
         except ValueError as error:
             raise Refused(f"its header is no proof's: {error}") from error
@@ -101,9 +128,22 @@ class _Header:
     walk: WalkConfig
     evaluate: EvaluateConfig
     circumstances: dict[str, str]
+    learned: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
-        if not (2 <= self.num_tokens <= MOST_TOKENS and 1 <= self.num_chunks <= MOST_TOKENS):
-            raise ValueError(f"it claims {self.num_tokens:,} tokens in {self.num_chunks:,} chunks")
-        if self.first_token < 0 or self.threads < 1:
-            raise ValueError(f"first_token={self.first_token}, threads={self.threads}")
+        require_within(
+            self,
+            num_tokens=(2, MOST_TOKENS),
+            num_chunks=(1, MOST_TOKENS),
+            first_token=(0, 1 << 20),
+            seed=(0, (1 << 63) - 1),
+        )
+        require_within(self.walk, pad_to=(0, 1 << 24))
+        check_evaluation(self.evaluate)
+        sums = {"artifact_sha256": self.artifact_sha256, "text_sha256": self.text_sha256}
+        check_facts(sums, self.circumstances)
+        edges = [edge for run in self.learned or () for edge in run]
+        if edges and (edges != sorted(set(edges)) or edges[0] < 0 or edges[-1] > self.num_chunks):
+            raise ValueError(
+                f"its runs of learned chunks do not rise from 0 to {self.num_chunks:,}"
+            )

@@ -18,10 +18,12 @@ from fairway.artifact.config_json import config_from_json
 from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.evaluate.bpb import Score
 from fairway.evaluate.chunks import read_chunks
+from fairway.evaluate.clocked import Chunks, following
 from fairway.evaluate.config import EvaluateConfig, make_predictor
-from fairway.evaluate.predictor import score_stream
+from fairway.evaluate.predictor import Predictor, score_stream
 from fairway.proof.bitstream import Encoded, WalkConfig, encode_stream
 from fairway.proof.certificate import Certificate
+from fairway.proof.decoder_limits import check_evaluation
 from fairway.proof.prefix import prefix_of
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
@@ -43,6 +45,7 @@ def prove(
     evaluate: EvaluateConfig | None = None,
     num_targets: int | None = None,
     num_documents: int | None = None,
+    learned: Chunks | None = None,
     seed: int = 0,
     threads: int = 1,
     progress: Progress = silent,
@@ -54,24 +57,28 @@ def prove(
     evaluate       how to predict; None: as the artifact says
     num_targets    how many tokens to prove, the first token of all not counted
     num_documents  how many documents to prove; at most one of the two
+    learned        the chunks that an evaluation under a clock learned from, as runs [first, stop):
+                   its score is claimed then; None claims that of learning from all
     threads        more than one helps wide models only, and the decoder must use as many
     """
-    model_config = loaded.model.config
-    config = (evaluate or evaluation_of(loaded)).resolved(model_config.train_context)
-    bos_id = model_config.bos_id
+    context, bos_id = loaded.model.config.train_context, loaded.model.config.bos_id
+    config = (evaluate or evaluation_of(loaded)).resolved(context)
     prefix = prefix_of(
         config, text.tokens, bos_id, num_targets=num_targets, num_documents=num_documents
     )
-    plans, stop = prefix.plans(config), prefix.num_tokens
-    part = text.first(stop - 1)
+    plans, part = prefix.plans(config), text.first(prefix.num_tokens - 1)
     tokens = part.tokens.long()
-    walk = WalkConfig(pad_to=model_config.train_context, every=CHECK_EVERY)
+    walk = WalkConfig(pad_to=context, every=CHECK_EVERY)
+
+    def new_predictor() -> Predictor:
+        return following(make_predictor(loaded.model, config, seed=seed), learned)
+
     with reproducible(threads):
         chunks = read_chunks(plans, part)
-        claim = score_stream(make_predictor(loaded.model, config, seed=seed), chunks)
+        claim = score_stream(new_predictor(), chunks)
         started = time.perf_counter()
         encoded = encode_stream(
-            lambda: make_predictor(loaded.model, config, seed=seed),
+            new_predictor,
             plans,
             tokens,
             walk,
@@ -90,17 +97,23 @@ def prove(
         circumstances=circumstances(),
         checkpoints=encoded.checkpoints,
         symbols=encoded.data,
+        learned=None if learned is None else tuple(learned),
     )
     atomic_write(Path(out), file.to_bytes())
-    if loaded.path is not None:  # what follows knows nothing but two files
-        loaded = load_model(loaded.path)
     started = time.perf_counter()
-    try:
-        decoded = verify(out, loaded, progress)
-    except NotReproducible:
-        decoded = None
+    decoded = _decoded(out, loaded, progress)
     seconds = (encode_seconds, time.perf_counter() - started)
     return _certificate(file, Path(out), claim, encoded, tokens, decoded, seconds)
+
+
+def _decoded(file: Path, loaded: LoadedModel, progress: Progress) -> Verification | None:
+    """What the proof decodes to, knowing nothing but two files; None where it does not."""
+    if loaded.path is not None:
+        loaded = load_model(loaded.path)
+    try:
+        return verify(file, loaded, progress)
+    except NotReproducible:
+        return None
 
 
 def evaluation_of(loaded: LoadedModel) -> EvaluateConfig:
@@ -110,7 +123,9 @@ def evaluation_of(loaded: LoadedModel) -> EvaluateConfig:
             f"{loaded.path or 'the model'} does not say how it is evaluated; name a recipe's "
             "evaluation, or pass evaluate=EvaluateConfig(context=...)"
         )
-    return config_from_json(EvaluateConfig, loaded.evaluate)
+    config = config_from_json(EvaluateConfig, loaded.evaluate)
+    check_evaluation(config)
+    return config
 
 
 def validation_text(loaded: LoadedModel, data: DataFolder) -> ValText:

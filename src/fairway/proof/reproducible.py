@@ -10,7 +10,6 @@ the refusal to name (`circumstances`).
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +97,7 @@ def circumstances() -> dict[str, str]:
     }
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     """What differs between two circumstances, in words; empty when nothing does.
 
     >>> differences({"torch": "2.9", "numpy": "2.0"}, {"torch": "2.10", "numpy": "2.0"})

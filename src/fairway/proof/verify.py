@@ -13,11 +13,14 @@ from torch import Tensor
 
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.artifact.sections import Refused
+from fairway.evaluate.clocked import following
 from fairway.evaluate.config import make_predictor
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import decode_stream
+from fairway.proof.decoder_limits import MOST_FILE
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, differences, reproducible
+from fairway.runtime.files import read_file
 from fairway.runtime.progress import Progress, silent
 from fairway.text import text_sha256
 from fairway.tokens.tokenizer import Tokenizer
@@ -62,7 +65,7 @@ def verify(path: Path, loaded: LoadedModel, progress: Progress = silent) -> Veri
     if not path.is_file():
         raise Refused(f"no proof at {path}; `fairway prove` writes one")
     try:
-        proof = ProofFile.from_bytes(path.read_bytes())
+        proof = ProofFile.from_bytes(read_file(path, MOST_FILE))
         return decode_proof(proof, loaded, progress)
     except (Refused, NotReproducible) as error:
         raise type(error)(f"{path}: {error}") from error
@@ -73,7 +76,9 @@ def decode_proof(
 ) -> Verification:
     """The text of a proof; see `verify`."""
     check_model(proof.artifact_sha256, loaded, "proof")
-    bos_id = loaded.model.config.bos_id
+    bos_id, vocab_size = loaded.model.config.bos_id, loaded.model.config.vocab_size
+    if proof.prefix.first_token >= vocab_size:
+        raise Refused(f"its first token is {proof.prefix.first_token}, of a model's {vocab_size}")
     started = time.perf_counter()
     try:
         with reproducible(proof.threads):
@@ -104,7 +109,12 @@ def decode_proof(
 
 def predictors(loaded: LoadedModel, proof: ProofFile) -> Callable[[], Predictor]:
     """Makes the predictor that a proof was coded with, anew for each walk."""
-    return lambda: make_predictor(loaded.model, proof.evaluate, seed=proof.seed)
+
+    def new_predictor() -> Predictor:
+        made = make_predictor(loaded.model, proof.evaluate, seed=proof.seed)
+        return following(made, proof.learned)
+
+    return new_predictor
 
 
 def check_model(sha256: str, loaded: LoadedModel, kind: str) -> None:

@@ -21,12 +21,12 @@ from fairway.quant.quantized import LowRank, QuantizedTensor
 class LowRankConfig:
     """How many tensors are corrected, by how much, and how finely."""
 
-    rank: int = 4
-    num_tensors: int = 3
-    a_bits: int = 2
-    b_bits: int = 4
+    rank: int = 4  # rank of each correction
+    num_tensors: int = 3  # number of tensors corrected, those that rounding hurt most
+    a_bits: int = 2  # bits of an entry of A
+    b_bits: int = 4  # bits of an entry of B
     group: int = 64  # entries of a row of B that share a scale
-    whiten: bool = False  # weight the error by the Hessian
+    whiten: bool = False  # weight the error by the layer's Hessian
 
     def __post_init__(self) -> None:
         if min(self.rank, self.num_tensors, self.group) < 1:

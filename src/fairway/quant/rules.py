@@ -33,9 +33,10 @@ class QuantConfig:
     """How trained weights become integers."""
 
     rules: tuple[Rule, ...]  # (pattern of the tensor's name, what to do with it)
-    min_elements: int = 65_537  # smaller tensors and all vectors stay float16 under any rule
-    calibration_batches: int = 16
-    reserve_seconds: float = 12.0  # kept free of training, for the Hessians
+    min_elements: int = 65_537  # tensors of fewer entries, and all vectors, stay float16
+    calibration_batches: int = 16  # number of training batches that Hessians are from
+    # seconds of the training time kept for the Hessians; unused where no rule needs any
+    reserve_seconds: float = 12.0
     low_rank: LowRankConfig | None = None
 
     def __post_init__(self) -> None:

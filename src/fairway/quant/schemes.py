@@ -93,8 +93,8 @@ class RowScheme(Scheme):
 class RoundRows(RowScheme):
     """Plain rounding on grids that end `clip_sigmas` deviations out (SDClip, #1394)."""
 
-    bits: int = 6
-    clip_sigmas: float = 12.85
+    bits: int = 6  # bits of a code
+    clip_sigmas: float = 12.85  # standard deviations of its row at which a grid ends
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,8 +109,9 @@ class RoundRows(RowScheme):
 class PercentileRows(RowScheme):
     """One fixed percentile, practically the largest entry (launch baseline)."""
 
-    bits: int = 8
-    # The published scripts use 1 / top_code(bits), which leaves small weights few codes.
+    bits: int = 8  # bits of a code
+    # smallest step width of a row; the published scripts' 1 / top_code(bits) leaves small weights
+    # few codes
     min_scale: float = 0.0
 
     def scale(self, rows: Tensor, clip_factor: float) -> Tensor:
@@ -127,7 +128,7 @@ class SearchRows(PercentileRows):
     As there, the grid of the largest entry stands for the best one during training.
     """
 
-    bits: int = 6
+    bits: int = 6  # bits of a code
 
     def scale(self, rows: Tensor, clip_factor: float) -> Tensor:
         best, least = rows.new_zeros(len(rows), dtype=torch.float16), torch.inf

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fairway.artifact.config_json import TAG, config_from_json, config_to_json
 from fairway.recipes.recipe import Recipe
+from fairway.runtime.strict_json import JsonObject
 
 Config = TypeVar("Config")
 
@@ -177,10 +178,10 @@ def _no_such_field(config: object, name: str, path: str) -> ValueError:
     )
 
 
-def to_json(recipe: Recipe) -> dict[str, Any]:
+def to_json(recipe: Recipe) -> JsonObject:
     """A recipe as JSON data, defaults included, for `recipe.json`."""
     return config_to_json(recipe)
 
 
-def from_json(data: Mapping[str, Any]) -> Recipe:
+def from_json(data: Mapping[str, object]) -> Recipe:
     return config_from_json(Recipe, data)

@@ -3,7 +3,8 @@
 from fairway.evaluate.config import EvaluateConfig
 from fairway.model.attention import AttentionConfig
 from fairway.model.embedding import EmbeddingConfig
-from fairway.model.gpt import MlpConfig, ModelConfig, SkipConfig
+from fairway.model.mlp import MlpConfig
+from fairway.model.model_config import ModelConfig, SkipConfig
 from fairway.quant.rules import PercentileRows, QuantConfig
 from fairway.recipes.recipe import Recipe, TokensConfig
 from fairway.recipes.script import (

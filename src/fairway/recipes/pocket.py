@@ -9,7 +9,8 @@ from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.planner import Range
 from fairway.model.attention import AttentionConfig
 from fairway.model.embedding import EmbeddingConfig, NgramTableConfig
-from fairway.model.gpt import MlpConfig, ModelConfig, SkipConfig
+from fairway.model.mlp import MlpConfig
+from fairway.model.model_config import ModelConfig, SkipConfig
 from fairway.quant.rules import Gptq, KeepHalf, QuantConfig, RoundRows
 from fairway.recipes.diff import derive
 from fairway.recipes.pr1394 import pr1493
@@ -70,7 +71,7 @@ def pocket() -> Recipe:
             ttt=Sgd(chunk_tokens=1024, epochs=3, lr=0.002, optimizer="muon", batch_sequences=4),
             mixture=Mixture(),
         ),
-        "evaluate_range": Range(strides=(64, 128), epochs=(3, 2, 1)),
+        "evaluate_range": Range(strides=(64, 128), epochs=(3, 2, 1), cached=(None, 16)),
         "budget": Budget(cap_bytes=1_000_000, eval_seconds=120.0),
     }
     return derive(pr1493(), "pocket", changes)

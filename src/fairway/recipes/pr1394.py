@@ -4,7 +4,8 @@ from fairway.average import EmaConfig
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.depth import Loop
 from fairway.model.embedding import EmbeddingConfig
-from fairway.model.gpt import MlpConfig, ParallelConfig, SkipConfig
+from fairway.model.mlp import MlpConfig
+from fairway.model.model_config import ParallelConfig, SkipConfig
 from fairway.quant.rules import Gptq, KeepHalf, QuantConfig
 from fairway.recipes import pr414 as before
 from fairway.recipes.diff import derive, override

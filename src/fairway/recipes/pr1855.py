@@ -6,7 +6,7 @@ from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.phased import Phased
 from fairway.model.adapters import TARGETS, Target
 from fairway.model.attention import GateConfig
-from fairway.model.gpt import ModelConfig, ParallelConfig
+from fairway.model.model_config import ModelConfig, ParallelConfig
 from fairway.quant.lowrank import LowRankConfig
 from fairway.quant.rules import Gptq, KeepHalf, QuantConfig
 from fairway.recipes import pr1394 as before
@@ -126,9 +126,9 @@ def _pauses(env: Environment) -> tuple[int, ...]:
 def _evaluated(config: EvaluateConfig, env: Environment) -> EvaluateConfig:
     """Where no documents or no phases are asked for, adapters learn and the model does not."""
     pauses = env["PHASED_TTT_PREFIX_DOCS"] > 0 and env["PHASED_TTT_NUM_PHASES"] > 0
-    if pauses or not isinstance(config.ttt, Phased):
+    if pauses or config.ttt is None:
         return config
-    return replace(config, ttt=config.ttt.adapters)
+    return replace(config, ttt=config.ttt.between_pauses())
 
 
 def _while_on(on: str, off: str | int) -> Convert:

@@ -11,7 +11,7 @@ from fairway.average import EmaConfig, SwaConfig
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.evaluate.planner import Range
-from fairway.model.gpt import ModelConfig
+from fairway.model.model_config import ModelConfig
 from fairway.quant.rules import QuantConfig
 from fairway.tokens.batches import OrderConfig
 from fairway.train.loop import TrainConfig
@@ -22,19 +22,22 @@ from fairway.train.schedule import When
 class TokensConfig:
     """What the model reads: pieces of how large a vocabulary, of which text, in which order."""
 
-    vocab_size: int
-    transform: str | None = None  # reversible text transform by name, undone before bytes count
-    published: str | None = None  # the challenge's own shards, as `fairway fetch` names them
+    vocab_size: int  # number of token ids, special ones included
+    # reversible text transform by name, undone before bytes are counted; None: none
+    transform: str | None = None
+    # the challenge's own shards, by the name that `fairway fetch` takes; None: there are none
+    published: str | None = None
     order: OrderConfig = field(default_factory=OrderConfig)  # of the training rows
-    val_tokens: int | None = None  # score only so many of the validation text's first tokens
+    # score only so many of the validation text's first tokens; None: all of them
+    val_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """What a run may use beside its training time, which is `train.seconds`."""
 
-    cap_bytes: int = 16_000_000  # decimal, artifact and code together
-    eval_seconds: float = 600.0
+    cap_bytes: int = 16_000_000  # largest size of artifact and code together, in bytes
+    eval_seconds: float = 600.0  # seconds for the whole evaluation, learning included
 
     def __post_init__(self) -> None:
         if self.cap_bytes < 1 or self.eval_seconds <= 0:
@@ -45,10 +48,10 @@ class Budget:
 class Recipe:
     """One run from shards to score."""
 
-    name: str
-    parent: str | None
-    claim_bpb: float | None = None  # the published score; None: none was published
-    pull_request: int | None = None  # of openai/parameter-golf
+    name: str  # name of the recipe, and of its run folder unless --out is given
+    parent: str | None  # name of the recipe it was derived from; None: of none
+    claim_bpb: float | None = None  # published score, bits per byte; None: there is none
+    pull_request: int | None = None  # number at openai/parameter-golf; None: there is none
     tokens: TokensConfig
     model: ModelConfig
     train: TrainConfig
@@ -59,7 +62,7 @@ class Recipe:
     evaluate_range: Range | None = None  # what may be chosen instead, where the clock asks for it
     diagnostic: AdaptThenScore | None = None  # a number that is no score, computed beside it
     budget: Budget = field(default_factory=Budget)
-    seed: int = 1337
+    seed: int = 1337  # decides initial weights and all else that is random
 
     def __post_init__(self) -> None:
         if self.tokens.vocab_size != self.model.vocab_size:

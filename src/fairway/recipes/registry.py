@@ -5,7 +5,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from fairway.average import EmaConfig, SwaConfig
-from fairway.model.gpt import ModelConfig
+from fairway.model.model_config import ModelConfig
 from fairway.recipes import naive_baseline as launch
 from fairway.recipes import pr414, pr1394, pr1855, sota254
 from fairway.recipes.diff import override, present

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from fairway.evaluate.config import EvaluateConfig
-from fairway.model.gpt import ModelConfig
+from fairway.model.model_config import ModelConfig
 from fairway.recipes.diff import override, present, value_at
 from fairway.recipes.recipe import Recipe
 

@@ -7,7 +7,7 @@ from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.embedding import NgramTableConfig
-from fairway.model.gpt import ModelConfig
+from fairway.model.model_config import ModelConfig
 from fairway.quant.rules import PercentileRows, QuantConfig
 from fairway.recipes import naive_baseline as launch
 from fairway.recipes.diff import derive, override

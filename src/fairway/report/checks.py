@@ -61,7 +61,8 @@ def seconds_check(name: str, part: TrainResult | EvaluateResult | None) -> Check
     short = f"{seconds:,.0f} of {budget:,.0f} s"
     sentence = f"{seconds:,.1f} s of a budget of {budget:,.1f} s"
     if seconds > budget:
-        return Check(name, "broken", short, f"{sentence}: {seconds - budget:,.2f} s too long.")
+        excess = f"{seconds - budget:,.2f} s too long"
+        return Check(name, "broken", f"{short}: over time", f"Over time: {sentence}, {excess}.")
     return Check(name, "kept", short, f"{sentence}.")
 
 
@@ -112,7 +113,16 @@ def audit_check(audit: AuditReport | None) -> Check:
     if audit.verdict == "illegal":
         failed = [probe.name for probe in audit.probes.values() if not probe.ok]
         return Check(name, "broken", "illegal", f"Illegal: the scorer failed {', '.join(failed)}.")
-    return Check(name, "not run", audit.verdict, f"No verdict: {audit.problem}")
+    if audit.verdict == "unknown":
+        return Check(name, "not run", audit.verdict, f"No verdict: {audit.problem}")
+    said = "; ".join(
+        finding.said
+        for probe in audit.probes.values()
+        if not probe.ok
+        for finding in probe.findings
+    )
+    verdict = audit.verdict.capitalize()
+    return Check(name, "broken", audit.verdict, f"{verdict}, and legal in all else: {said}.")
 
 
 def diagnostics(result: RunResult) -> list[tuple[str, float, str]]:

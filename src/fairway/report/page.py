@@ -8,8 +8,6 @@ template's escaping; only our own pictures do not.
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -148,14 +146,10 @@ def recipe_difference(recipe: RecipeData, parent: RecipeData) -> list[Change]:
     A part that only one side has, or another class on each, is one difference, shown whole.
     Raises ValueError where this version cannot read one of the recipes.
     """
-    ours, theirs = from_json(recipe), from_json(parent)
-    old, new = to_json(theirs), to_json(ours)
-    found = [change.path for change in diff(theirs, ours) if change.path not in ABOUT]
-    return [(path, _value(old, path), _value(new, path)) for path in found]
-
-
-def _value(recipe: RecipeData, path: str) -> str:
-    return json.dumps(reduce(getitem, path.split("."), recipe))
+    found = diff(to_json(from_json(parent)), to_json(from_json(recipe)))
+    return [
+        (path, json.dumps(old), json.dumps(new)) for path, old, new in found if path not in ABOUT
+    ]
 
 
 def commands(run: RunFolder, recipes: Recipes) -> list[str]:

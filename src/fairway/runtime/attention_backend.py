@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import attention
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -156,7 +159,7 @@ _KERNELS = {
 
 
 @lru_cache(maxsize=8)
-def _causal_blocks(length: int, device: torch.device) -> Any:
+def _causal_blocks(length: int, device: torch.device) -> "BlockMask":
     from torch.nn.attention.flex_attention import create_block_mask
 
     return create_block_mask(

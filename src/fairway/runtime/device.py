@@ -11,13 +11,13 @@ import random
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.strict_json import Json
 
 WORTHWHILE = 1.15  # bfloat16 must be this much faster, for it is also less exact
 PROBE_SECONDS = 0.2
@@ -39,7 +39,7 @@ class Machine:
     python: str = ""
     system: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         return asdict(self)
 
 
@@ -100,17 +100,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def deterministic(enabled: bool = True) -> None:
-    """Same input, same bits: PyTorch takes only deterministic kernels, or raises where none is.
-
-    Call it before the first CUDA operation: cuBLAS reads its setting only once.
-    """
-    if enabled:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(enabled)
-    torch.backends.cudnn.benchmark = False
 
 
 def machine() -> Machine:

@@ -71,6 +71,20 @@ def locked(path: Path, owner: str) -> Iterator[None]:
         yield
 
 
+def read_file(path: Path, most: int) -> bytes:
+    """The content of a regular file, of at most so many bytes.
+
+    Raises ValueError for a folder, a device, a pipe, or a larger file, before anything is read.
+    """
+    if not path.is_file():
+        raise ValueError(f"no file at {path}")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"{path} has {size:,} bytes; a file of its kind has at most {most:,}")
+        return file.read(size)
+
+
 def file_sha256(path: Path) -> str:
     """In hexadecimal."""
     with path.open("rb") as file:

@@ -5,7 +5,7 @@ need half as many. Both forms are here and a test holds them together. Which pro
 decided by the tensors' device, never by an option.
 """
 
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,18 @@ from torch.autograd.function import once_differentiable
 EPS = torch.finfo(torch.float32).eps  # what F.rms_norm uses for float32 when no eps is given
 
 
+class _Kept(Protocol):
+    """What autograd carries from a forward pass to its derivative."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
+class _Bent(_Kept, Protocol):
+    slope: float
+
+
 def rms_norm_plain(x: Tensor) -> Tensor:
     """x / rms(x) over the last dimension, without parameters; any shape and float type."""
     return F.rms_norm(x, (x.size(-1),))
@@ -22,7 +34,7 @@ def rms_norm_plain(x: Tensor) -> Tensor:
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: _Kept, x: Tensor) -> Tensor:
         width = x.size(-1)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         inverse = norm.square_().div_(width).add_(EPS).rsqrt_().to(x.dtype)
@@ -32,7 +44,7 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: _Kept, grad: Tensor) -> Tensor:
         y, inverse = ctx.saved_tensors
         along = torch.linalg.vecdot(grad, y).unsqueeze(-1).div_(-y.size(-1))
         return torch.addcmul(grad, y, along).mul_(inverse)
@@ -52,7 +64,7 @@ def leaky_relu_squared_plain(x: Tensor, slope: float) -> Tensor:
 
 class _LeakyReluSquared(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
+    def forward(ctx: _Bent, x: Tensor, slope: float) -> Tensor:
         bent = F.leaky_relu(x, slope)
         ctx.save_for_backward(bent)
         ctx.slope = slope
@@ -60,7 +72,7 @@ class _LeakyReluSquared(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Bent, grad: Tensor) -> tuple[Tensor, None]:
         (bent,) = ctx.saved_tensors
         # d/dx bent**2 = 2 bent * (1 or slope); bent has the sign of x, so bending it once more
         # applies the slope where x was negative.
@@ -91,7 +103,7 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
     """The gradient is made in the forward pass, a few rows at a time, while they are in cache."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
+    def forward(ctx: _Kept, logits: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
         rows = logits.size(0)
         d_logits = torch.empty_like(logits)
         total = torch.zeros((), dtype=torch.float64)
@@ -115,7 +127,7 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Kept, grad: Tensor) -> tuple[Tensor, None, None]:
         (d_logits,) = ctx.saved_tensors
         return d_logits * grad.to(d_logits.dtype), None, None
 

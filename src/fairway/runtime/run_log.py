@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from fairway.runtime.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Display
 
 LINE_SECONDS = 5.0  # least time between two plain lines
 LINE_SHARE = 0.1  # ... which also wait for this much of the stage
@@ -46,7 +49,7 @@ class RunLog:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("a", encoding="utf-8")
-        self._live: Any = None  # the rich display, while a stage runs on a terminal
+        self._live: Display | None = None  # while a stage runs on a terminal
 
     def __enter__(self) -> "RunLog":
         return self
@@ -59,7 +62,7 @@ class RunLog:
             self.file.close()
             self.file = None
 
-    def write(self, event: str, **values: Any) -> None:
+    def write(self, event: str, **values: object) -> None:
         """One JSON line: the event, seconds since the log began, and any plain values."""
         if self.file is None:
             return
@@ -181,7 +184,7 @@ def _live_display(log: RunLog, stage: Stage) -> Iterator[None]:
             log._live = None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """As JSON has it: numbers that are not finite become their names, paths their text."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,15 +17,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fairway.runtime.files import replacing
+from fairway.runtime.limits import one_line
+from fairway.runtime.strict_json import Json
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 HEADER = "fairway"
 T = TypeVar("T")
+MOST_HEADER = 1 << 22  # bytes: a line for each tensor, and the facts
 
 
 class TensorFile(NamedTuple):
     tensors: dict[str, Tensor]
-    facts: dict[str, Json]
+    facts: dict[str, Any]  # JSON, as it was written
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Json]) -> None:
@@ -56,15 +58,17 @@ def read_tensors(path: Path, kind: str) -> TensorFile:
     if not path.is_file():
         raise ValueError(f"no file at {path}")
     try:
+        _check_header(path)
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        facts = told["facts"]
-        if told["sha256"] != _digest(tensors, facts):
+        if not isinstance(told, dict) or not isinstance(facts := told.get("facts"), dict):
+            raise ValueError("it holds no facts of ours")
+        if told.get("sha256") != _digest(tensors, facts):
             raise ValueError("its checksum is wrong")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} is not {kind}, or is damaged ({error!s:.200}); delete it to start anew"
+            f"{path} is not {kind}, or is damaged ({one_line(error)}); delete it to start anew"
         ) from error
     return TensorFile(tensors, facts)
 
@@ -77,6 +81,14 @@ def under(prefix: str, tensors: Mapping[str, T]) -> dict[str, T]:
     """
     size = len(prefix)
     return {name[size:]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _check_header(path: Path) -> None:
+    """The reader's library takes headers of 100 MB, which become gigabytes of objects."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MOST_HEADER:
+        raise ValueError(f"its header has {length:,} bytes, and may have {MOST_HEADER:,}")
 
 
 def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Json]) -> str:

@@ -27,8 +27,9 @@ class OrderConfig:
     coprime: blocks visited with a stride coprime to their number (#1060);
     packed: rows that begin at a document's BOS (#1530)."""
 
+    # in which training rows come; what each means stands above
     order: Literal["sequential", "shuffled", "coprime", "packed"] = "shuffled"
-    seed: int = 0
+    seed: int = 0  # decides what is random about the order, which in sequential is nothing
 
 
 class Batches:

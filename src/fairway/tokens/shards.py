@@ -5,7 +5,6 @@ uint16 ids; its size must match exactly. Shards are memory-mapped: a corpus of a
 memory until it is read.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from fairway.runtime.files import atomic_write, file_sha256
+from fairway.runtime.files import atomic_write, file_sha256, read_file
+from fairway.runtime.strict_json import parse_json
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.tokenizer import Tokenizer, load_tokenizer
 
 MAGIC, VERSION, HEADER_WORDS = 20240520, 1, 256
 HEADER_BYTES = 4 * HEADER_WORDS
+MOST_MANIFEST = 1 << 24  # bytes of `data.json`: a line for each shard
+FILE_NAME, SHA256 = re.compile(r"[^/\0]{1,255}"), re.compile(r"[0-9a-f]{64}")
 SHARD_NAME = re.compile(r"(fineweb_)?(train|val)(_bytes)?_\d+\.bin")
 
 
@@ -144,8 +146,8 @@ class DataFolder:
         if not file.is_file():
             return {}
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            found = parse_json(read_file(file, MOST_MANIFEST))
+        except ValueError as error:
             raise ValueError(f"{file} is not JSON ({error!s:.200}); prepare it again") from error
         if not isinstance(found, dict):
             raise ValueError(f"{file} holds no JSON object; prepare it again")
@@ -156,10 +158,17 @@ class DataFolder:
         """sha256 by file name, as `prepare` or `fetch` wrote them down; empty where neither did."""
         prepared, fetched = self.manifest.get("sha256", {}), self.manifest.get("files", {})
         try:
-            listed = {name: str(sum_) for name, sum_ in prepared.items()}
-            return listed | {name: str(entry["sha256"]) for name, entry in fetched.items()}
+            listed = dict(prepared.items())
+            listed |= {name: entry["sha256"] for name, entry in fetched.items()}
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path}/data.json lists no hashes; prepare it again") from error
+        for name, sum_ in listed.items():
+            if not FILE_NAME.fullmatch(name) or not SHA256.fullmatch(str(sum_)):
+                raise ValueError(
+                    f"{self.path}/data.json lists {name!r:.80} with {sum_!r:.80}, which is no file "
+                    "of this folder and its sha256; prepare it again"
+                )
+        return listed
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -15,7 +15,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import sentencepiece
+from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
+
+from fairway.runtime.files import read_file
+from fairway.runtime.limits import one_line
+from fairway.runtime.strict_json import parse_json
 
 schema: Any = sentencepiece_model_pb2  # protobuf makes its classes at run time
 PAD, BOS, EOS, UNK = range(4)
@@ -23,10 +28,13 @@ BOUNDARY = "\u2581"  # what SentencePiece writes for a blank
 MAGIC = b"FWYT1"
 NUM_SPECIAL = 4
 MOST_PIECES = 2**16 - 256 - NUM_SPECIAL  # ids are 16 bits wide
-MOST_BYTES, LZMA_MEMORY = 1 << 25, 1 << 28  # of a list of pieces, and to decompress it
+MOST_BYTES = 1 << 23  # of a tokenizer's file, or of its list of pieces; published ones have 0.4 MB
+MOST_PIECE = 1024  # characters of a piece; the library's trainer makes 16 unless told otherwise
+LZMA_MEMORY = 1 << 27  # bytes; to decompress what preset 9 made takes half of it
 # Bytes that SentencePiece cannot carry through unchanged: what is no UTF-8, a literal boundary
 # mark (it would come back as a blank), and the control characters it drops or splits at.
 FOREIGN = re.compile("[\udc80-\udcff\u2581\0]")
+FOREIGN_OR_BLANK = re.compile("[\udc80-\udcff\u2581\0 ]")
 
 
 class Tokenizer(Protocol):
@@ -106,13 +114,15 @@ class BpeTokenizer(SentencePieceTokenizer):
     def __init__(self, pieces: list[str]) -> None:
         self.pieces = pieces
         super().__init__(_model_of(pieces))
+        # Where no piece is a blank, the library would spell its mark in bytes, and never undo it.
+        self.foreign = FOREIGN if BOUNDARY in pieces else FOREIGN_OR_BLANK
         self.byte_ids = np.arange(256, dtype=np.uint16) + NUM_SPECIAL
 
     def encode(self, document: bytes) -> np.ndarray:
         text = document.decode("utf-8", "surrogateescape")
         parts: list[np.ndarray] = []
         begin = 0
-        for foreign in FOREIGN.finditer(text):
+        for foreign in self.foreign.finditer(text):
             parts.append(self._ids(text[begin : foreign.start()]))
             raw = np.frombuffer(foreign.group().encode("utf-8", "surrogateescape"), np.uint8)
             parts.append(self.byte_ids[raw])
@@ -220,15 +230,33 @@ def load_tokenizer(data: bytes | Path) -> Tokenizer:
     if isinstance(data, Path):
         if not data.is_file():
             raise ValueError(f"no tokenizer at {data}")
-        data = data.read_bytes()
+        data = read_file(data, MOST_BYTES)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"a tokenizer of {len(data):,} bytes; it may have {MOST_BYTES:,}")
     if data == ByteTokenizer().to_bytes():
         return ByteTokenizer()
     if data.startswith(MAGIC):
         return _our_bpe(data)
     try:
+        _check_published(data)
         return SentencePieceTokenizer(data)
-    except (RuntimeError, IndexError, ValueError) as error:
-        raise ValueError(f"neither our tokenizer nor a SentencePiece model: {error}") from error
+    except (RuntimeError, IndexError, ValueError, DecodeError) as error:
+        raise ValueError(
+            f"neither our tokenizer nor a SentencePiece model: {one_line(error)}"
+        ) from error
+
+
+def _check_published(data: bytes) -> None:
+    """What the library that reads SentencePiece models takes on trust.
+
+    Raises ValueError, or DecodeError for what is no such model.
+    """
+    model = schema.ModelProto.FromString(data)
+    if not 1 <= len(model.pieces) <= 1 << 16:
+        raise ValueError(f"it has {len(model.pieces):,} pieces; ids are 16 bits wide")
+    longest = max(len(piece.piece) for piece in model.pieces)
+    if longest > MOST_PIECE:
+        raise ValueError(f"it has a piece of {longest:,} characters; {MOST_PIECE} are the most")
 
 
 def _our_bpe(data: bytes) -> BpeTokenizer:
@@ -236,15 +264,20 @@ def _our_bpe(data: bytes) -> BpeTokenizer:
     try:
         if data[len(MAGIC) : len(MAGIC) + 3] != b"bpe":
             raise ValueError(f"kind {data[len(MAGIC) : len(MAGIC) + 3]!r} is not known")
-        listed = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
-        text = listed.decompress(data[len(MAGIC) + 3 :], MOST_BYTES)
-        if not listed.eof or listed.unused_data:
+        stream = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
+        text = stream.decompress(data[len(MAGIC) + 3 :], MOST_BYTES)
+        if not stream.eof or stream.unused_data:
             raise ValueError("its list of pieces is cut off, too long, or followed by something")
-        pieces = json.loads(text)
-        if not isinstance(pieces, list) or not all(isinstance(p, str) and p for p in pieces):
+        listed = parse_json(text)
+        if not isinstance(listed, list):
+            raise ValueError("its pieces are no list")
+        pieces = [piece for piece in listed if isinstance(piece, str) and piece]
+        if len(pieces) < len(listed):
             raise ValueError("its pieces are no list of texts")
         if len(pieces) > MOST_PIECES or len(set(pieces)) < len(pieces):
             raise ValueError(f"its {len(pieces):,} pieces repeat, or are over {MOST_PIECES:,}")
+        if max(map(len, pieces), default=0) > MOST_PIECE:
+            raise ValueError(f"it has a piece longer than {MOST_PIECE} characters")
         return BpeTokenizer(pieces)
-    except (ValueError, RuntimeError, IndexError, RecursionError, lzma.LZMAError) as error:
-        raise ValueError(f"this tokenizer is damaged: {error!s:.200}; make it again") from error
+    except (ValueError, RuntimeError, IndexError, lzma.LZMAError) as error:
+        raise ValueError(f"this tokenizer is damaged: {one_line(error)}; make it again") from error

@@ -47,9 +47,9 @@ class BatchConfig:
     still takes part in every collective.
     """
 
-    rows: int = 32
+    rows: int = 32  # number of rows in a micro-batch
     context: int = 1024  # tokens in a row
-    micro_batches: int = 1  # in one step, over all ranks
+    micro_batches: int = 1  # number per step, over all ranks together
     # Rows are cut into shorter ones (#2014): the tokens of a step stay as many.
     context_curriculum: Curriculum | None = None
     micro_batch_ramp: Curriculum | None = None  # replaces `micro_batches` while it lasts
@@ -74,16 +74,18 @@ class BatchConfig:
 class TrainConfig:
     """Exactly one of `seconds` and `steps` ends the run."""
 
-    seconds: float | None = None
-    steps: int | None = None
-    reserve_seconds: float = 0.0  # of `seconds`, kept back for work after the last step
+    seconds: float | None = None  # seconds until the run ends; None: `steps` ends it
+    steps: int | None = None  # number of steps until it ends; None: `seconds` ends it
+    reserve_seconds: float = 0.0  # part of `seconds` kept back for work after the last step
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     warmdown: Warmdown = field(default_factory=Warmdown)
     momentum_warmup: MomentumWarmup | None = None
     decay_taper: DecayTaper | None = None
-    grad_clip: float | None = 0.3  # largest norm of all gradients together (#198)
-    loops_at: float | None = None  # progress at which depth recurrence starts; None: as it is
+    # largest norm of all gradients together (#198); None: they are not clipped
+    grad_clip: float | None = 0.3
+    # share of the run after which `model.loop` starts; None: it runs from the first step
+    loops_at: float | None = None
 
     def __post_init__(self) -> None:
         if (self.seconds is None) == (self.steps is None):
@@ -113,15 +115,22 @@ class TrainConfig:
 
 
 def build_clock(
-    config: TrainConfig, *, ranks: Ranks | None = None, spent_seconds: float = 0.0
+    config: TrainConfig,
+    *,
+    ranks: Ranks | None = None,
+    spent_seconds: float = 0.0,
+    reserve_seconds: float = 0.0,
 ) -> StepClock | WallClock:
-    """The clock that ends the run `config` describes."""
+    """The clock that ends the run `config` describes.
+
+    reserve_seconds  what must be kept back on this machine, where that is more than the config says
+    """
     if config.steps is not None:
         return StepClock(config.steps)
     assert config.seconds is not None
     return WallClock(
         config.seconds,
-        reserve_seconds=config.reserve_seconds,
+        reserve_seconds=max(config.reserve_seconds, reserve_seconds),
         spent_seconds=spent_seconds,
         ranks=ranks,
     )

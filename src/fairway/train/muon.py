@@ -83,11 +83,11 @@ class MatrixOptimizerConfig(Pluggable, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class MuonConfig(MatrixOptimizerConfig):
-    lr: float = 0.022
-    momentum: float = 0.99
+    lr: float = 0.022  # peak learning rate, which the schedule scales
+    momentum: float = 0.99  # share of the momentum that each step keeps
     weight_decay: float = 0.095  # decoupled: each step shrinks the weights by lr * weight_decay
-    row_normalize: bool = True  # MuonEq-R
-    polynomial: Polynomial = "jordan"
+    row_normalize: bool = True  # scale each row of an update to length one (MuonEq-R)
+    polynomial: Polynomial = "jordan"  # by which updates are orthogonalized
 
     def __post_init__(self) -> None:
         if self.lr < 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:

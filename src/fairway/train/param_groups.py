@@ -26,10 +26,10 @@ ADAMW_GROUPS: tuple[Group, ...] = ("embed", "head", "scalars")
 class Claim:
     """A group claims the parameters whose name fits a pattern and whose dimensions fit."""
 
-    group: Group
+    group: Group  # settings that step these parameters
     names: tuple[str, ...]  # shell patterns; `*` also spans dots
-    but_not: tuple[str, ...] = ()
-    num_dims: tuple[int, ...]
+    but_not: tuple[str, ...] = ()  # patterns of names that it leaves to others
+    num_dims: tuple[int, ...]  # numbers of dimensions that fit: 2 for a matrix
 
     def holds(self, name: str, parameter: Tensor) -> bool:
         return (
@@ -57,7 +57,7 @@ CLAIMS: tuple[Claim, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class AdamWGroup:
-    lr: float
+    lr: float  # peak learning rate, which the schedule scales
     weight_decay: float = 0.0  # decoupled: each step shrinks the weights by lr * weight_decay
 
     def __post_init__(self) -> None:
@@ -73,8 +73,8 @@ class OptimizerConfig:
     embed: AdamWGroup = field(default_factory=lambda: AdamWGroup(lr=0.03, weight_decay=0.085))
     head: AdamWGroup = field(default_factory=lambda: AdamWGroup(lr=0.008))
     scalars: AdamWGroup = field(default_factory=lambda: AdamWGroup(lr=0.02, weight_decay=0.02))
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
+    betas: tuple[float, float] = (0.9, 0.95)  # AdamW's, of every group
+    eps: float = 1e-8  # AdamW's, of every group
     claims: tuple[Claim, ...] = CLAIMS
 
     def __post_init__(self) -> None:

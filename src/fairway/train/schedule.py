@@ -28,7 +28,7 @@ class Warmdown:
 
     fraction: float = 0.72  # share of the run spent descending; 0 is a constant rate
     floor: float = 0.0  # share of the peak below which the rate never goes
-    shape: Shape = "linear"
+    shape: Shape = "linear"  # shape of the descent
 
     def __post_init__(self) -> None:
         _check_share("Warmdown.fraction", self.fraction)
@@ -65,9 +65,9 @@ class MomentumWarmup:
     of about 4,900), a fraction means the same on any machine.
     """
 
-    start: float = 0.92
-    fraction: float | None = None
-    steps: int | None = None
+    start: float = 0.92  # momentum of the first step
+    fraction: float | None = None  # share of the run it takes; None: `steps` says how long
+    steps: int | None = None  # number of steps it takes; None: `fraction` says how long
 
     def __post_init__(self) -> None:
         _check_share("MomentumWarmup.start", self.start)
@@ -101,7 +101,7 @@ def momentum(progress: float, step: int, full: float, warmup: MomentumWarmup | N
 class DecayTaper:
     """Weight decay falls in a straight line to a share of itself, late in the run (#1729)."""
 
-    start: float = 0.7  # progress at which it begins
+    start: float = 0.7  # share of the run after which it begins
     final: float = 0.5  # share of the decay left at the end
 
     def __post_init__(self) -> None:
@@ -161,8 +161,8 @@ class When:
     by the learning rate (#414).
     """
 
-    progress: float | None = None
-    lr_scale_below: float | None = None
+    progress: float | None = None  # share of the run; None: lr_scale_below says when
+    lr_scale_below: float | None = None  # share of the peak rate; None: progress says when
 
     def __post_init__(self) -> None:
         if (self.progress is None) == (self.lr_scale_below is None):

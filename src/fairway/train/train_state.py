@@ -1,26 +1,21 @@
 """A stopped run in one file, from which it continues as if it had not been stopped.
 
-Weights, optimizer state and random state as safetensors, numbers as JSON in its header; no pickle,
-so loading runs no code. The file a model is shipped in is another one (`artifact/`).
+Weights, optimizer state and random state with a few numbers. The file a model is
+shipped in is another one (`artifact/`).
 """
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fairway.runtime.tensor_file import under
+from fairway.runtime.tensor_file import read_tensors, under, write_tensors
 from fairway.train.param_groups import Optimizers
 
-FORMAT = 1
-HEADER = "fairway_checkpoint"
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,37 +94,13 @@ def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the file in one move: whoever finds it finds all of it.
-
-    Raises OSError (a full disk, say) with the old file untouched and the partial one removed.
-    """
-    header = {HEADER: json.dumps(dict(checkpoint.numbers), sort_keys=True)}
-    write_tensors(path, dict(checkpoint.tensors), header)
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """`safetensors`' own `save_file`, all or nothing."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        os.replace(partial, path)
-    except SafetensorError as error:
-        raise OSError(f"{path} could not be written ({error}); is the disk full?") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write the file in one move; raises as `write_tensors` does."""
+    write_tensors(path, checkpoint.tensors, checkpoint.numbers)
 
 
 def read_train_state(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a checkpoint ({error}); give the file `fairway train` wrote, or "
-            f"start anew"
-        ) from error
-    numbers = json.loads(header) if header else {}
+    """Raises ValueError for a file that is damaged or of another format."""
+    tensors, numbers = read_tensors(path, "a checkpoint of training")
     if numbers.get("format") != FORMAT:
         raise ValueError(
             f"{path} has checkpoint format {numbers.get('format')}, this version reads {FORMAT}; "

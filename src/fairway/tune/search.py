@@ -13,7 +13,6 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -28,6 +27,7 @@ from fairway.evaluate.chunks import Chunk, read_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_evaluation, plan_text
 from fairway.evaluate.planner import estimate, measure_rates
 from fairway.evaluate.predictor import score_stream
+from fairway.recipes.diff import diff
 from fairway.runtime.files import atomic_write
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.byte_count import byte_table
@@ -45,12 +45,16 @@ NOTE = (
 class TuneConfig:
     """How long to search, and on how much text."""
 
-    seconds: float = 300.0  # for the whole search, the trial of the present settings included
-    trials: int | None = None  # at most; None: as many as time allows
-    tokens: int = 20_000  # of held-out training text, from whole documents
-    eval_seconds: float | None = None  # a whole evaluation must fit so many seconds ...
-    eval_tokens: int | None = None  # ... for a text of so many tokens
-    seed: int = 0  # of the search; with a journal, of the evaluations alone
+    # seconds for the whole search, the trial of the present settings included
+    seconds: float = 300.0
+    trials: int | None = None  # largest number of trials; None: as many as time allows
+    tokens: int = 20_000  # number of tokens of held-out training text, in whole documents
+    # what is found must evaluate `eval_tokens` tokens in so many seconds; None: no limit
+    eval_seconds: float | None = None
+    # number of tokens that `eval_seconds` is meant for; None: no limit
+    eval_tokens: int | None = None
+    # decides which settings are tried; the same seed tries the same ones, unless there is a journal
+    seed: int = 0
     journal: Path | None = None  # file through which several processes share one search
 
     def __post_init__(self) -> None:
@@ -75,7 +79,7 @@ class TuneResult:
     trials: int
     seconds: float
     tokens: int
-    override: dict[str, Any]
+    override: dict[str, object]
 
     @property
     def flags(self) -> str:
@@ -83,7 +87,7 @@ class TuneResult:
         parts = [f"--set 'evaluate.{path}={json.dumps(v)}'" for path, v in self.override.items()]
         return " ".join(parts)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "best_bits_per_byte": self.best,
             "baseline_bits_per_byte": self.baseline,
@@ -279,21 +283,13 @@ def held_out(data: DataFolder, size: int) -> ValText:
     return ValText(ids, torch.from_numpy(counts), tuple(starts))
 
 
-def changes(before: EvaluateConfig, after: EvaluateConfig) -> dict[str, Any]:
+def changes(before: EvaluateConfig, after: EvaluateConfig) -> dict[str, object]:
     """Dotted path and JSON value of every setting that differs."""
-
-    old, new = (_flat(config_to_json(config)) for config in (before, after))
-    return {path: value for path, value in new.items() if old.get(path) != value}
-
-
-def _flat(tree: dict[str, Any], at: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{at}{name}.") if isinstance(value, dict) else {at + name: value}
-    return flat
+    old, new = config_to_json(before), config_to_json(after)
+    return {path: value for path, _, value in diff(old, new)}
 
 
-def _shown(override: dict[str, Any]) -> str:
+def _shown(override: dict[str, object]) -> str:
     return ", ".join(
         f"{path} {value:.4g}" if isinstance(value, float) else f"{path} {value}"
         for path, value in override.items()

@@ -30,11 +30,11 @@ class DocumentAdapters(Learner):
             rank=80, alpha=144.0, targets=("query", "key", "value", "output", "mlp", "head")
         )
     )
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.0, 0.99)
-    eps: float = 1e-10
-    weight_decay: float = 0.5
-    steps: int = 1  # per stride
+    lr: float = 1e-4  # learning rate of Adam
+    betas: tuple[float, float] = (0.0, 0.99)  # Adam's
+    eps: float = 1e-10  # Adam's
+    weight_decay: float = 0.5  # decoupled: each step shrinks the adapters by lr * weight_decay
+    steps: int = 1  # number of steps after each stride
     warm: bool = True  # A goes on from one document to the next of its row, B starts at zero
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from fairway.evaluate.learners.evidence import Evidence, gather_evidence, read_w
 from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, surprise_class
 from fairway.evaluate.learners.ngram import Expert, Memory
 from fairway.evaluate.predictor import ModelPredictor, Reader
-from fairway.train.train_state import under
+from fairway.runtime.tensor_file import under
 
 TINY = 1e-300  # a model's probability that underflowed is still a probability
 
@@ -30,7 +30,8 @@ class Mixture:
 
     orders: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 10, 16)  # lengths of the contexts, in tokens
     fade: float = 300.0  # tokens over which recent successors of the shortest contexts fade
-    memory: float = 0.99  # of a gate's evidence, what is left when the next comes
+    # share of what a gate has learned that is left after each target
+    memory: float = 0.99
     open: float = 0.8  # what a long context's gate leaves to the model before it has learned
 
     def __post_init__(self) -> None:
@@ -138,12 +139,23 @@ class MixturePredictor:
                 row_state.windows.append((text, num_targets))
                 if plan.ends:
                     read_window(row_state.memory, text, num_targets)
+        self._close(plan)
+        self.base.learn(chunk)
+
+    def skip(self, chunk: Chunk) -> None:
+        for row in chunk.plan.rows if chunk.plan.ends else ():
+            # Begun all the same: nothing is handed to all while a row goes on that may lie before.
+            self.row_states.setdefault(row, self.row_state(row))
+        self._close(chunk.plan)
+        self.base.skip(chunk)
+
+    def _close(self, plan: ChunkPlan) -> None:
+        """Hand what ended rows read to all, once none of those side by side goes on."""
         self.ended |= {row for row, ends in zip(plan.rows, plan.ends, strict=False) if ends}
         # A chunk may hold no window: those of chunks shorter than a context that follow the first.
         if self.row_states and (not plan.ends or len(self.ended) == len(self.row_states)):
             self._commit()
         self._evidence = None
-        self.base.learn(chunk)
 
     def _commit(self) -> None:
         for row in sorted(self.row_states):

@@ -19,7 +19,7 @@ from fairway.evaluate.predictor import ALONE, Reader
 from fairway.evaluate.window_batch import WindowBatch
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
-from fairway.train.train_state import under
+from fairway.runtime.tensor_file import under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Phased(Learner):
     sgd.chunk_tokens is how much text shares one learning rate of a phase's schedule.
     """
 
-    pauses: tuple[int, ...] = (833, 1666, 2500)  # numbers of finished documents
+    # numbers of finished documents after which it pauses
+    pauses: tuple[int, ...] = (833, 1666, 2500)
     adapters: DocumentAdapters | None = field(default_factory=DocumentAdapters)
     sgd: Sgd = field(default_factory=lambda: Sgd(lr=0.001, epochs=1))
 
@@ -46,6 +47,9 @@ class Phased(Learner):
         return PhasedPredictor(
             model, self, context=windows.known_context, rows=windows.rows, seed=seed, ranks=ranks
         )
+
+    def between_pauses(self) -> DocumentAdapters | None:
+        return self.adapters
 
     def chunk_targets(self) -> None:
         return None
@@ -70,7 +74,7 @@ class Phased(Learner):
 
 
 def targets_at_pauses(plans: Sequence[ChunkPlan], pauses: Sequence[int]) -> Iterator[int]:
-    """Targets of all finished documents at each pause that will come."""
+    """For each plan the targets of all finished documents if a pause comes after it, or else 0."""
     begun: set[int] = set()
     finished: set[int] = set()
     tokens, waiting = 0, list(pauses)
@@ -78,9 +82,12 @@ def targets_at_pauses(plans: Sequence[ChunkPlan], pauses: Sequence[int]) -> Iter
         begun.update(plan.rows)
         finished.update(row for row, ends in zip(plan.rows, plan.ends, strict=True) if ends)
         tokens += plan.num_targets
-        if waiting and waiting[0] <= len(finished) == len(begun):
+        due = bool(waiting) and waiting[0] <= len(finished) == len(begun)
+        if due:
             waiting = [pause for pause in waiting if pause > len(finished)]
-            yield tokens
+        yield tokens if due else 0
+    if plans:
+        yield 0
 
 
 class PhasedPredictor(Frozen):
@@ -111,6 +118,7 @@ class PhasedPredictor(Frozen):
         self.learner = WeightLearner(model, config.sgd, context, ranks)
         self.texts: dict[int, Tensor] = {}  # by document, what was scored of it
         self.finished: set[int] = set()
+        self.cut: set[int] = set()  # documents of which a chunk was skipped
         self.phases_done = 0
 
     def batches(self, chunk: Chunk) -> Iterator[tuple[WindowBatch, Tensor]]:
@@ -124,7 +132,8 @@ class PhasedPredictor(Frozen):
         plan = chunk.plan
         for document, text, ends in zip(plan.rows, chunk.span_texts, plan.ends, strict=True):
             before = self.texts.get(document)
-            self.texts[document] = text if before is None else torch.cat((before, text[1:]))
+            if document not in self.cut:
+                self.texts[document] = text if before is None else torch.cat((before, text[1:]))
             if ends:
                 self.finished.add(document)
         pauses = self.config.pauses[self.phases_done :]
@@ -132,6 +141,15 @@ class PhasedPredictor(Frozen):
         if due and len(self.finished) == len(self.texts) and not plan.is_last:
             self.phases_done += due
             self._run_phase()
+
+    def skip(self, chunk: Chunk) -> None:
+        """Of these documents what was read is all that will be learned from."""
+        self.local.skip(chunk)
+        for document, ends in zip(chunk.plan.rows, chunk.plan.ends, strict=True):
+            self.texts.setdefault(document, torch.empty(0, dtype=torch.long))
+            self.cut.add(document)
+            if ends:
+                self.finished.add(document)
 
     def _run_phase(self) -> None:
         # One rate more than parts, so that the last part is not learned at a rate of zero.
@@ -143,7 +161,7 @@ class PhasedPredictor(Frozen):
     def _parts(self) -> Iterator[list[Tensor]]:
         """All finished text in file order, in runs of at least `chunk_tokens`."""
         part: list[Tensor] = []
-        for document in sorted(self.texts):
+        for document in sorted(d for d, text in self.texts.items() if len(text) > 1):
             part.append(self.texts[document])
             if sum(map(len, part)) >= self.config.sgd.chunk_tokens:
                 yield self._joined(part)
@@ -165,6 +183,7 @@ class PhasedPredictor(Frozen):
         return state | {
             "documents": torch.tensor(documents, dtype=torch.long),
             "finished": torch.tensor(finished, dtype=torch.bool),
+            "cut": torch.tensor(sorted(self.cut), dtype=torch.long),
             "lengths": torch.tensor([len(t) for t in self.texts.values()], dtype=torch.long),
             "texts": torch.cat([torch.empty(0, dtype=torch.long), *self.texts.values()]),
             "phases_done": torch.tensor(self.phases_done),
@@ -177,4 +196,5 @@ class PhasedPredictor(Frozen):
         texts = state["texts"].split(state["lengths"].tolist())
         self.texts = dict(zip(documents, texts, strict=True))
         self.finished = {d for d, f in zip(documents, state["finished"].tolist(), strict=True) if f}
+        self.cut = set(state["cut"].tolist())
         self.phases_done = int(state["phases_done"])

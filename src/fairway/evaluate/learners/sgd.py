@@ -22,8 +22,8 @@ from fairway.evaluate.learners.optimizers import Optimizer, is_control, new_step
 from fairway.evaluate.predictor import ALONE
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.tensor_file import under
 from fairway.train.compiled import compile_loss
-from fairway.train.train_state import under
 
 Schedule = Literal["cosine", "linear", "constant"]
 
@@ -34,22 +34,26 @@ class Sgd(Learner):
 
     rates_follow_length: ClassVar[bool] = True
 
-    chunk_tokens: int = 32_768
-    epochs: int = 3
-    lr: float = 0.005
-    schedule: Schedule = "cosine"  # over the chunks, so that the last ones change little
-    momentum: float = 0.9
-    clip: float | None = 1.0  # largest norm of the gradient over all trained weights
-    batch_sequences: int = 32  # per step, all ranks together
-    frozen_blocks: int = 0  # the first n blocks stay as they are (#254, #691)
-    weight_decay: float = 0.0
+    chunk_tokens: int = 32_768  # number of tokens scored before it learns from them
+    epochs: int = 3  # number of passes over each chunk
+    lr: float = 0.005  # learning rate at the first chunk
+    schedule: Schedule = "cosine"  # how the rate falls over the chunks
+    momentum: float = 0.9  # of sgd and muon; adamw has betas
+    # largest norm of the gradient over all trained weights; None: it is not clipped
+    clip: float | None = 1.0
+    batch_sequences: int = 32  # number of sequences per step, over all ranks
+    frozen_blocks: int = 0  # so many first blocks stay as they are (#254, #691)
+    weight_decay: float = 0.0  # decoupled with adamw and muon, part of the gradient with sgd
     optimizer: Optimizer = "sgd"  # muon: on the blocks' matrices, with sgd on all else
-    betas: tuple[float, float] = (0.9, 0.99)  # of adamw
-    trained: Literal["all", "controls"] = "all"  # controls: gains, gates and scales (#1518)
+    betas: tuple[float, float] = (0.9, 0.99)  # AdamW's
+    trained: Literal["all", "controls"] = "all"  # controls: gains, gates, scales (#1518)
     rates: tuple[tuple[str, float], ...] = ()  # name pattern, factor on lr; the first match counts
-    sharpness: float | None = None  # radius of a sharpness-aware step (arXiv:2010.01412, #390)
-    precision: Precision | None = None  # of activations while learning; None: see `resolved`
-    compiled: bool | None = None  # learn through torch.compile: minutes once, for faster epochs
+    # radius of a sharpness-aware step (arXiv:2010.01412, #390); None: a plain step
+    sharpness: float | None = None
+    # number type of activations while learning; None: what training is fastest with here
+    precision: Precision | None = None
+    # learn through torch.compile: minutes once, then faster epochs; None: as training did
+    compiled: bool | None = None
 
     def __post_init__(self) -> None:
         if min(self.chunk_tokens, self.epochs, self.batch_sequences) < 1:

@@ -8,12 +8,11 @@ from fairway.evaluate.chunks import plan_chunks, plan_documents, read_chunks
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learners.documents import DocumentAdapters, DocumentPredictor
-from fairway.evaluate.learners.phased import Phased, PhasedPredictor
+from fairway.evaluate.learners.phased import Phased
 from fairway.model.adapters import AdapterConfig
 
-from .models import (
+from ..models import (
     ADAPTERS,
-    CONFIGS,
     CONTEXT,
     PLAIN,
     SGD,
@@ -109,42 +108,6 @@ def test_a_step_is_adamw_on_each_row_by_itself() -> None:
             optimizer.step()
     for a, b in zip(predictor.bank.parameters(), twin.bank.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
-
-
-def test_a_pause_learns_only_from_documents_that_have_ended() -> None:
-    config = CONFIGS["phased"]
-    assert isinstance(config.ttt, Phased)
-    predictor = PhasedPredictor(tiny_model(), config.ttt, context=CONTEXT, rows=3)
-    seen: list[list[int]] = []
-    learn = predictor.learner.learn
-    predictor.learner.learn = lambda texts, rate: (
-        seen.append([len(t) for t in texts]),
-        learn(texts, rate),
-    )  # type: ignore[method-assign]
-    before = predictor.model.embed.weight.clone()
-    moved_at = []
-    for chunk in chunks_of(config, TOKENS, STARTS):
-        predictor.score(chunk)
-        predictor.learn(chunk)
-        if not torch.equal(before, predictor.model.embed.weight):
-            before = predictor.model.embed.weight.clone()
-            moved_at.append((chunk.plan.rows, chunk.plan.is_last))
-    # Three documents run side by side: the pause due after two comes when all three have ended,
-    # the one due after four would come at the very end, where nothing is left to gain.
-    assert moved_at == [((2,), False)]
-    assert [n for part in seen for n in part] == [22, 3, 31]  # each with the BOS that ends it
-    assert predictor.finished == set(range(6))
-
-
-def test_a_model_that_keeps_documents_apart_learns_them_in_shared_sequences() -> None:
-    attention = dataclasses.replace(tiny_model().config.attention, within_documents=True)
-    config = CONFIGS["phased"]
-    assert isinstance(config.ttt, Phased)
-    predictor = PhasedPredictor(
-        tiny_model(attention=attention), config.ttt, context=CONTEXT, rows=3
-    )
-    parts = predictor._joined([torch.tensor([1, 5, 6, 1]), torch.tensor([1, 7, 1])])
-    assert [part.tolist() for part in parts] == [[1, 5, 6, 1, 7, 1]]
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -23,7 +23,7 @@ from fairway.interop.published_weights import load_checkpoint
 from fairway.model.gpt import GPT
 from fairway.tokens.val_text import ValText
 
-from .models import CONTEXT, SGD, nats_in_order, text, tiny_model, val_text
+from ..models import CONTEXT, SGD, nats_in_order, text, tiny_model, val_text
 
 TOKENS, _ = text((60, 60))
 
