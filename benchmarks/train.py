@@ -23,6 +23,7 @@ from peers.nanogpt import train as train_nanogpt
 from fairway.evaluate.config import plan_text
 from fairway.evaluate.frozen import Frozen
 from fairway.model.gpt import GPT
+from fairway.pipeline.folder import RunFolder
 from fairway.pipeline.scoring import score_text, without_learning
 from fairway.pipeline.training import train_and_average
 from fairway.recipes.recipe import Recipe
@@ -68,7 +69,9 @@ def train_ours(
     ours = GPT(chosen.model)
     with tempfile.TemporaryDirectory() as out:
         timed = replace(chosen, train=train)
-        trained = train_and_average(ours, timed, data, Path(out), runtime)
+        folder = RunFolder.open(Path(out), timed, data, runtime)
+        folder.begin(timed, runtime)
+        trained = train_and_average(ours, timed, data, folder, runtime)
     sliding = without_learning(chosen.evaluate)
     scores = {}
     for name, stride in (("float", CONTEXT), ("sliding", 64)):

@@ -119,6 +119,7 @@ class _Figures:
 
     recipe: str
     seed: int
+    made_with: str | None = None
     device: str
     machine: Machine | None = None
     params: int
@@ -139,6 +140,7 @@ class _Figures:
 class RunResult(_Figures):
     """One run.
 
+    made_with  sha256 of all that makes the run, as `run.json` lists it
     stages   "float", "quantized", "sliding", "ttt", as far as they were scored
     curves   "frozen" and "learning": (bytes so far, bits per byte so far)
     chunks   columns of equal length, one entry for each group of chunks (`evaluate/curves.py`)
@@ -152,6 +154,20 @@ class RunResult(_Figures):
         """Whether nothing that was checked says no."""
         proved = self.proof is None or self.proof.holds
         return proved and (self.audit is None or self.audit.exit_status != 1)
+
+    def before_packing(self) -> "RunResult":
+        """Without all that was found on the packed file, and what was compared with it."""
+        return RunResult(
+            recipe=self.recipe,
+            seed=self.seed,
+            made_with=self.made_with,
+            device=self.device,
+            machine=self.machine,
+            params=self.params,
+            train=self.train,
+            stages={name: found for name, found in self.stages.items() if name == "float"},
+            plugins=self.plugins,
+        )
 
     def to_json(self) -> JsonObject:
         """Plain data without the stages that were not run."""

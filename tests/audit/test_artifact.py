@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare_documents(folder / "data", VERSES[:-3], VERSES[-3:], vocab_size=300, source="a song")
     here = Runtime(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
     (folder / "run").mkdir()
-    options = RunOptions(proof_tokens=0, audit_seconds=0)
+    options = RunOptions(proof_tokens=0, audit_seconds=0, compute_dtype="float32")
     run_on(here, smoke(recipe("pocket")), DataFolder(folder / "data"), folder / "run", options)
     return folder
 

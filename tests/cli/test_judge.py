@@ -42,11 +42,11 @@ def test_a_checkpoint_never_gives_one_model_the_score_of_another(
         saves(self, *args)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    saves = timed._Saved.save
+    saves = timed.Saved.save
     with monkeypatch.context() as patched:
         at_once = partial(timed.CheckpointConfig, every_seconds=0.0)
-        patched.setattr("fairway.pipeline.scoring.CheckpointConfig", at_once)
-        patched.setattr(timed._Saved, "save", dies)
+        patched.setattr("fairway.evaluate.saved.CheckpointConfig", at_once)
+        patched.setattr(timed.Saved, "save", dies)
         assert main(asked) not in (0, 1, 2)
     assert (work / "kept").is_file()
     loaded = load_model(work / MODEL)

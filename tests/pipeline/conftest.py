@@ -1,10 +1,13 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fairway.pipeline import story
+from fairway.pipeline.folder import Resume, RunFolder
 from fairway.pipeline.story import RunOptions, run_on
 from fairway.prepare import prepare_documents
 from fairway.recipes.recipe import Recipe
@@ -34,14 +37,30 @@ def runtime() -> Runtime:
 
 
 @pytest.fixture
+def fold(song: DataFolder, runtime: Runtime) -> Callable[..., RunFolder]:
+    """The folder of a run, begun."""
+
+    def begun(chosen: Recipe, out: Path, resume: Resume = "no") -> RunFolder:
+        out.mkdir(exist_ok=True)
+        folder = RunFolder.open(out, chosen, song, runtime, resume)
+        folder.begin(chosen, runtime)
+        return folder
+
+    return begun
+
+
+@pytest.fixture
 def go(song: DataFolder, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Go:
     """A run up to its score; what judges it has tests of its own, and takes longer."""
     monkeypatch.setattr(story, "compare", lambda data, text, runtime: {})
     monkeypatch.setattr(story, "write_page", lambda runs, out: out)
 
-    def run_it(chosen: Recipe, out: Path, resume: bool = False, proof_tokens: int = 0) -> RunResult:
+    def run_it(chosen: Recipe, out: Path, proof_tokens: int = 0, **options: Any) -> RunResult:
         out.mkdir(exist_ok=True)
-        options = RunOptions(resume=resume, proof_tokens=proof_tokens, audit_seconds=0)
-        return run_on(runtime, chosen, song, out, options)
+        options = {"compute_dtype": "float32", "audit_seconds": 0, **options}
+        here = replace(runtime, log=RunLog(quiet=True))
+        how = RunOptions(proof_tokens=proof_tokens, **options)
+        with here.log:
+            return run_on(here, chosen, song, out, how)
 
     return run_it

@@ -1,7 +1,8 @@
 """Every recipe, in miniature, through the whole pipeline; and the promises of a run."""
 
+import os
+import signal
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from fairway.pipeline import story, training
 from fairway.pipeline.story import RunOptions, run
 from fairway.recipes.registry import RECIPES, recipe, smoke
 from fairway.result import RunResult, read_result
+from fairway.runtime.stopping import Stopped
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 from fairway.train.divergence import TrainingDiverged
@@ -82,10 +84,16 @@ def test_three_lines_of_python_start_watch_and_resume_a_run(
     options = partial(RunOptions, proof_tokens=20)
     names = {"run": run, "RunOptions": options, "recipe": lambda name: tiny, "Path": paths.get}
     exec(start, names)
-    asked = iter([False] * 3 + [True])
+    take = training.Dealt.step_done
+
+    def interrupted(dealt: training.Dealt, micro_batches: int) -> None:
+        take(dealt, micro_batches)
+        if dealt.batches.position == 3 * tiny.train.batch.micro_batches:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     with monkeypatch.context() as patched:
-        patched.setattr(training, "interruptible", lambda: nullcontext(lambda: next(asked)))
-        with pytest.raises(ValueError, match="after step 3"):
+        patched.setattr(training.Dealt, "step_done", interrupted)
+        with pytest.raises(Stopped, match="SIGTERM after step 3"):
             exec(watched, names)
     assert "train 3.0 6.0" in capsys.readouterr().out
     exec(resumed, names)

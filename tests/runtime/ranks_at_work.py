@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -140,15 +143,51 @@ def a_bug() -> float:
     return 1 / 0
 
 
+def hang() -> None:
+    while True:
+        time.sleep(0.01)
+
+
+def fall_out(part: str, rank: int) -> None:
+    """What happens to the last rank, in the middle of its steps."""
+    if part == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif part == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif part == "hang":
+        hang()
+    elif part == "die":
+        a_bug()
+    elif part == "slow":
+        time.sleep(0.06)
+
+
+def take_steps(part: str, ranks: Ranks) -> None:
+    """Steps of a hundredth of a second, in lockstep, until something happens."""
+    with ranks.lockstep():
+        for step in range(100):
+            time.sleep(0.01)
+            if ranks.rank == ranks.world_size - 1 and (step >= 20 or part == "slow"):
+                fall_out(part, ranks.rank)
+            ranks.barrier()
+
+
 def main(part: str, ranks: Ranks, folder: str) -> int:
-    device = torch.device("cpu")
-    with ranks.running(device, init_method=f"file://{folder}/meeting", timeout_seconds=30):
+    ranks.watchdog.report_seconds = 2.0
+    with ranks.running(
+        torch.device("cpu"),
+        init_method=f"file://{folder}/meeting",
+        timeout_seconds=30,
+        peer_seconds=3.0,
+    ):
         if part == "work":
             print(json.dumps(work(ranks)))
-        elif ranks.rank == 1:
-            a_bug()
-        else:
+        elif part == "pack":  # one works alone for longer than a silence may be
+            if ranks.is_main:
+                time.sleep(5.0)
             ranks.barrier()
+        else:
+            take_steps(part, ranks)
     return 0
 
 

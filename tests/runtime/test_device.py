@@ -89,6 +89,22 @@ def test_the_machine_is_described_in_plain_values() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("speedup", "dtype"), [(1.0, torch.float32), (1.3, torch.bfloat16)])
+def test_a_busy_machine_chooses_the_same_type(
+    monkeypatch: pytest.MonkeyPatch, speedup: float, dtype: torch.dtype
+) -> None:
+    """One lucky timing, and hiccups in a third of the others."""
+    calls = iter(range(1_000_000))
+
+    def seconds(device: torch.device, dtype: torch.dtype, *shape: int) -> float:
+        number, honest = next(calls), 1.0 if dtype == torch.float32 else 1.0 / speedup
+        return honest * (0.1 if number in (7, 8) else 9.0 if number % 6 in (0, 3) else 1.0)
+
+    monkeypatch.setattr(device_module, "_mlp_seconds", seconds)
+    monkeypatch.setattr(device_module, "PROBE_SECONDS", 0.01)
+    assert choose_compute_dtype(CPU)[0] == dtype
+
+
 @pytest.mark.gpu
 def test_a_gpu_is_measured_too() -> None:
     chosen, _ = choose_compute_dtype(choose_device("cuda"))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairway.runtime.stopping import listening
 from fairway.train.clock import StepClock, WallClock
 from fairway.train.divergence import TrainingDiverged
 from fairway.train.loop import (
@@ -20,7 +21,6 @@ from fairway.train.loop import (
     TrainConfig,
     TrainingInterrupted,
     build_clock,
-    interruptible,
     training_steps,
 )
 from fairway.train.muon import MuonConfig
@@ -262,29 +262,21 @@ def test_batches_that_end_too_soon_are_an_error_that_says_when() -> None:
 def test_ctrl_c_stops_between_two_steps_with_no_batch_lost() -> None:
     model, c = Tiny(), config(10)
     data = batches()
-    with interruptible() as stop:
+    with listening() as stop, stop.looked_at():
         steps = training_steps(
-            model, data, c, build_optimizers(model, c.optimizer), StepClock(10), stop=stop
+            model,
+            data,
+            c,
+            build_optimizers(model, c.optimizer),
+            StepClock(10),
+            stop=lambda: stop.asked,
         )
         assert [step.number for step in islice(steps, 2)] == [1, 2]
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(TrainingInterrupted, match="after step 2"):
             next(steps)
+        stop.signal = None
     assert torch.equal(next(data)[0], next(islice(batches(), 2, None))[0])
-
-
-def test_a_second_ctrl_c_is_obeyed_at_once_and_the_old_handler_comes_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with interruptible() as stop:
-        for _ in range(2):  # the same one twice, as torchrun's workers get it
-            os.kill(os.getpid(), signal.SIGINT)
-        assert stop()
-    with interruptible(patience_seconds=0.0) as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_run_by_the_clock_ends_with_it() -> None:

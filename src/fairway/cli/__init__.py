@@ -2,18 +2,18 @@
 
 Each command is a function whose annotations are its options (tyro); its imports stand inside it, so
 that asking for help costs no PyTorch. Exit status: 0 done; 1 done, and the answer is no; 2 the user
-can mend it.
+can mend it; 128 and the signal's number where one stopped it.
 """
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable
 
 from fairway.cli import build, judge, use
 from fairway.cli.answer import Answer, No, take_values
 from fairway.runtime.plugins import load_plugin
-from fairway.runtime.stopping import Stopped
 
 COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
     command.__name__.rstrip("_"): command
@@ -37,6 +37,8 @@ COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
         use.generate,
     )
 }
+RESUMABLE = ("demo", "run", "train")
+GO_ON = "to go on, give the same command again with --resume"
 MANY_RANKS = ("demo", "run", "train", "score")  # what torchrun may start
 
 
@@ -85,12 +87,10 @@ def _answer(chosen: str, rest: list[str], plugins: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"fairway {chosen}: {error}", file=sys.stderr)
         return 2
-    except Stopped as stopped:
-        print(f"fairway {chosen}: {stopped}", file=sys.stderr)
-        return 128 + stopped.signal
-    except KeyboardInterrupt:
-        print(f"fairway {chosen}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        hint = "" if "--resume" in str(stop) or chosen not in RESUMABLE else f"; {GO_ON}"
+        print(f"fairway {chosen}: {str(stop) or 'interrupted'}{hint}", file=sys.stderr)
+        return 128 + getattr(stop, "signal", signal.SIGINT)
     if "--json" in rest and answer:  # ranks other than the first have nothing to say
         print(json.dumps(answer, default=str))
     return status

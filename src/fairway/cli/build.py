@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,8 @@ def demo(argv: list[str]) -> Answer:
     from fairway.recipes.registry import recipe
 
     chosen, out, options = _options(recipe("pocket"), argv, "demo")
+    if options.resume == "no":
+        options = replace(options, overwrite=True)
 
     def prepare(folder: Path) -> None:
         prepare_builtin(folder, chosen.model.vocab_size)
@@ -41,8 +44,8 @@ def train(argv: list[str]) -> Answer:
     """the first stage of `run` alone: RECIPE DATA --out RUN; `pack` goes on from it"""
     from fairway.model.gpt import num_params
     from fairway.pipeline.story import train as train_recipe
-    from fairway.pipeline.training import CHECKPOINT
     from fairway.runtime.distributed import Ranks
+    from fairway.train.checkpoints import CHECKPOINT
 
     recipe, data, rest = _recipe_and_data(argv, "train")
     chosen, out, options = _options(recipe, rest, "train")
@@ -83,7 +86,7 @@ def _options(recipe: "Recipe", argv: list[str], command: str) -> "tuple[Recipe, 
     from fairway.pipeline.story import RunOptions
     from fairway.recipes.recipe import Recipe
 
-    chosen, rest = _changed(recipe, argv)
+    chosen, rest = _changed(recipe, _resume_said(argv))
 
     @dataclass(frozen=True, kw_only=True)
     class Options(RunOptions):
@@ -101,6 +104,16 @@ def _options(recipe: "Recipe", argv: list[str], command: str) -> "tuple[Recipe, 
     default = Options(recipe=chosen)
     options = tyro.cli(Options, args=rest, default=default, prog=f"fairway {command}")
     return options.recipe, options.out, options
+
+
+def _resume_said(argv: list[str]) -> list[str]:
+    """`--resume` alone is `--resume yes`."""
+    said = []
+    for i, word in enumerate(argv):
+        said.append(word)
+        if word == "--resume" and argv[i + 1 : i + 2] not in (["yes"], ["no"], ["auto"]):
+            said.append("yes")
+    return said
 
 
 def _changed(recipe: "Recipe", argv: list[str]) -> "tuple[Recipe, list[str]]":
@@ -148,8 +161,10 @@ def pack(argv: list[str]) -> Answer:
     """a trained run, or a model once more, to one file under a cap: RUN|MODEL DATA"""
     import tyro
 
+    from fairway.pipeline.folder import owned
     from fairway.pipeline.packing import describe_artifact, pack_again
     from fairway.runtime.device import choose_device
+    from fairway.runtime.distributed import Ranks
     from fairway.runtime.files import atomic_write
     from fairway.runtime.run_log import RunLog
     from fairway.runtime.setup import Runtime
@@ -177,10 +192,11 @@ def pack(argv: list[str]) -> Answer:
         if out is None and not source.is_dir():
             raise ValueError(f"name the file to write: --out FILE ({source} stays as it is)")
         target = out or source / "model.fwy"
-        with RunLog() as log:
+        whole = owned(source, Ranks()) if source.is_dir() else nullcontext()
+        with RunLog() as log, whole:
             runtime = Runtime(choose_device(), log=log).measured()
             packed = pack_again(source, DataFolder(data), runtime, recipe, cap_bytes)
-        atomic_write(target, packed)
+            atomic_write(target, packed)
         print(f"{len(packed):,} bytes in {target}", file=sys.stderr)
         return {"model": str(target), **asdict(describe_artifact(target, cap_bytes or len(packed)))}
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,31 +98,41 @@ def _score(
 ) -> "Evaluation | None":
     """None on all processes but the first."""
     from fairway.evaluate.config import make_predictor, plan_text
+    from fairway.evaluate.saved import CheckpointConfig
     from fairway.evaluate.timed import evaluation_identity
     from fairway.pipeline.scoring import score_text
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
     from fairway.runtime.run_log import RunLog
     from fairway.runtime.setup import Runtime
+    from fairway.runtime.spent import Spent
+    from fairway.runtime.stopping import listening
 
     ranks = Ranks.from_env()
     device = choose_device(local_rank=ranks.local_rank)
-    with RunLog(quiet=not ranks.is_main) as log, ranks.running(device):
-        runtime = Runtime(device, loaded.model.compute_dtype, ranks, log)
+    with RunLog(quiet=not ranks.is_main) as log, listening() as stop, ranks.running(device):
+        runtime = Runtime(device, loaded.model.compute_dtype, ranks, log, stop=stop)
         config = evaluate.resolved(loaded.model.config.train_context)
-        began = time.perf_counter()
-        predictor = make_predictor(loaded.model.to(device), config, seed=options.seed, ranks=ranks)
-        found = score_text(
-            predictor,
-            plan_text(config, text),
-            text,
-            runtime,
-            "score",
-            budget_seconds=options.budget_seconds,
-            spent_seconds=time.perf_counter() - began,
-            checkpoint=options.checkpoint,
-            identity=evaluation_identity(loaded.sha256, config, options.seed),
-        )
+        checkpoint, kept = None, None
+        if options.checkpoint is not None:
+            checkpoint = CheckpointConfig(path=options.checkpoint)
+            kept = options.checkpoint.with_name(f"{options.checkpoint.name}.spent")
+        with Spent(kept if ranks.is_main else None).running() as spent:
+            model = loaded.model.to(device)
+            predictor = make_predictor(model, config, seed=options.seed, ranks=ranks)
+            found = score_text(
+                predictor,
+                plan_text(config, text),
+                text,
+                runtime,
+                "score",
+                budget_seconds=options.budget_seconds,
+                spent_seconds=spent.seconds,
+                checkpoint=checkpoint,
+                identity=evaluation_identity(loaded.sha256, config, options.seed),
+            )
+    if kept is not None:
+        kept.unlink(missing_ok=True)
     return found if ranks.is_main else None
 
 

@@ -7,14 +7,10 @@ were learned from, so that a decoder can do the same. How long the rest will tak
 beforehand, in `planner.py`.
 """
 
-import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,13 +18,14 @@ from torch import Tensor
 from fairway.artifact.config_json import config_to_json
 from fairway.evaluate.bpb import Score
 from fairway.evaluate.chunks import Chunk, ChunkPlan, cut_chunk
-from fairway.evaluate.clocked import Budget, Chunks, Clocked, Now, lesson_size
+from fairway.evaluate.clocked import Budget, Chunks, Clocked, Now
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.curves import Curve
-from fairway.evaluate.pace import Pace, as_ranges
+from fairway.evaluate.pace import as_ranges
 from fairway.evaluate.predictor import ALONE, Predictor, score_stream
+from fairway.evaluate.saved import CheckpointConfig, Saved, State
 from fairway.runtime.distributed import Ranks
-from fairway.runtime.tensor_file import read_tensors, write_tensors
+from fairway.runtime.stopping import Stop
 from fairway.tokens.val_text import ValText
 
 
@@ -88,14 +85,6 @@ def shown_ranges(runs: Chunks, most: int = 8) -> str:
     return ", ".join(told + more) or "none"
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """Where an evaluation leaves what it needs to go on after an interruption."""
-
-    path: Path
-    every_seconds: float = 60.0
-
-
 def evaluate_in_time(
     predictor: Predictor,
     plans: Sequence[ChunkPlan],
@@ -107,6 +96,7 @@ def evaluate_in_time(
     learned: Chunks | None = None,
     checkpoint: CheckpointConfig | None = None,
     identity: str = "",
+    stop: Stop | None = None,
     on_chunk: Callable[[Chunk, Tensor], None] | None = None,
     ranks: Ranks = ALONE,
     now: Now = time.perf_counter,
@@ -116,16 +106,19 @@ def evaluate_in_time(
     budget_seconds  lessons are skipped where they would leave too little time for the rest
     lesson_seconds  how long learning from each chunk will take, as far as `planner.py` knows, or
                     the longest of these
-    spent_seconds   gone from the budget already: making the predictor, which may compile
+    spent_seconds   gone from the budget already: making the predictor, which may compile, and
+                    all that an interrupted evaluation had spent, where the caller knows of more
+                    than its checkpoint does
     learned         the only chunks to learn from: the schedule of an earlier evaluation
     checkpoint      go on from there if it exists, and leave one now and then
     identity        all that decides the nats beside text and plans: hash of the model file,
                     settings, seed. A checkpoint of another identity is refused
+    stop            looked at between two chunks, where `Stopped` is raised if it was asked
     on_chunk        called with each chunk and its nats (num_targets,) once they are booked
     """
-    saved = _Saved(checkpoint, plans, text, ranks, (identity, str(learned)))
+    saved = Saved(checkpoint, plans, text, ranks, (identity, str(learned)))
     state = saved.load(predictor)
-    budget = Budget(budget_seconds, lesson_seconds, state.seconds + spent_seconds)
+    budget = Budget(budget_seconds, lesson_seconds, max(state.seconds, spent_seconds))
     clocked = Clocked(
         predictor,
         learned,
@@ -148,9 +141,11 @@ def evaluate_in_time(
             # Whoever asks for the next chunk is done with this one: scored, booked, learned from.
             state.advance(plan, clocked)
             saved.save(predictor, state)
+            if state.next_chunk < len(plans):
+                _stop_if_asked(stop, saved, predictor, state, ranks)
 
     score_stream(clocked, chunks(), book, booked=state.score)
-    saved.remove()
+    saved.end(predictor, state)
     return Evaluation(
         score=state.score,
         num_chunks=len(plans),
@@ -173,121 +168,12 @@ def num_lessons(plans: Sequence[ChunkPlan]) -> int:
     return max((i for i, plan in enumerate(plans) if plan.num_targets), default=0)
 
 
-@dataclass
-class _State:
-    """How far an evaluation has come; with the predictor's state, all it needs to go on."""
-
-    next_chunk: int
-    learned: list[int]
-    seconds: float
-    score: Score
-    curve: Curve
-
-    @classmethod
-    def from_facts(cls, facts: Any) -> "_State":
-        """Inverse of `asdict`; the file's hash stands for its types."""
-        return cls(**facts | {"score": Score(**facts["score"]), "curve": Curve(**facts["curve"])})
-
-    def book(self, chunk: Chunk, nats: Tensor, score_seconds: float) -> None:
-        self.curve.add(
-            tokens=chunk.num_targets,
-            num_bytes=chunk.num_bytes,
-            nats=nats.sum().item(),
-            score_seconds=score_seconds,
-        )
-
-    def advance(self, plan: ChunkPlan, clocked: Clocked) -> None:
-        """`plan` is done with, as `clocked` timed it."""
-        self.curve.learn_seconds[-1] = clocked.learn_seconds
-        self.next_chunk = plan.index + 1
-        self.seconds = clocked.spent_seconds
-        self.learned = clocked.learned
-
-    def pace(self, plans: Sequence[ChunkPlan], budget: Budget) -> Pace:
-        """Of the chunks behind."""
-        pace = Pace()
-        for plan, seconds in zip(plans, self.curve.score_seconds, strict=False):
-            pace.scored(seconds, plan.num_targets)
-        for index in self.learned:
-            pace.learned(self.curve.learn_seconds[index], lesson_size(budget, plans[index]))
-        return pace
-
-
-class _Saved:
-    """The checkpoint of one evaluation: the predictor's tensors, and the state as JSON beside."""
-
-    def __init__(
-        self,
-        config: CheckpointConfig | None,
-        plans: Sequence[ChunkPlan],
-        text: ValText,
-        ranks: Ranks,
-        identity: Sequence[str],
-    ) -> None:
-        self.config, self.ranks = config, ranks
-        self.saved_at = 0.0
-        self.identity = "" if config is None else _identity(plans, text, ranks, identity)
-
-    @property
-    def path(self) -> Path | None:
-        if self.config is None or self.ranks.world_size == 1:
-            return None if self.config is None else self.config.path
-        return self.config.path.with_name(f"{self.config.path.name}.rank{self.ranks.rank}")
-
-    def load(self, predictor: Predictor) -> _State:
-        """Where all ranks stand; the beginning where they stand at different chunks."""
-        path, fresh = self.path, _State(0, [], 0.0, Score(), Curve())
-        if path is None:
-            return fresh
-        state, tensors = fresh, {}
-        if path.exists():
-            tensors, facts = read_tensors(path, "the checkpoint of an evaluation")
-            if facts.get("identity") != self.identity:
-                raise ValueError(
-                    f"{path} is the checkpoint of another evaluation: model, settings, seed, text, "
-                    "plan or number of ranks differ; delete it to start anew, or name another file"
-                )
-            state = _State.from_facts(facts["progress"])
-        places = self.ranks.all_gather(torch.tensor([state.next_chunk, state.seconds]).double())
-        if not bool((places[:, 0] == places[0, 0]).all()):
-            fresh.seconds = float(places[:, 1].max())  # they are spent all the same
-            return fresh
-        if state.next_chunk:
-            predictor.load_state_dict(tensors)
-        self.saved_at = state.seconds
-        return state
-
-    def save(self, predictor: Predictor, state: _State) -> None:
-        path = self.path
-        if path is None or self.config is None:
-            return
-        due = torch.tensor(state.seconds - self.saved_at >= self.config.every_seconds).double()
-        if not bool(self.ranks.broadcast(due)):
-            return
-        self.saved_at = state.seconds
-        facts = {"identity": self.identity, "progress": asdict(state)}
-        # Cloned: tensors that share memory cannot be written, and views would drag all of it along.
-        tensors = {
-            name: t.detach().clone(memory_format=torch.contiguous_format).cpu()
-            for name, t in predictor.state_dict().items()
-        }
-        draft = path.with_name(path.name + ".part")
-        write_tensors(draft, tensors, facts)
-        self.ranks.barrier()  # so that no rank's file is of another chunk than its peers'
-        os.replace(draft, path)
-
-    def remove(self) -> None:
-        """The evaluation is complete: nothing is left to go on with."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-
-
-def _identity(plans: Sequence[ChunkPlan], text: ValText, ranks: Ranks, given: Sequence[str]) -> str:
-    """Equal for evaluations that give the same nats in the same order."""
-    digest = hashlib.sha256(json.dumps([*given, ranks.world_size]).encode())
-    for tensor in (text.tokens, text.target_bytes):
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.contiguous().numpy().data)
-    for plan in plans:
-        digest.update(repr((plan.windows, plan.rows, plan.spans)).encode())
-    return digest.hexdigest()
+def _stop_if_asked(
+    stop: Stop | None, saved: Saved, predictor: Predictor, state: State, ranks: Ranks
+) -> None:
+    """All ranks after the same chunk, and with a checkpoint where one is kept."""
+    if stop is None or not int(ranks.sum(torch.tensor(int(stop.asked)))):
+        return
+    saved.save(predictor, state, now=True)
+    kept = "" if saved.path is None else f"; everything is kept in {saved.path}"
+    raise stop.stopped(f"stopped by {stop.name} after chunk {state.next_chunk}{kept}")

@@ -16,20 +16,24 @@ from fairway.artifact.container import pack, unpack
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.config import EvaluateConfig
 from fairway.model.gpt import GPT
-from fairway.pipeline.training import CHECKPOINT, load_trained
+from fairway.pipeline.folder import RunFolder
+from fairway.pipeline.training import Trained, load_trained
 from fairway.quant.hessian import collect_hessians, factor_hessians
 from fairway.quant.rules import quantize
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe as named
-from fairway.result import ArtifactResult
-from fairway.runtime.files import atomic_write
+from fairway.result import ArtifactResult, RunResult
+from fairway.runtime.files import atomic_write, file_sha256
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime
+from fairway.runtime.sharing import share, share_tensors
+from fairway.runtime.tensor_file import TensorFile, read_tensors, write_tensors
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
+from fairway.train.checkpoints import CHECKPOINT, require_same
 
 Now = Callable[[], float]
-ARTIFACT = "model.fwy"
+ARTIFACT, HESSIANS = "model.fwy", "hessians.safetensors"
 RESERVE_MARGIN, MOST_RESERVED = 1.5, 0.2  # of the seconds measured; of the training clock
 AFTER_SECONDS = 0.25  # for what follows the last batch: sums over ranks, and the clock's reading
 FINEST, COARSEST = 0.6, 3.0  # factors on every clip_sigmas between which the cap is met
@@ -129,6 +133,46 @@ def calibrate(
     if done < count:
         runtime.log.say(f"calibrate: {done} of {count} batches, for the training clock ended")
     return {name: h for name, h in hessians.items() if name in names}
+
+
+def kept_hessians(
+    folder: RunFolder,
+    model: GPT,
+    trained: Trained,
+    recipe: Recipe,
+    data: DataFolder,
+    runtime: Runtime,
+) -> dict[str, Tensor]:
+    """Those of an earlier start, or `calibrate`'s, kept in the folder until packing is done."""
+    path = folder.path / HESSIANS
+
+    def read() -> TensorFile | None:
+        if not path.exists():
+            return None
+        found = read_tensors(path, "the Hessians of a run")
+        require_same(found.facts.get("made_with"), folder.made, path)
+        return found
+
+    found = share_tensors(runtime.ranks, read)
+    if found is not None:
+        runtime.log.say(f"Hessians as {path.name} has them")
+        return {name: tensor.to(runtime.device) for name, tensor in found.tensors.items()}
+    with trained.spent.running():
+        hessians = calibrate(model, trained.weights, recipe, data, runtime, trained.deadline)
+    if hessians and runtime.ranks.is_main:
+        copies = {name: h.cpu().contiguous().clone() for name, h in hessians.items()}
+        write_tensors(path, copies, {"made_with": folder.made})
+    return hessians
+
+
+def is_packed(path: Path, result: RunResult | None, runtime: Runtime) -> bool:
+    """Whether the artifact is there as the result describes it."""
+
+    def look() -> bool:
+        known = None if result is None else result.artifact
+        return known is not None and path.is_file() and file_sha256(path) == known.sha256
+
+    return bool(share(runtime.ranks, look))
 
 
 def _rows(recipe: Recipe, data: DataFolder) -> Batches:

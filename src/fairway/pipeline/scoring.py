@@ -1,7 +1,6 @@
 """The validation text scored at each stage of a run, and planned into its clock beforehand."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,16 @@ from fairway.evaluate.diagnostic import WARNING, adapt_then_score
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.planner import Estimate, largest_that_fits
 from fairway.evaluate.predictor import Predictor
-from fairway.evaluate.timed import CheckpointConfig, Evaluation, evaluate_in_time
+from fairway.evaluate.saved import CheckpointConfig
+from fairway.evaluate.timed import Evaluation, evaluate_in_time
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
 from fairway.result import DiagnosticResult, EvaluateResult, RunResult, ScoreResult, StageResult
 from fairway.runtime.setup import Runtime
+from fairway.runtime.spent import Spent
 from fairway.tokens.val_text import ValText
+
+SPENT = "score.spent"
 
 
 def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime) -> Estimate:
@@ -54,7 +57,7 @@ def score_text(
     budget_seconds: float | None = None,
     lesson_seconds: float | Sequence[float] = 0.0,
     spent_seconds: float = 0.0,
-    checkpoint: Path | None = None,
+    checkpoint: CheckpointConfig | None = None,
     identity: str = "",
 ) -> Evaluation:
     """Score a text as a stage of the log, which also tells what its time did to the score.
@@ -62,7 +65,7 @@ def score_text(
     identity  of what `checkpoint` is kept for, see `evaluate_in_time` and `evaluation_identity`
     """
     num_scored = 0
-    with runtime.log.stage(name, total=text.num_targets) as stage:
+    with runtime.stop.looked_at(), runtime.log.stage(name, total=text.num_targets) as stage:
 
         def on_chunk(chunk: Chunk, nats: Tensor) -> None:
             nonlocal num_scored
@@ -76,8 +79,9 @@ def score_text(
             budget_seconds=budget_seconds,
             lesson_seconds=lesson_seconds,
             spent_seconds=spent_seconds,
-            checkpoint=None if checkpoint is None else CheckpointConfig(path=checkpoint),
+            checkpoint=checkpoint,
             identity=identity,
+            stop=runtime.stop,
             on_chunk=on_chunk,
             ranks=runtime.ranks,
         )
@@ -91,39 +95,74 @@ def without_learning(config: EvaluateConfig) -> EvaluateConfig:
     return replace(config, ttt=None, mixture=None)
 
 
-def score_windows(
-    model: GPT, planned: Estimate, text: ValText, runtime: Runtime, name: str
-) -> StageResult:
-    """Without learning, and each window on its own: the quickest look at a model."""
-    config = without_learning(planned.config)
-    config = replace(config, stride=config.context or 1)
-    frozen = Frozen(model, config.rows, runtime.ranks)
-    return stage_result(score_text(frozen, plan_text(config, text), text, runtime, name))
+class Passes:
+    """The passes over the validation text, each of which goes on from where it was interrupted.
 
-
-def score_as_planned(
-    model: GPT, recipe: Recipe, planned: Estimate, text: ValText, runtime: Runtime
-) -> tuple[Evaluation, Evaluation]:
-    """By sliding windows, and once more while learning from what was scored: that one counts.
-
-    Both go through the same chunks, so that they can be compared one by one.
+    folder      where they keep their checkpoints until `clean`
+    identity    of the run and of the artifact that is scored
     """
-    config, ranks = planned.config, runtime.ranks
-    plans = plan_text(config, text)
-    sliding = score_text(Frozen(model, config.rows, ranks), plans, text, runtime, "score sliding")
-    began = time.perf_counter()
-    predictor = make_predictor(model, config, seed=recipe.seed, ranks=ranks)
-    learning = score_text(
-        predictor,
-        plans,
-        text,
-        runtime,
-        "score and learn",
-        budget_seconds=recipe.budget.eval_seconds,
-        lesson_seconds=planned.lessons,
-        spent_seconds=time.perf_counter() - began,
-    )
-    return sliding, learning
+
+    def __init__(
+        self, folder: Path, identity: str, planned: Estimate, text: ValText, runtime: Runtime
+    ) -> None:
+        self.folder, self.identity, self.planned = folder, identity, planned
+        self.text, self.runtime = text, runtime
+
+    def windows(self, model: GPT, name: str) -> StageResult:
+        """Without learning, and each window on its own: the quickest look at a model."""
+        config = without_learning(self.planned.config)
+        config = replace(config, stride=config.context or 1)
+        frozen = Frozen(model, config.rows, self.runtime.ranks)
+        return stage_result(self._walk(frozen, plan_text(config, self.text), name))
+
+    def as_planned(self, model: GPT, recipe: Recipe) -> tuple[Evaluation, Evaluation]:
+        """By sliding windows, and once more while learning from what was scored: that one counts.
+
+        Both go through the same chunks, so that they can be compared one by one.
+        """
+        config, ranks = self.planned.config, self.runtime.ranks
+        plans = plan_text(config, self.text)
+        sliding = self._walk(Frozen(model, config.rows, ranks), plans, "score sliding")
+        with Spent(self.folder / SPENT if ranks.is_main else None).running() as spent:
+            learning = self._walk(
+                make_predictor(model, config, seed=recipe.seed, ranks=ranks),
+                plans,
+                "score and learn",
+                budget_seconds=recipe.budget.eval_seconds,
+                lesson_seconds=self.planned.lessons,
+                spent_seconds=lambda: spent.seconds,
+            )
+        return sliding, learning
+
+    def _walk(
+        self,
+        predictor: Predictor,
+        plans: Sequence[ChunkPlan],
+        name: str,
+        *,
+        budget_seconds: float | None = None,
+        lesson_seconds: float | Sequence[float] = 0.0,
+        spent_seconds: Callable[[], float] = lambda: 0.0,
+    ) -> Evaluation:
+        """The file also keeps what was found, until that is written down."""
+        return score_text(
+            predictor,
+            plans,
+            self.text,
+            self.runtime,
+            name,
+            budget_seconds=budget_seconds,
+            lesson_seconds=lesson_seconds,
+            spent_seconds=spent_seconds(),  # making the predictor is spent by now
+            checkpoint=CheckpointConfig(path=self.folder / f"{name}.safetensors", keep=True),
+            identity=self.identity,
+        )
+
+    def clean(self) -> None:
+        """Nothing is left to go on with: what they found is written down, or is void."""
+        (self.folder / SPENT).unlink(missing_ok=True)
+        for path in self.folder.glob("score *.safetensors*"):
+            path.unlink()
 
 
 def with_scores(

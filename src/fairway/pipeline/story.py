@@ -4,42 +4,44 @@
 
     def watch(done=0, total=0, *, text="", **numbers): print(text, done, total, numbers)
     result = run(recipe("pocket"), Path("data"), Path("runs/a"), progress=watch)
-    result = run(recipe("pocket"), Path("data"), Path("runs/a"), RunOptions(resume=True))
+    result = run(recipe("pocket"), Path("data"), Path("runs/a"), RunOptions(resume="yes"))
 
-`run_on` tells the story: each arrow of the picture in the README is a line of it.
+`run_on` tells the story: each arrow of the picture in the README is a part of it. A part whose
+result is there already, from an earlier start of the same run, is skipped.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fairway.artifact.config_json import plugins_of
 from fairway.artifact.loaded_model import load_model
+from fairway.evaluate.planner import Estimate
 from fairway.model.gpt import GPT, num_params
+from fairway.pipeline.folder import Resume, RunFolder, owned
 from fairway.pipeline.judging import audit_run, compare, prove_score, write_page
 from fairway.pipeline.packing import (
     ARTIFACT,
-    calibrate,
+    HESSIANS,
     describe_artifact,
     expect_to_fit,
+    is_packed,
+    kept_hessians,
     pack_run,
     seconds_to_calibrate,
 )
-from fairway.pipeline.scoring import (
-    diagnose,
-    plan_into_clock,
-    score_as_planned,
-    score_windows,
-    with_scores,
-)
+from fairway.pipeline.scoring import Passes, diagnose, plan_into_clock, with_scores
 from fairway.pipeline.training import Trained, train_and_average
 from fairway.recipes.recipe import Recipe
 from fairway.report.compressors import require
-from fairway.result import ResultFile, RunResult, TrainResult
+from fairway.result import RESULT, ResultFile, RunResult, TrainResult, read_result
 from fairway.runtime.device import machine, seed_everything
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime, runtime_for
+from fairway.runtime.sharing import share, shared_file
+from fairway.runtime.watchdog import PEER_SECONDS
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 
@@ -57,7 +59,11 @@ class RunOptions:
         device: cpu, cuda, or cuda:N for GPU number N; None takes a GPU where there is one
         threads: threads of the CPU; None takes all cores
         compiled: train through torch.compile; None does so on GPUs only
-        resume: go on from the checkpoint in the run folder
+        compute_dtype: number type of training; None measures which is faster, once for a run
+        resume: go on with the run in the folder; "auto" starts or goes on, whatever is there
+        overwrite: move the files of another run, or of this one, to earlier/ in the folder first
+        checkpoint_seconds: seconds between two checkpoints of training
+        peer_seconds: of silence after which another rank is lost, and this one ends
     """
 
     proof_tokens: int = 2000  # enough to convince, few enough to decode in a quarter of a minute
@@ -65,12 +71,24 @@ class RunOptions:
     device: str | None = None
     threads: int | None = None
     compiled: bool | None = None
-    resume: bool = False
+    compute_dtype: Literal["float32", "bfloat16"] | None = None
+    resume: Resume = "no"
+    overwrite: bool = False
+    checkpoint_seconds: float = 60.0
+    peer_seconds: float = PEER_SECONDS
 
-    def runtime(self, out: Path, progress: Progress) -> AbstractContextManager[Runtime]:
+    def runtime(self, progress: Progress) -> AbstractContextManager[Runtime]:
         return runtime_for(
-            out, device=self.device, threads=self.threads, resume=self.resume, progress=progress
+            device=self.device,
+            threads=self.threads,
+            progress=progress,
+            peer_seconds=self.peer_seconds,
         )
+
+    def open_folder(
+        self, out: Path, recipe: Recipe, data: DataFolder, runtime: Runtime
+    ) -> RunFolder:
+        return RunFolder.open(out, recipe, data, runtime, self.resume, self.overwrite)
 
 
 DEFAULTS = RunOptions()
@@ -91,13 +109,13 @@ def run(
     progress  called with all that the run's log is told
 
     Under torchrun every process calls this; all but the first return once the scores are there.
-    Raises ValueError for whatever the user can mend, before any time is spent where that can be
-    known before.
+    Raises ValueError for whatever the user can mend, before any time is spent and any file is
+    touched where that can be known before; `Stopped` where a signal asked for it.
     """
     require()  # a figure missing at the end is missing for good
-    with options.runtime(out, progress) as runtime:
+    with options.runtime(progress) as runtime, owned(out, runtime.ranks):
         folder = open_data(data, runtime, prepare)
-        return run_on(runtime.measured(options.compiled), recipe, folder, out, options)
+        return run_on(runtime, recipe, folder, out, options)
 
 
 def train(
@@ -109,13 +127,15 @@ def train(
     progress: Progress = silent,
 ) -> TrainResult:
     """The first stage alone; `fairway pack` goes on from the checkpoint in `out`."""
-    with options.runtime(out, progress) as runtime:
-        folder = open_data(data, runtime)
-        runtime = runtime.measured(options.compiled)
-        model = new_model(recipe, folder, runtime)
-        reserve = seconds_to_calibrate(model, recipe, folder, runtime)
-        trained = train_and_average(model, recipe, folder, out, runtime, options.resume, reserve)
-        return trained.result()
+    with options.runtime(progress) as runtime, owned(out, runtime.ranks):
+        text = open_data(data, runtime)
+        folder = options.open_folder(out, recipe, text, runtime)
+        runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
+        model = new_model(recipe, text, runtime)
+        reserve = seconds_to_calibrate(model, recipe, text, runtime)
+        folder.begin(recipe, runtime)
+        seconds = options.checkpoint_seconds
+        return train_and_average(model, recipe, text, folder, runtime, seconds, reserve).result()
 
 
 def run_on(
@@ -123,33 +143,99 @@ def run_on(
 ) -> RunResult:
     """`run` where log, device and data are there already. `result.json` grows with every stage, so
     that whatever goes wrong late loses nothing."""
+    folder = options.open_folder(out, recipe, data, runtime)
+    before = earlier_result(folder, runtime)
+    if folder.finished and before is not None:
+        runtime.log.say(f"{out} holds this run, finished: nothing is left to do")
+        return before
+    runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
     model, text = new_model(recipe, data, runtime), ValText.of(data, recipe.tokens.val_tokens)
-    planned = plan_into_clock(model, recipe, text, runtime)
+    planned = plan_once(folder, model, recipe, text, runtime)
     reserve = seconds_to_calibrate(model, recipe, data, runtime)
+    folder.begin(recipe, runtime, planned)
     seed_everything(recipe.seed)  # what planning took at random must not reach training
 
-    trained = train_and_average(model, recipe, data, out, runtime, options.resume, reserve)
-    hessians = calibrate(model, trained.weights, recipe, data, runtime, trained.deadline)
-    found = ResultFile(out, first_result(recipe, trained, runtime), write=runtime.ranks.is_main)
-    found.add_stage("float", score_windows(model, planned, text, runtime, "score float"))
-    artifact = out / ARTIFACT
-    pack_run(artifact, recipe, planned.config, trained.weights, hessians, data, runtime)
-    found.add(artifact=describe_artifact(artifact, recipe.budget.cap_bytes))
-
-    loaded = load_model(artifact, runtime.device).model  # nothing in memory may flatter the score
-    found.add_stage("quantized", score_windows(loaded, planned, text, runtime, "score quantized"))
-    sliding, learning = score_as_planned(loaded, recipe, planned, text, runtime)
-    found.keep(with_scores(found.result, planned, sliding, learning))
-    found.add(diagnostics=diagnose(loaded, recipe, text, runtime))
+    seconds = options.checkpoint_seconds
+    trained = train_and_average(model, recipe, data, folder, runtime, seconds, reserve)
+    artifact, passes = out / ARTIFACT, Passes(out, folder.sha256, planned, text, runtime)
+    packed = is_packed(artifact, before, runtime)
+    hessians = {} if packed else kept_hessians(folder, model, trained, recipe, data, runtime)
+    first = before or first_result(recipe, trained, runtime, folder)
+    first = first if packed else first.before_packing()
+    found = ResultFile(out, first, write=runtime.ranks.is_main)
+    if "float" not in first.stages:
+        found.add_stage("float", passes.windows(model, "score float"))
+    if not packed:
+        passes.clean()  # what was begun on another file
+        pack_run(artifact, recipe, planned.config, trained.weights, hessians, data, runtime)
+    with shared_file(runtime.ranks, artifact) as file:
+        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes))
+        loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score
+    score(loaded, recipe, passes, found)
 
     judge = runtime.alone()  # what follows may take longer than peers would wait
     if judge is not None:
-        tokens, learned = options.proof_tokens, learning.schedule
-        found.add(proof=prove_score(artifact, recipe, text, judge, tokens, learned))
-        found.add(audit=audit_run(artifact, recipe, data, judge, options.audit_seconds))
-        found.add(baselines=compare(data, text, judge))
-        write_page([out], out / REPORT)
+        judge_run(recipe, data, text, judge, options, found)
+        (out / HESSIANS).unlink(missing_ok=True)
+        passes.clean()
+        folder.finish()
     return found.result
+
+
+def score(model: GPT, recipe: Recipe, passes: Passes, found: ResultFile) -> None:
+    """The packed model on the validation text, as far as that is not done."""
+    if "quantized" not in found.result.stages:
+        found.add_stage("quantized", passes.windows(model, "score quantized"))
+    if found.result.score is None:
+        sliding, learning = passes.as_planned(model, recipe)
+        found.keep(with_scores(found.result, passes.planned, sliding, learning))
+    if recipe.diagnostic is not None and not found.result.diagnostics:
+        found.add(diagnostics=diagnose(model, recipe, passes.text, passes.runtime))
+
+
+def judge_run(
+    recipe: Recipe,
+    data: DataFolder,
+    text: ValText,
+    runtime: Runtime,
+    options: RunOptions,
+    found: ResultFile,
+) -> None:
+    """Proof, audit, comparison and page, as far as they are not done; each is done as a whole."""
+    out, done = found.folder, found.result
+    if done.proof is None:
+        tokens, learned = options.proof_tokens, done.evaluate.learned if done.evaluate else None
+        found.add(proof=prove_score(out / ARTIFACT, recipe, text, runtime, tokens, learned))
+    if done.audit is None:
+        found.add(audit=audit_run(out / ARTIFACT, recipe, data, runtime, options.audit_seconds))
+    if not done.baselines:
+        found.add(baselines=compare(data, text, runtime))
+    write_page([out], out / REPORT)
+
+
+def earlier_result(folder: RunFolder, runtime: Runtime) -> RunResult | None:
+    """What an earlier start of this run has found so far, if any."""
+    if folder.is_new:
+        return None
+
+    def read() -> dict | None:
+        path = folder.path
+        return read_result(path).to_json() if (path / RESULT).is_file() else None
+
+    held = share(runtime.ranks, read)
+    if not isinstance(held, dict):
+        return None
+    result = RunResult.from_json(held)
+    return result if result.made_with == folder.sha256 else None
+
+
+def plan_once(
+    folder: RunFolder, model: GPT, recipe: Recipe, text: ValText, runtime: Runtime
+) -> Estimate:
+    """The evaluation as the first start planned it, or planned now."""
+    if folder.settled is not None and folder.settled.evaluation is not None:
+        return folder.settled.evaluation
+    return plan_into_clock(model, recipe, text, runtime)
 
 
 def open_data(data: Path, runtime: Runtime, prepare: Prepare | None = None) -> DataFolder:
@@ -173,12 +259,15 @@ def new_model(recipe: Recipe, data: DataFolder, runtime: Runtime) -> GPT:
     return model
 
 
-def first_result(recipe: Recipe, trained: Trained, runtime: Runtime) -> RunResult:
+def first_result(
+    recipe: Recipe, trained: Trained, runtime: Runtime, folder: RunFolder
+) -> RunResult:
     """What is known once training is over."""
     found = machine()
     return RunResult(
         recipe=recipe.name,
         seed=recipe.seed,
+        made_with=folder.sha256,
         device=f"{found.processor}, {found.cores} cores, {runtime.device}",
         machine=found,
         params=num_params(recipe.model),

@@ -1,4 +1,4 @@
-"""Training as a stage of a run: batches, clock, average and checkpoint around `train/loop.py`."""
+"""Training as a stage of a run: batches, clock, average and checkpoints around `train/loop.py`."""
 
 import json
 import time
@@ -8,49 +8,45 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fairway.artifact.config_json import config_from_json, config_to_json
+from fairway.artifact.config_json import config_from_json
 from fairway.average import build_average
 from fairway.model.gpt import GPT
-from fairway.quant.qat import attach, detach
+from fairway.pipeline.folder import RECIPE, RunFolder, read_run
+from fairway.quant.qat import attach, detach, plain_name
 from fairway.recipes.recipe import Recipe
 from fairway.result import TrainResult
 from fairway.runtime.attention_backend import choose_attention_backend
-from fairway.runtime.files import atomic_write
 from fairway.runtime.run_log import Stage
 from fairway.runtime.setup import Runtime
+from fairway.runtime.spent import Spent
 from fairway.tokens.batches import Batch, Batches
 from fairway.tokens.shards import DataFolder
+from fairway.train.checkpoints import CHECKPOINT, Checkpoints
 from fairway.train.compiled import compile_loss
 from fairway.train.loop import (
     Milestone,
     Step,
     TrainingInterrupted,
     build_clock,
-    interruptible,
     training_steps,
 )
 from fairway.train.param_groups import build_optimizers
-from fairway.train.train_state import (
-    Checkpoint,
-    checkpoint_state,
-    read_train_state,
-    restore,
-    restore_model,
-    save_checkpoint,
-)
+from fairway.train.train_state import Checkpoint, checkpoint_state, restore, restore_model
 
-CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
+SPENT = "train.spent"
 REPORT_SECONDS = 2.0  # between two losses that are read and written down
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
     """weights            averaged, float32, as they ship
-    began              when the clock of the training budget started, by `time.perf_counter`
+    spent              seconds of the training budget, of all starts together
+    began              when they would have begun in one go, by `time.perf_counter`
     tokens_per_second  of the steps alone
     """
 
     weights: dict[str, Tensor]
+    spent: Spent
     began: float
     budget_seconds: float | None
     steps: int
@@ -77,43 +73,46 @@ def train_and_average(
     model: GPT,
     recipe: Recipe,
     data: DataFolder,
-    out: Path,
+    folder: RunFolder,
     runtime: Runtime,
-    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
     reserve_seconds: float = 0.0,
 ) -> Trained:
-    """Train `model` in place; leaves the averaged weights in it, and a checkpoint in `out`.
+    """Train `model` in place; leaves the averaged weights in it, and a checkpoint in the folder.
 
-    resume           go on from the checkpoint there; seconds spent before count
+    Goes on from the newest checkpoint that is there; seconds spent before count. Asked to stop, it
+    keeps a checkpoint after the step, and raises `Stopped`, which says how to go on.
+
     reserve_seconds  of the clock for what follows on this machine, if more than the recipe keeps
-
-    Ctrl-C keeps a checkpoint, says how to go on, and ends the run with ValueError.
     """
-    training = Training(model, recipe, data, out, runtime)
+    training = Training(model, recipe, data, folder, runtime, checkpoint_seconds)
     training.reserve_seconds = reserve_seconds
-    if resume:
-        training.resume()
-    elif runtime.ranks.is_main:
-        recipe_json = json.dumps(config_to_json(recipe), indent=1)
-        atomic_write(out / RECIPE, recipe_json.encode())
-    training.run()
-    return training.finish()
+    training.resume()
+    if not training.finished:
+        training.run()
+    return training.trained()
 
 
 class Training:
     """One training, and all that its next step depends on: written by `save`, read by `resume`.
 
-    steps, tokens    finished so far, by all ranks
-    spent_seconds    of earlier sessions, before `run`
+    steps, tokens  finished so far, by all ranks
+    finished       no step is left to take
     reserve_seconds  of the clock, for what follows
-    session          when this one began, and the tokens there were by then
+    session        when this start began, and the tokens there were by then
     """
 
     def __init__(
-        self, model: GPT, recipe: Recipe, data: DataFolder, out: Path, runtime: Runtime
+        self,
+        model: GPT,
+        recipe: Recipe,
+        data: DataFolder,
+        folder: RunFolder,
+        runtime: Runtime,
+        checkpoint_seconds: float,
     ) -> None:
         config = recipe.train
-        self.model, self.recipe, self.out, self.runtime = model, recipe, out, runtime
+        self.model, self.recipe, self.runtime = model, recipe, runtime
         self.batches = Batches(
             data.train,
             recipe.tokens.order,
@@ -126,39 +125,56 @@ class Training:
         )
         self.average = build_average(model, recipe.average)
         self.steps = self.tokens = 0
-        self.spent_seconds = self.reserve_seconds = 0.0
-        self.began = time.perf_counter()
-        self.session = (self.began, 0)
+        self.finished, self.reserve_seconds = False, 0.0
+        self.step_seconds = 0.0  # of all steps, once they are finished
+        self.spent = Spent(folder.path / SPENT if runtime.ranks.is_main else None)
+        self.session = (time.perf_counter(), 0)
+        self.path = folder.path / CHECKPOINT
+        self.checkpoints = Checkpoints(
+            folder.path,
+            folder.made,
+            every_seconds=checkpoint_seconds,
+            ranks=runtime.ranks,
+            say=runtime.log.say,
+        )
 
-    def save(self, *, finished: bool) -> None:
-        """Every rank takes part; the first one writes."""
-        state = checkpoint_state(
+    def state(self) -> Checkpoint:
+        """A copy; every rank takes part."""
+        return checkpoint_state(
             self.model,
             self.optimizers,
             step=self.steps,
             extra=self.average.checkpoint(),
+            plain=plain_name,
             position=self.batches.position,
             tokens=self.tokens,
-            spent_seconds=time.perf_counter() - self.began,
-            finished=finished,
+            spent_seconds=self.spent.seconds,
+            finished=self.finished,
         )
-        if self.runtime.ranks.is_main:
-            save_checkpoint(self.out / CHECKPOINT, state)
 
     def resume(self) -> None:
-        """Raises ValueError where there is no checkpoint, or it is of another recipe."""
-        saved = _checkpoint_of(self.recipe, self.out)
+        """From the newest checkpoint, where there is one; ValueError where it is another's."""
+        saved = self.checkpoints.newest()
+        if saved is None:
+            if self.spent.before:
+                self.runtime.log.say(
+                    f"no checkpoint yet: training begins anew, {self.spent.before:.0f} s into its "
+                    f"time"
+                )
+            return
         restore(saved, self.model, self.optimizers)
         self.average.restore(saved.extra)
         self.steps, self.tokens = saved.step, saved.numbers["tokens"]
         self.batches.position = saved.numbers["position"]
-        self.spent_seconds = saved.numbers["spent_seconds"]
+        self.finished = bool(saved.numbers["finished"])
+        self.step_seconds = saved.numbers["spent_seconds"]
+        self.spent.before = max(self.spent.before, self.step_seconds)
         self.runtime.log.say(
-            f"going on after step {self.steps}, {self.spent_seconds:.0f} s into training"
+            f"going on after step {self.steps}, {self.spent.before:.0f} s into training"
         )
 
     def run(self) -> None:
-        """Take steps until the clock says stop."""
+        """Take steps until the clock says stop; keep what came about."""
         seconds, runtime = self.recipe.train.seconds, self.runtime
         backend = choose_attention_backend(runtime.device, runtime.compute_dtype, None)
         if runtime.device.type == "cuda":
@@ -166,74 +182,105 @@ class Training:
         if runtime.compiled:
             with backend.active():  # what is chosen while compiling stays chosen
                 _compile(self.model, self.recipe, runtime)
-        self.began = time.perf_counter() - self.spent_seconds
         total = seconds or float(self.recipe.train.steps or 0)
-        with runtime.log.stage("train", total=total) as stage, backend.active():
+        with (
+            runtime.stop.looked_at(),
+            self.spent.running(),
+            runtime.log.stage("train", total=total) as stage,
+            backend.active(),
+            self.checkpoints,
+        ):
             try:
-                self._take_steps(stage)
+                with runtime.ranks.lockstep():
+                    self._take_steps(stage)
             except TrainingInterrupted:
-                detach(self.model)
-                self.save(finished=False)
-                raise ValueError(
-                    f"interrupted after step {self.steps}; everything is kept in "
-                    f"{self.out / CHECKPOINT}. To go on, give the same command again with --resume"
-                ) from None
-        if not self.steps:
-            raise ValueError(f"no step fits into {seconds} seconds; give --train.seconds more")
+                self._stop()
+            if not self.steps:
+                raise ValueError(f"no step fits into {seconds} seconds; give --train.seconds more")
+            self._tell_cost()
+            detach(self.model)
+            self.finished, self.step_seconds = True, self.spent.seconds
+            self.checkpoints.save(self.state)
 
-    def finish(self) -> Trained:
-        """Write the last checkpoint and leave the averaged weights in the model."""
-        detach(self.model)
-        seconds = time.perf_counter() - self.began
-        self.save(finished=True)
+    def trained(self) -> Trained:
+        """The averaged weights, which are in the model from now on."""
         self.model.load_state_dict(self.average.state_dict())
         self.model.eval()
         return Trained(
             weights=self.model.shipped_state_dict(),
-            began=self.began,
+            spent=self.spent,
+            began=time.perf_counter() - self.spent.seconds,
             budget_seconds=self.recipe.train.seconds,
             steps=self.steps,
             tokens=self.tokens,
-            tokens_per_second=self.tokens / seconds,
+            tokens_per_second=self.tokens / self.step_seconds,
         )
 
+    def _stop(self) -> None:
+        """Keep a checkpoint and raise Stopped."""
+        self.checkpoints.save(self.state)
+        self.runtime.ranks.barrier()  # torchrun ends the first one too once another has left
+        stop = self.runtime.stop
+        raise stop.stopped(
+            f"stopped by {stop.name} after step {self.steps}; everything is kept in {self.path}. "
+            f"To go on, give the same command again with --resume"
+        ) from None
+
     def _take_steps(self, stage: Stage) -> None:
-        config, ranks = self.recipe.train, self.runtime.ranks
-        dealt, last, reported = Dealt(self.batches, self.runtime), None, -REPORT_SECONDS
+        config, runtime = self.recipe.train, self.runtime
+        dealt, last, reported = Dealt(self.batches, runtime), None, -REPORT_SECONDS
         self.session = (time.perf_counter(), self.tokens)
-        with interruptible() as stop:
-            for last in training_steps(
-                self.model,
-                dealt,
+        for last in training_steps(
+            self.model,
+            dealt,
+            config,
+            self.optimizers,
+            build_clock(
                 config,
-                self.optimizers,
-                build_clock(
-                    config,
-                    ranks=ranks,
-                    spent_seconds=self.spent_seconds,
-                    reserve_seconds=self.reserve_seconds,
-                ),
-                ranks=ranks,
-                milestones=_late_rounding(self.recipe),
-                compute_dtype=self.runtime.compute_dtype,
-                first_step=self.steps,
-                stop=stop,
-            ):
-                self.average.update(last)
-                dealt.step_done(last.micro_batches)
-                self.steps, self.tokens = last.number, self.tokens + last.tokens
-                if time.perf_counter() - reported < REPORT_SECONDS:
-                    stage.update(self._done())
-                    continue
-                reported = time.perf_counter()
-                self._report(stage, last)
-            if last is not None:
-                self._report(stage, last)
+                ranks=runtime.ranks,
+                spent_seconds=self.spent.seconds,
+                reserve_seconds=self.reserve_seconds,
+            ),
+            ranks=runtime.ranks,
+            milestones=_late_rounding(self.recipe),
+            compute_dtype=runtime.compute_dtype,
+            first_step=self.steps,
+            stop=lambda: runtime.stop.asked,
+        ):
+            self.average.update(last)
+            dealt.step_done(last.micro_batches)
+            self.steps, self.tokens = last.number, self.tokens + last.tokens
+            if self.checkpoints.due():
+                self.checkpoints.save_beside(self.state)
+            if time.perf_counter() - reported < REPORT_SECONDS:
+                stage.update(self._done())
+                continue
+            reported = time.perf_counter()
+            self._report(stage, last)
+        if last is not None:
+            self._report(stage, last)
+
+    def _tell_cost(self) -> None:
+        """What checkpoints cost the training, where any was written on the way."""
+        made = self.checkpoints
+        if not made.count:
+            return
+        share = made.copy_seconds / max(1e-9, time.perf_counter() - self.session[0])
+        self.runtime.log.write(
+            "checkpoints",
+            count=made.count,
+            copy_seconds=made.copy_seconds,
+            share=share,
+        )
+        self.runtime.log.say(
+            f"checkpoints: {made.count}, {1000 * made.copy_seconds / made.count:.1f} ms each, "
+            f"{share:.2%} of the training thread's time"
+        )
 
     def _done(self) -> float:
         """Seconds or steps, whichever ends the run."""
         by_clock = self.recipe.train.seconds is not None
-        return time.perf_counter() - self.began if by_clock else float(self.steps)
+        return self.spent.seconds if by_clock else float(self.steps)
 
     def _report(self, stage: Stage, step: Step) -> None:
         began, tokens_before = self.session
@@ -276,12 +323,14 @@ class Dealt:
 
 def load_trained(out: Path, device: torch.device) -> tuple[Recipe, GPT]:
     """The recipe of a run folder and its model with the averaged weights of its checkpoint."""
-    path = out / RECIPE
-    if not path.is_file():
+    path, run = out / RECIPE, read_run(out)
+    if not path.is_file() or run is None:
         raise ValueError(f"{out} is no run folder: it has no {RECIPE}; `fairway train` makes one")
     recipe = config_from_json(Recipe, json.loads(path.read_text()))
     model = GPT(recipe.model).to(device)
-    saved = _checkpoint_of(recipe, out)
+    saved = Checkpoints(out, run["made_with"]).newest()
+    if saved is None:
+        raise ValueError(f"{out} has no {CHECKPOINT} yet; finish its training with --resume")
     if not saved.numbers.get("finished"):
         raise ValueError(
             f"training in {out} was interrupted after step {saved.step}; finish it with --resume"
@@ -291,22 +340,6 @@ def load_trained(out: Path, device: torch.device) -> tuple[Recipe, GPT]:
     average.restore(saved.extra)
     model.load_state_dict(average.state_dict())
     return recipe, model.eval()
-
-
-def _checkpoint_of(recipe: Recipe, out: Path) -> Checkpoint:
-    path, written = out / CHECKPOINT, out / RECIPE
-    if not path.is_file():
-        raise ValueError(f"nothing to go on from: there is no {path}; leave --resume out")
-    if written.is_file():
-        before = json.loads(written.read_text())
-        now = config_to_json(recipe)
-        changed = sorted(key for key in now if now[key] != before.get(key))
-        if changed:
-            raise ValueError(
-                f"{path} was made with another recipe ({', '.join(changed)} differ); go on with "
-                f"the options it was started with, or leave --resume out"
-            )
-    return read_train_state(path)
 
 
 def _late_rounding(recipe: Recipe) -> list[Milestone]:

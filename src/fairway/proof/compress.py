@@ -27,7 +27,7 @@ from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.verify import check_model, explained
-from fairway.runtime.files import atomic_write, read_file
+from fairway.runtime.files import atomic_write, read_file, require_other
 from fairway.runtime.progress import Progress, silent
 
 MAGIC = b"FWC2"
@@ -167,6 +167,7 @@ def compress_file(
     progress: Progress = silent,
 ) -> int:
     """`compress` from file to file; returns how many bytes were written."""
+    require_other(source, target)
     packed = compress(loaded, _read(source), config, progress)
     atomic_write(Path(target), packed)
     return len(packed)
@@ -176,6 +177,7 @@ def decompress_file(
     loaded: LoadedModel, source: Path, target: Path, progress: Progress = silent
 ) -> int:
     """`decompress` from file to file, all or nothing; returns how many bytes were written."""
+    require_other(source, target)
     try:
         text = decompress(loaded, read_file(Path(source), MOST_FILE), progress)
     except (Refused, NotReproducible) as error:

@@ -4,10 +4,10 @@ The precision is measured, not looked up: processors that list bfloat16 among th
 slower with it than with float32, and the other way round.
 """
 
-import math
 import os
 import platform
 import random
+import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from fairway.runtime.strict_json import Json
 
 WORTHWHILE = 1.15  # bfloat16 must be this much faster, for it is also less exact
 PROBE_SECONDS = 0.2
+FEWEST_PAIRS = 9  # of timings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,25 +68,27 @@ def choose_compute_dtype(
 ) -> tuple[torch.dtype, str]:
     """The faster of bfloat16 and float32 for training on `device`, and why, for the log.
 
-    Takes a fraction of a second: forward and backward passes of an MLP, both precisions in turn,
-    the best time of each. All ranks get the same answer, bfloat16 only where all are for it.
+    Takes a fraction of a second: forward and backward passes of an MLP, both precisions in turn.
+    What counts is the median of how many times as fast each pair was: what disturbs the machine
+    hits both of a pair, or few pairs. All ranks get the same answer, bfloat16 only where all are
+    for it.
     """
     ranks = ranks or Ranks()
     rows, width, hidden = (16384, 512, 2048) if device.type == "cuda" else (512, 256, 1024)
-    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    speedups: list[float] = []
     # One thread: several wait for each other, and their time is not this thread's.
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for dtype in best:
+        for dtype in (torch.float32, torch.bfloat16):
             _mlp_seconds(device, dtype, rows, width, hidden)  # the first of each sets things up
         until = time.perf_counter() + PROBE_SECONDS
-        while time.perf_counter() < until or math.inf in best.values():
-            for dtype in best:
-                best[dtype] = min(best[dtype], _mlp_seconds(device, dtype, rows, width, hidden))
+        while time.perf_counter() < until or len(speedups) < FEWEST_PAIRS:
+            full = _mlp_seconds(device, torch.float32, rows, width, hidden)
+            speedups.append(full / _mlp_seconds(device, torch.bfloat16, rows, width, hidden))
     finally:
         torch.set_num_threads(num_threads)
-    speedup = best[torch.float32] / best[torch.bfloat16]
+    speedup = statistics.median(speedups)
     votes = int(ranks.sum(torch.tensor(int(speedup >= WORTHWHILE))))
     measured = f"bfloat16 is {speedup:.2f} times as fast as float32 here"
     if votes == ranks.world_size:

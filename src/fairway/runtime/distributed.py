@@ -14,13 +14,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
+
+from fairway.runtime.meeting import agreed_store
+from fairway.runtime.watchdog import PEER_SECONDS, Say, Store, Watchdog
 
 BUCKET_BYTES = 32 * 2**20  # one message for many small tensors, few messages for large ones
 GRACE_SECONDS = 1.5  # torchrun calls the rank that ends first the cause
@@ -48,6 +52,7 @@ class Ranks:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    watchdog: Watchdog = field(default_factory=Watchdog, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size or self.local_rank < 0:
@@ -68,7 +73,8 @@ class Ranks:
                 f"{', '.join(missing)} not set while others of {', '.join(names)} are; unset them "
                 f"for one process, or start with `torchrun --nproc-per-node N -m fairway ...`"
             )
-        return cls(*(int(env[name]) for name in names))
+        rank, world_size, local_rank = (int(env[name]) for name in names)
+        return cls(rank, world_size, local_rank)
 
     @property
     def is_main(self) -> bool:
@@ -76,46 +82,87 @@ class Ranks:
 
     @contextmanager
     def running(
-        self, device: torch.device, *, init_method: str = "env://", timeout_seconds: float = 600.0
+        self,
+        device: torch.device,
+        *,
+        init_method: str = "env://",
+        timeout_seconds: float = 600.0,
+        peer_seconds: float = PEER_SECONDS,
+        say: Say | None = None,
     ) -> Iterator["Ranks"]:
         """`start` on entry, `stop` on a clean exit.
 
-        After an error nothing is torn down: the peers are waiting elsewhere and would not answer.
+        After an error the peers are told of it, and nothing is torn down: they are waiting
+        elsewhere and would not answer.
         """
-        self.start(device, init_method=init_method, timeout_seconds=timeout_seconds)
-        yield self
+        self.start(
+            device,
+            init_method=init_method,
+            timeout_seconds=timeout_seconds,
+            peer_seconds=peer_seconds,
+            say=say,
+        )
+        try:
+            yield self
+        except RankLost:
+            raise
+        except BaseException as error:
+            self.watchdog.tell(error)
+            raise
         self.stop()
 
     def start(
-        self, device: torch.device, *, init_method: str = "env://", timeout_seconds: float = 600.0
+        self,
+        device: torch.device,
+        *,
+        init_method: str = "env://",
+        timeout_seconds: float = 600.0,
+        peer_seconds: float = PEER_SECONDS,
+        say: Say | None = None,
     ) -> None:
-        """Meet the peers: gloo on CPUs, NCCL for CUDA tensors. Nothing to do on one process."""
+        """Meet the peers: gloo on CPUs, NCCL for CUDA tensors. Nothing to do on one process.
+
+        peer_seconds  a rank that is silent for so long is lost, and this process ends
+        say           takes what the watchdog has for the run's log
+        """
         if self.world_size == 1:
             return
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        with _peers_expected(self, "meet"):
+        timeout = timedelta(seconds=timeout_seconds)
+        with self._peers_expected("meet", device):
+            found = dist.rendezvous(init_method, self.rank, self.world_size, timeout=timeout)
+            store = agreed_store(next(found)[0], self.rank, self.world_size, timeout_seconds)
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-                init_method=init_method,
+                store=store,
                 rank=self.rank,
                 world_size=self.world_size,
-                timeout=timedelta(seconds=timeout_seconds),
+                timeout=timeout,
             )
+        store = cast(Store, store)
+        self.watchdog.start(store, self.rank, self.world_size, peer_seconds=peer_seconds, say=say)
 
     def stop(self) -> None:
         """Part from the peers, once all of them have come this far; a second time, do nothing."""
         if self.world_size == 1 or not dist.is_initialized():
             return
         self.barrier()
+        self.watchdog.stop()
         dist.destroy_process_group()
+
+    @contextmanager
+    def lockstep(self) -> Iterator[None]:
+        """Where all ranks do the same work between two collectives; see `Meter`."""
+        with self.watchdog.meter.lockstep():
+            yield
 
     def sum(self, value: Tensor) -> Tensor:
         """The total over all ranks, on every rank."""
         if self.world_size == 1:
             return value
         total = value.clone()
-        with _peers_expected(self, "sum"):
+        with self._peers_expected("sum", total.device):
             dist.all_reduce(total)
         return total
 
@@ -125,7 +172,7 @@ class Ranks:
             return
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            with _peers_expected(self, "sum"):
+            with self._peers_expected("sum", flat.device):
                 dist.all_reduce(flat)
             parts = flat.split([tensor.numel() for tensor in bucket])
             shaped = [part.view(tensor.shape) for part, tensor in zip(parts, bucket, strict=True)]
@@ -143,20 +190,33 @@ class Ranks:
         if self.world_size == 1:
             return value[None]
         gathered = value.new_empty(self.world_size, *value.shape)
-        with _peers_expected(self, "gather"):
+        with self._peers_expected("gather", value.device):
             dist.all_gather(list(gathered.unbind()), value.contiguous())
         return gathered
 
     def broadcast(self, value: Tensor, source: int = 0) -> Tensor:
         """Overwrite `value` with that of rank `source`, and return it."""
         if self.world_size > 1:
-            with _peers_expected(self, "broadcast"):
+            with self._peers_expected("broadcast", value.device):
                 dist.broadcast(value, source)
         return value
 
     def barrier(self) -> None:
         """Return once every rank has called this."""
         self.sum(torch.zeros(()))
+
+    @contextmanager
+    def _peers_expected(self, verb: str, device: torch.device) -> Iterator[None]:
+        try:
+            with self.watchdog.meter.collective(device):
+                yield
+        except RuntimeError as error:
+            lost = self.watchdog.who_is_lost() or (
+                f"another rank has most likely failed, and its traceback says why ({error})"
+            )
+            raise RankLost(
+                f"rank {self.rank} of {self.world_size} could not {verb} with its peers: {lost}"
+            ) from error
 
 
 def supervised(main: Callable[[], int], ranks: Ranks) -> int:
@@ -206,14 +266,3 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         size += num_bytes
     if bucket:
         yield bucket
-
-
-@contextmanager
-def _peers_expected(ranks: Ranks, verb: str) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise RankLost(
-            f"rank {ranks.rank} of {ranks.world_size} could not {verb} with its peers; another "
-            f"rank has most likely failed, and its traceback says why ({error})"
-        ) from error

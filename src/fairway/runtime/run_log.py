@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0  # least time between two plain lines
 LINE_SHARE = 0.1  # ... which also wait for this much of the stage
 SILENCE_SECONDS = 30.0  # ... but not for longer than this
+MOST_UNWRITTEN = 100  # lines kept where there is no file for them
 
 
 class RunLog:
     """One run's log; use as a context manager or `close` it.
 
-    path      file of JSON lines, added to when it exists; None writes no file
+    path      file of JSON lines, added to when it exists; None keeps the lines until `keep_in`
     quiet     nothing on the screen (ranks other than the first, tests)
     screen    where people look; a live display if it is a terminal, else a line now and then
     progress  called with all that is said and with every update of a stage, whose name is the text
@@ -46,10 +47,18 @@ class RunLog:
         self.quiet, self.progress, self.now = quiet, progress, now
         self.began = now()
         self.file: IO[str] | None = None
+        self._unwritten: list[str] = []  # said before there was a file
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("a", encoding="utf-8")
+            self.keep_in(path)
         self._live: Display | None = None  # while a stage runs on a terminal
+
+    def keep_in(self, path: Path) -> None:
+        """Add to this file from now on, and first what was said before."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("a", encoding="utf-8")
+        self.file.writelines(self._unwritten)
+        self.file.flush()
+        self._unwritten = []
 
     def __enter__(self) -> "RunLog":
         return self
@@ -64,10 +73,12 @@ class RunLog:
 
     def write(self, event: str, **values: object) -> None:
         """One JSON line: the event, seconds since the log began, and any plain values."""
-        if self.file is None:
-            return
         line = {"event": event, "seconds": round(self.now() - self.began, 3), **values}
-        self.file.write(json.dumps(_plain(line), allow_nan=False) + "\n")
+        text = json.dumps(_plain(line), allow_nan=False) + "\n"
+        if self.file is None:
+            self._unwritten = [*self._unwritten, text][-MOST_UNWRITTEN:]
+            return
+        self.file.write(text)
         self.file.flush()  # a run that is killed has said all it knew
 
     def say(self, text: str) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
@@ -11,27 +10,39 @@ from fairway.runtime.device import choose_compute_dtype, choose_device
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.run_log import RunLog
+from fairway.runtime.stopping import Stop, listening
+from fairway.runtime.watchdog import PEER_SECONDS
 
 LOG = "train.log"
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """compiled  training runs through `torch.compile`: minutes once, for every step thereafter"""
+    """compiled  training runs through `torch.compile`: minutes once, for every step thereafter
+    stop      what the signals said; whoever has steps looks at it between them
+    """
 
     device: torch.device
     compute_dtype: torch.dtype = torch.float32
     ranks: Ranks = field(default_factory=Ranks)
     log: RunLog = field(default_factory=RunLog)
     compiled: bool = False
+    stop: Stop = field(default_factory=Stop)
 
-    def measured(self, compiled: bool | None = None) -> "Runtime":
+    def measured(self, compiled: bool | None = None, dtype: str | None = None) -> "Runtime":
         """With the number type that is fastest here; the log says which and why.
 
         compiled  None: on GPUs, where the kernels that it saves are most of a small model's step
+        dtype     "float32" or "bfloat16"; None measures
         """
-        dtype, reason = choose_compute_dtype(self.device, ranks=self.ranks)
+        if dtype is None:
+            chosen, reason = choose_compute_dtype(self.device, ranks=self.ranks)
+        else:
+            chosen, reason = getattr(torch, dtype), "as it was asked for"
         compiled = self.device.type == "cuda" if compiled is None else compiled
+        return self.settled(chosen, compiled, reason)
+
+    def settled(self, dtype: torch.dtype, compiled: bool, reason: str) -> "Runtime":
         name, through = str(dtype).removeprefix("torch."), " through torch.compile" * compiled
         self.log.say(f"training in {name} on {self.device}{through}: {reason}")
         return replace(self, compute_dtype=dtype, compiled=compiled)
@@ -44,32 +55,29 @@ class Runtime:
 
 @contextmanager
 def runtime_for(
-    folder: Path,
     *,
     device: str | None = None,
     threads: int | None = None,
-    resume: bool = False,
     quiet: bool = False,
     progress: Progress = silent,
+    peer_seconds: float = PEER_SECONDS,
 ) -> Iterator[Runtime]:
-    """A run folder with its log, the device, and the peers that torchrun started, if it did.
+    """The device, the peers that torchrun started, if it did, ears for signals, and a log that has
+    no file yet.
 
     device    cpu, cuda or cuda:N; None takes a GPU where there is one
     threads   of PyTorch on the CPU; None leaves them as they are
-    resume    go on with the log that is there
     quiet     nothing on the screen
     progress  called with all that the log is told
+    peer_seconds  a rank that is silent for so long is lost, and the others end
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    folder.mkdir(parents=True, exist_ok=True)
     ranks = Ranks.from_env()
-    log_file = folder / LOG if ranks.is_main else None
-    if log_file is not None and not resume:
-        log_file.unlink(missing_ok=True)
     chosen = choose_device(device, local_rank=ranks.local_rank)
     with (
-        RunLog(log_file, quiet=quiet or not ranks.is_main, progress=progress) as log,
-        ranks.running(chosen),
+        RunLog(quiet=quiet or not ranks.is_main, progress=progress) as log,
+        listening() as stop,
+        ranks.running(chosen, peer_seconds=peer_seconds, say=log.say if ranks.is_main else None),
     ):
-        yield Runtime(chosen, ranks=ranks, log=log)
+        yield Runtime(chosen, ranks=ranks, log=log, stop=stop)

@@ -8,9 +8,6 @@ in `clock.py`, which optimizer steps what in `param_groups.py`, saving in `train
 # torch names its foreach functions as if they were private.
 # pyright: reportPrivateImportUsage=false
 
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -225,36 +222,6 @@ def training_steps(
         optimizers.step()
         optimizers.zero_grad()
         yield Step(number + 1, progress, loss, scale, tokens, micro_batches)
-
-
-@contextmanager
-def interruptible(patience_seconds: float = 1.0) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into an answer for `training_steps(stop=...)`; a second one is obeyed.
-
-    A step cut in two leaves half of the weights updated, and a checkpoint of those continues
-    another run. Signals within `patience_seconds` of the first are the same one: torchrun passes on
-    to its workers what the terminal has already sent them. Outside the main thread signals cannot
-    be caught, and the answer is always no.
-    """
-    asked_at: list[float] = []
-
-    def ask(_signal: int, _frame: object) -> None:
-        now = time.monotonic()
-        if asked_at and now - asked_at[0] >= patience_seconds:
-            raise KeyboardInterrupt
-        asked_at.append(now)
-
-    def asked() -> bool:
-        return bool(asked_at)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    previous = signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _loop_milestones(model: nn.Module, config: TrainConfig) -> list[Milestone]:

@@ -1,10 +1,11 @@
 """A stopped run in one file, from which it continues as if it had not been stopped.
 
-Weights, optimizer state and random state with a few numbers. The file a model is
-shipped in is another one (`artifact/`).
+Weights, optimizer state, random state and numbers in a `runtime/tensor_file.py`, which knows when
+it is damaged. When one is written, and which of two is read, is in `checkpoints.py`; the file a
+model is shipped in is another one (`artifact/`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,17 @@ def checkpoint_state(
     *,
     step: int,
     extra: Mapping[str, Tensor] | None = None,
+    plain: Callable[[str], str] = str,
     **numbers: Any,
 ) -> Checkpoint:
     """A copy of all that the next step depends on, except the place in the batches.
 
     extra    tensors of the caller: averages, say
+    plain    gives a parameter the name that it has in an untouched model, where something was
+             attached to this one
     numbers  JSON of the caller: `spent_seconds` of the clock, where the batches stand
     """
-    tensors = {f"model.{name}": tensor for name, tensor in _model_tensors(model).items()}
+    tensors = {f"model.{plain(name)}": tensor for name, tensor in _model_tensors(model).items()}
     state = optimizers.state_dict()
     tensors.update((f"optimizer.{name}", tensor) for name, tensor in state.items())
     tensors.update((f"extra.{name}", tensor) for name, tensor in (extra or {}).items())
@@ -94,12 +98,15 @@ def restore_model(checkpoint: Checkpoint, model: nn.Module) -> None:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the file in one move; raises as `write_tensors` does."""
+    """Write the file in one move: whoever finds it finds all of it.
+
+    Raises OSError (a full disk, say) with the old file untouched and the partial one removed.
+    """
     write_tensors(path, checkpoint.tensors, checkpoint.numbers)
 
 
 def read_train_state(path: Path) -> Checkpoint:
-    """Raises ValueError for a file that is damaged or of another format."""
+    """Raises ValueError for any file but the whole, unchanged one that `save_checkpoint` wrote."""
     tensors, numbers = read_tensors(path, "a checkpoint of training")
     if numbers.get("format") != FORMAT:
         raise ValueError(

@@ -1,0 +1,122 @@
+"""What torchrun does with several machines and with lost ranks, on the loopback interface."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fairway.prepare import prepare_documents
+
+VERSES = [f"{i} green bottles hanging on the wall, {i * 7} more. ".encode() * 6 for i in range(40)]
+TINY = (  # noqa: SIM905
+    "--tokens.vocab-size 300 --model.vocab-size 300 --model.num-layers 2 --model.model-dim 32 "
+    "--model.train-context 32 --model.attention.num-heads 2 --model.attention.num-kv-heads 2 "
+    "--model.attention.rope-dims 8 --model.attention.exclusive-layers 1 --train.batch.rows 2 "
+    "--train.batch.context 32 --train.batch.micro-batches 3 --evaluate.context 32 "
+    "--evaluate.stride 32 --quant.calibration-batches 2 --threads 1 --compute-dtype float32"
+).split()
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cluster") / "data"
+    prepare_documents(folder, VERSES[:-1], VERSES[-1:], vocab_size=300, source="a song")
+    return folder
+
+
+def command(data: Path, out: Path, steps: int, *more: str) -> list[str]:
+    options = ["--out", str(out), "--train.steps", str(steps), "--resume", "auto", *TINY, *more]
+    return ["-m", "fairway", "train", "pocket", str(data), *options]
+
+
+def torchrun(*words: str, log: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *words],
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def weights(out: Path) -> dict[str, Tensor]:
+    held = load_file(out / "checkpoint.safetensors")
+    return {name: tensor for name, tensor in held.items() if name.startswith("model.")}
+
+
+def test_two_machines_train_what_one_process_trains(data: Path, tmp_path: Path) -> None:
+    """Only the first rank's machine needs the run folder."""
+    port = free_port()
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-id", "song", "--rdzv-endpoint"]
+    agents = [
+        torchrun(
+            *("--nnodes", "2", "--nproc-per-node", "1", *meeting, f"127.0.0.1:{port}"),
+            *command(data, tmp_path / name, 5),
+            log=tmp_path / f"{name}.log",
+        )
+        for name in ("one", "other")
+    ]
+    for agent, name in zip(agents, ("one", "other"), strict=True):
+        assert agent.wait(120) == 0, (tmp_path / f"{name}.log").read_text()
+    subprocess.run([sys.executable, *command(data, tmp_path / "alone", 5)], check=True)
+    (both,) = [folder for name in ("one", "other") if (folder := tmp_path / name).exists()]
+    alone, together = weights(tmp_path / "alone"), weights(both)
+    assert alone.keys() == together.keys()
+    for name in alone:
+        torch.testing.assert_close(together[name], alone[name], rtol=1e-4, atol=5e-5, msg=name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_rank_is_started_again_and_nothing_is_lost(
+    number: signal.Signals, data: Path, tmp_path: Path
+) -> None:
+    log, ranks = tmp_path / "log", ["--standalone", "--nproc-per-node", "2"]
+    more = ["--checkpoint-seconds", "0.3", "--peer-seconds", "4"]
+    run = torchrun(
+        *ranks, "--max-restarts", "3", *command(data, tmp_path / "run", 120, *more), log=log
+    )
+    wait_until(lambda: (tmp_path / "run" / "checkpoint.safetensors").exists())
+    (victim,) = [pid for pid in children(run.pid) if rank_of(pid) == "1"]
+    os.kill(victim, number)
+    assert run.wait(120) == 0, log.read_text()
+    said = log.read_text()
+    assert f"process {victim}) " in said  # by name
+    assert "going on after step" in said
+    undisturbed = torchrun(
+        *ranks, *command(data, tmp_path / "calm", 120), log=tmp_path / "calm.log"
+    )
+    assert undisturbed.wait(120) == 0
+    calm, again = weights(tmp_path / "calm"), weights(tmp_path / "run")
+    assert all(torch.equal(again[name], calm[name]) for name in calm)
+
+
+def children(pid: int) -> Iterator[int]:
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield int(child)
+
+
+def rank_of(pid: int) -> str:
+    lines = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((line[5:].decode() for line in lines if line.startswith(b"RANK=")), "")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
