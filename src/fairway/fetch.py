@@ -18,13 +18,17 @@ from typing import Any, Protocol
 import numpy as np
 from sentencepiece import SentencePieceProcessor
 
-from fairway.runtime.files import file_sha256
+from fairway.runtime.files import atomic_write, file_sha256
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.shards import open_shard
 
 DATA_FILE = "data.json"
 DOWNLOADS = ".downloads"  # in the data folder; removed when everything has arrived
-SHARD = re.compile(r"fineweb_(train|val|val_bytes)_(\d{6,})\.bin")
+SHARD = re.compile(r"fineweb_(train|val|val_bytes)_([0-9]{6,9})\.bin")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_FILES = 1_000_000  # of a repository
+MOST_BYTES = 1 << 50  # of a file
+MOST_DATA_FILE = 1 << 26  # bytes of a `data.json`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +148,7 @@ class HuggingFaceHub:
 
 
 def _unreachable(repo: str, error: BaseException) -> OSError:
-    return OSError(f"{type(error).__name__} while reading {repo}: {error}")
+    return OSError(f"{type(error).__name__} while reading {repo}: {' '.join(str(error).split())}")
 
 
 def fetch(
@@ -210,13 +214,18 @@ def select(
     name: str, published: Published, listing: Listing, train_shards: int
 ) -> dict[str, RemoteFile]:
     """Local name to remote file: tokenizer, all validation shards, the first training shards."""
+    _check_listing(published.repo, listing)
     shards: dict[str, RemoteFile] = {}
     tokenizers = []
     for file in listing.files:
         folder, _, base = file.path.rpartition("/")
         if folder.rpartition("/")[2] == published.folder and SHARD.fullmatch(base):
+            _check_file(published.repo, file)
+            if base in shards:
+                raise ValueError(f"{published.repo} has {base} twice, so none is the published one")
             shards[base] = file
         elif base == published.tokenizer:
+            _check_file(published.repo, file)
             tokenizers.append(file)
     kinds: dict[str, list[str]] = {"train": [], "val": [], "val_bytes": []}
     for base in sorted(shards):
@@ -247,6 +256,24 @@ def select(
     return {"tokenizer.model": tokenizers[0]} | {base: shards[base] for base in chosen}
 
 
+def _check_listing(repo: str, listing: Listing) -> None:
+    if re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}", listing.revision) is None:
+        raise ValueError(f"the hub names no revision of {repo} but {listing.revision!r:.60}")
+    if len(listing.files) > MOST_FILES:
+        raise ValueError(f"the hub lists {len(listing.files):,} files of {repo}, beyond belief")
+
+
+def _check_file(repo: str, file: RemoteFile) -> None:
+    """ValueError where a file that is wanted has an unsafe path, or a size or sum that is none."""
+    parts = file.path.split("/")
+    if {"", ".", ".."} & set(parts) or "\\" in file.path or not file.path.isprintable():
+        raise ValueError(f"the hub lists the path {file.path!r:.100} in {repo}, which leads astray")
+    if type(file.size) is not int or not 0 <= file.size <= MOST_BYTES:
+        raise ValueError(f"the hub gives {file.path:.100} in {repo} a size of {file.size!r:.40}")
+    if file.sha256 is not None and SHA256.fullmatch(str(file.sha256)) is None:
+        raise ValueError(f"the hub gives {file.path:.100} in {repo} no sha256: {file.sha256!r:.80}")
+
+
 def _published(name: str) -> Published:
     if name not in PUBLISHED:
         raise ValueError(f"unknown data {name!r}; choose one of {', '.join(PUBLISHED)}")
@@ -258,13 +285,43 @@ def _read_data_file(out: Path, name: str) -> dict[str, Any]:
     path = out / DATA_FILE
     if not path.is_file():
         return {}
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = _parse_data_file(path)
     if data.get("name") != name:
         raise ValueError(
-            f"{out} already holds {data.get('name', 'data prepared from text')!r}; shards of "
+            f"{out} already holds {data.get('name', 'data prepared from text')!r:.100}; shards of "
             f"{name} beside it would be mixed with them. Choose another folder"
         )
     return data
+
+
+def _parse_data_file(path: Path) -> dict[str, Any]:
+    """ValueError for what no fetch wrote; nothing in it names a place to write to."""
+    try:
+        if path.stat().st_size > MOST_DATA_FILE:
+            raise ValueError("it is too long")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        entries = data.get("files", {}) if isinstance(data, dict) else None
+        if not isinstance(entries, dict) or not all(map(_is_entry, entries.items())):
+            raise ValueError("it is no list of files")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!s:.100}); remove it, and what is whole is not fetched again"
+        ) from error
+    return data
+
+
+def _is_entry(named: tuple[str, Any]) -> bool:
+    name, entry = named
+    is_shard = SHARD.fullmatch(name) is not None
+    return (
+        (is_shard or name == "tokenizer.model")
+        and isinstance(entry, dict)
+        and SHA256.fullmatch(str(entry.get("sha256"))) is not None
+        and all(
+            type(number) is int and 0 <= number <= MOST_BYTES
+            for number in (entry.get("bytes"), entry.get("tokens", None if is_shard else 0))
+        )
+    )
 
 
 def _count(files: Iterable[str], kind: str) -> int:
@@ -303,13 +360,17 @@ def _check_space(out: Path, needed: int, train_shards: int) -> None:
 
 
 def _download(hub: Hub, published: Published, revision: str, remote: RemoteFile, to: Path) -> None:
+    into = to.parent / DOWNLOADS
     try:
-        arrived = hub.download(published.repo, revision, remote.path, to.parent / DOWNLOADS)
+        arrived = hub.download(published.repo, revision, remote.path, into)
     except OSError as error:
         raise ValueError(
             f"{remote.path} could not be fetched ({error}). What has arrived is kept: run the same "
             f"command again to go on"
         ) from error
+    inside = arrived.resolve().is_relative_to(into.resolve())
+    if not inside or arrived.is_symlink() or not arrived.is_file():
+        raise ValueError(f"{remote.path} arrived at {arrived}, which is no file below {into}")
     os.replace(arrived, to)
 
 
@@ -374,7 +435,5 @@ def _write_data_file(
         "tokens": {"train": tokens("train"), "val": tokens("val")},
         "files": dict(files),
     }
-    temporary = out / f"{DATA_FILE}.part"
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, out / DATA_FILE)
+    atomic_write(out / DATA_FILE, (json.dumps(data, indent=2) + "\n").encode())
     return data

@@ -19,6 +19,7 @@ from fairway.audit.normalization import probe_normalization
 from fairway.audit.repeats import length_note, probe_coverage, probe_determinism
 from fairway.audit.scorer import Now, ScorerFunction, Session, open_scorer
 from fairway.audit.stream import pseudo_text
+from fairway.audit.token_file import read_token_file
 from fairway.runtime.plugins import load_plugin
 from fairway.runtime.progress import Progress, silent
 
@@ -192,9 +193,7 @@ def _read_tokens(tokens: np.ndarray | str | Path | None, vocab_size: int, seed: 
     if tokens is None:
         return pseudo_text(vocab_size, seed=seed)
     if isinstance(tokens, str | Path):
-        if not Path(tokens).is_file():
-            raise ValueError(f"{tokens} does not exist; --tokens takes a .npy file of token ids")
-        tokens = np.load(tokens, allow_pickle=False)
+        tokens = read_token_file(Path(tokens))
     stream = np.asarray(tokens)
     if stream.ndim != 1 or stream.dtype.kind not in "iu" or stream.size < MIN_TOKENS:
         raise ValueError(

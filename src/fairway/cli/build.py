@@ -238,6 +238,7 @@ def prepare(argv: list[str]) -> Answer:
     import tyro
 
     from fairway import prepare as stage
+    from fairway.runtime.stopping import listening
 
     def options(
         out: tyro.conf.Positional[Path],
@@ -248,8 +249,10 @@ def prepare(argv: list[str]) -> Answer:
         val: tuple[Path, ...] = (),
         val_fraction: float | None = None,
         seed: int = 0,
+        workers: int | None = None,
+        overwrite: bool = False,
     ) -> Answer:
-        """Turns raw text into a data folder.
+        """Turns raw text into a data folder; interrupted, the same command goes on.
 
         Args:
             out: the data folder to make
@@ -261,8 +264,11 @@ def prepare(argv: list[str]) -> Answer:
             val_fraction: share of the documents to hold out for validation, between 0 and 1; None
                 where --val names some
             seed: decides which documents are held out; the same seed holds out the same ones
+            workers: processes that encode; None starts one for each core
+            overwrite: replace the data folder that is there, once the new one is whole; and begin
+                anew what was interrupted with other arguments
         """
-        with shown("prepare") as progress:
+        with listening(), shown("prepare") as progress:
             return stage.prepare(
                 out,
                 sources,
@@ -271,6 +277,8 @@ def prepare(argv: list[str]) -> Answer:
                 val=val,
                 val_fraction=val_fraction,
                 seed=seed,
+                workers=workers,
+                overwrite=overwrite,
                 progress=progress,
             )
 

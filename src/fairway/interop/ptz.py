@@ -1,26 +1,25 @@
 """The compressed artifacts of the published scripts, read back into float32 weights.
 
 An artifact is `torch.save` of a few dictionaries of tensors, its bytes shuffled or not, inside a
-general compressor. Which, the bytes themselves say. Nothing in a file may run: only tensors
-and plain containers are let through. What the tensors mean is in `published_weights.py`.
+general compressor. Which, the bytes themselves say; what may be in it is in `plain_tensors.py`, and
+what the tensors mean in `published_weights.py`.
 """
 
-import io
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
 
-import torch
 from torch import Tensor
 
 from fairway.coding.codecs import SHUFFLE_MAGIC, codec, unshuffle
-
-Plain: TypeAlias = (
-    "Tensor | bool | int | float | str | list[Plain] | tuple[Plain, ...] | dict[str, Plain] | None"
+from fairway.interop.plain_tensors import (
+    TORCH_MAGIC,
+    Plain,
+    load_plain,
+    load_safetensors,
+    read_bytes,
 )
-TORCH_MAGIC = b"PK\x03\x04"  # torch.save writes a zip file
+
 MOST_BYTES = 1 << 29  # of the plain file; a published model in float32 is a quarter of that
 # How the files of each codec begin. Brotli marks its streams with nothing, so it is tried on any
 # file, and last.
@@ -36,7 +35,7 @@ def read_ptz(path: str | Path) -> dict[str, Tensor]:
     Raises ValueError for what is not such a file, or holds anything but tensors and containers.
     """
     path = Path(path)
-    return dequantize_published(_load_plain(decompress(path.read_bytes(), str(path)), str(path)))
+    return dequantize_published(load_plain(decompress(read_bytes(path), str(path)), str(path)))
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -45,12 +44,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if path.suffix == ".ptz":
         return read_ptz(path)
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
+        return load_safetensors(path)
     if path.suffix not in (".pt", ".pth"):
         raise ValueError(f"{path}: a checkpoint ends in .pt, .safetensors or .ptz")
-    loaded = _load_plain(path.read_bytes(), str(path))
+    loaded = load_plain(read_bytes(path), str(path))
     loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     tensors = _tensors_of(loaded)
     if tensors is None:
@@ -120,8 +117,10 @@ def _from_metadata(weights: Mapping[str, Tensor], kinds: Mapping[str, Plain]) ->
 def _from_int8_tables(saved: Mapping[str, Plain]) -> dict[str, Tensor]:
     """The launch baseline's layout: tables of codes, scales and untouched tensors."""
     scales, codes, kept = (
-        _tensors(saved[part], part) for part in ("scales", "quantized", "passthrough")
+        _tensors(saved.get(part), part) for part in ("scales", "quantized", "passthrough")
     )
+    if missing := sorted(codes.keys() - scales.keys()):
+        raise ValueError(f"artifact: the scale of {', '.join(missing)} is missing")
     done = {name: _scaled(name, tensor, scales[name]) for name, tensor in codes.items()}
     return done | {name: tensor.float() for name, tensor in kept.items()}
 
@@ -143,42 +142,7 @@ def _tensors_of(value: Plain) -> dict[str, Tensor] | None:
 
 def _scaled(name: str, codes: Tensor, scale: Tensor) -> Tensor:
     """codes (R, ...) times scale (R,) or ()."""
-    if scale.ndim > 1 or (scale.ndim == 1 and scale.size(0) != codes.size(0)):
+    if scale.ndim > 1 or (scale.ndim == 1 and scale.shape != codes.shape[:1]):
         raise ValueError(f"{name}: scale {tuple(scale.shape)} for codes {tuple(codes.shape)}")
     shape = (-1, *(1,) * (codes.ndim - 1)) if scale.ndim else ()
     return codes.float() * scale.float().view(shape)
-
-
-def _load_plain(data: bytes, where: str) -> Plain:
-    try:
-        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{where} holds more than tensors and plain containers, or is damaged: {reason}"
-        ) from error
-    _refuse_all_but_plain(loaded, where)
-    return loaded
-
-
-def _refuse_all_but_plain(value: object, where: str) -> None:
-    if value is None or type(value) in (str, int, float, bool):
-        return
-    if isinstance(value, Tensor):
-        if value.is_sparse or value.is_quantized:
-            raise ValueError(f"{where}: a sparse or quantized tensor, where a plain one is due")
-        return
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{where}: key {key!r} is no name")
-            _refuse_all_but_plain(item, f"{where}[{key!r}]")
-        return
-    if type(value) is list or type(value) is tuple:
-        for i, item in enumerate(value):
-            _refuse_all_but_plain(item, f"{where}[{i}]")
-        return
-    raise ValueError(
-        f"{where} is a {type(value).__name__}; only tensors, names, numbers and plain containers "
-        f"are let through"
-    )

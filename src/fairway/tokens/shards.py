@@ -65,12 +65,21 @@ def open_shard(path: Path, vocab_size: int | None = None) -> np.ndarray:
 
 
 class ShardWriter:
-    """Collects ids and writes `split`_NNNNNN.bin files of `tokens_per_shard` each."""
+    """Collects ids and writes `split`_NNNNNN.bin files of `tokens_per_shard` each.
 
-    def __init__(self, folder: Path, split: str, tokens_per_shard: int = 10_000_000) -> None:
-        self.folder, self.split, self.limit = folder, split, tokens_per_shard
+    first       how many of them are there already
+    files       those that were written since
+    num_tokens  in all of them, and not yet written
+    """
+
+    def __init__(
+        self, folder: Path, split: str, tokens_per_shard: int = 10_000_000, *, first: int = 0
+    ) -> None:
+        if tokens_per_shard < 1:
+            raise ValueError(f"tokens_per_shard={tokens_per_shard}: a shard holds at least one")
+        self.folder, self.split, self.limit, self.first = folder, split, tokens_per_shard, first
         self.files: list[Path] = []
-        self.num_tokens = 0
+        self.num_tokens = first * tokens_per_shard
         self._pending: list[np.ndarray] = []
         self._held = 0
 
@@ -87,7 +96,7 @@ class ShardWriter:
 
     def _write(self, count: int) -> None:
         joined = np.concatenate(self._pending)
-        path = self.folder / f"{self.split}_{len(self.files):06d}.bin"
+        path = self.folder / f"{self.split}_{self.first + len(self.files):06d}.bin"
         write_shard(path, joined[:count])
         self.files.append(path)
         self._pending, self._held = [joined[count:]], len(joined) - count

@@ -6,6 +6,7 @@ is taken from here. The present settings are the first trial, so the answer is n
 text. The search itself is Optuna's.
 """
 
+import hashlib
 import json
 import logging
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import torch
+from optuna.study import MaxTrialsCallback
 from torch import Tensor
 
 from fairway.artifact.config_json import config_to_json
@@ -31,6 +33,7 @@ from fairway.runtime.progress import Progress, silent
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
+from fairway.tune.journal import DONE, Identity, num_done, open_study
 
 NOTE = (
     "found on training documents, which training may have read: the level is too low, the order "
@@ -50,7 +53,9 @@ class TuneConfig:
     eval_seconds: float | None = None
     # number of tokens that `eval_seconds` is meant for; None: no limit
     eval_tokens: int | None = None
-    seed: int = 0  # decides which settings are tried; the same seed tries the same ones
+    # decides which settings are tried; the same seed tries the same ones, unless there is a journal
+    seed: int = 0
+    journal: Path | None = None  # file through which several processes share one search
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.tokens < 2 or (self.trials is not None and self.trials < 1):
@@ -166,18 +171,48 @@ class _Search:
         with warnings.catch_warnings(), _quiet():
             # Two reports of one tenth are one too many for Optuna, which says so each time.
             warnings.simplefilter("ignore", UserWarning)
-            study = optuna.create_study(
-                sampler=optuna.samplers.TPESampler(seed=self.config.seed, n_startup_trials=6),
-                pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
-            )
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = self._study()
             left = self.config.seconds - self.seconds
-            if left > 0:
+            most, shared = self.config.trials, self.config.journal is not None
+            if left > 0 and not (shared and most is not None and num_done(study) >= most):
                 study.optimize(
                     self._objective,
-                    n_trials=self.config.trials,
+                    n_trials=None if shared else most,
                     timeout=left,
                     catch=(_OutOfTime,),
+                    callbacks=[MaxTrialsCallback(most, states=DONE)] if shared and most else None,
                 )
+            if shared:
+                self._take_best(study)
+
+    def _study(self) -> optuna.Study:
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
+        if self.config.journal is not None:
+            return open_study(self.config.journal, self._identity(), pruner)
+        sampler = optuna.samplers.TPESampler(seed=self.config.seed, n_startup_trials=6)
+        return optuna.create_study(sampler=sampler, pruner=pruner)
+
+    def _identity(self) -> Identity:
+        """What must be the same for trials of several processes to be comparable."""
+        text = hashlib.sha256(self.text.tokens.numpy().tobytes()).hexdigest()
+        limits = [self.config.eval_seconds, self.config.eval_tokens]
+        return {
+            "model": self.loaded.sha256,
+            "text": text,
+            "present settings": config_to_json(self.present),
+            "seed": self.config.seed,
+            "limit of time": limits,
+        }
+
+    def _take_best(self, study: optuna.Study) -> None:
+        """The best that any process has found."""
+        complete = study.get_trials(states=(DONE[0],))
+        self.trials = 1 + len(complete)  # the present settings are one
+        for trial in complete:
+            if trial.value is not None and trial.value < self.best:
+                fixed = optuna.trial.FixedTrial(trial.params)
+                self.best, self.best_config = trial.value, self.present.suggested(fixed)
 
     def _objective(self, trial: optuna.Trial) -> float:
         chosen = self.present.suggested(trial)

@@ -1,0 +1,6 @@
+"""Raw text to shards and a tokenizer: on all cores, in bounded memory, and resumable."""
+
+from fairway.prepare.corpus import cut_end, prepare, prepare_documents
+from fairway.prepare.sources import read_documents
+
+__all__ = ["cut_end", "prepare", "prepare_documents", "read_documents"]
