@@ -249,7 +249,7 @@ def test_a_signal_to_the_command_leaves_no_process_and_loses_nothing(
     tmp_path: Path, number: int
 ) -> None:
     source = tmp_path / "text.txt"
-    source.write_text("\0".join(f"{i} " + text * 40 for i, text in enumerate(DOCUMENTS)) * 3)
+    source.write_text("\0".join(f"{i} " + text * 40 for i, text in enumerate(DOCUMENTS)) * 9)
     command = [sys.executable, "-m", "fairway", "prepare", str(tmp_path / "data"), str(source)]
     command += ["--tokenizer", "bytes", "--val-fraction", "0.3", "--workers", "2"]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -259,7 +259,8 @@ def test_a_signal_to_the_command_leaves_no_process_and_loses_nothing(
     child.send_signal(number)
     said = child.communicate(timeout=30)[1]
     assert child.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
-    assert "Traceback" not in said
+    # Of a process that was about to start when kill -9 came, something may be heard.
+    assert "Traceback" not in said or number == signal.SIGKILL
     deadline = time.monotonic() + 10
     while _group_lives(child.pid) and time.monotonic() < deadline:
         time.sleep(0.05)

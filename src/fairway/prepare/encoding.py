@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fairway.runtime.stopping import SIGNALS
 from fairway.tokens.tokenizer import Tokenizer, load_tokenizer
 
 GROUP_BYTES, GROUP_DOCUMENTS = 1 << 19, 256  # what a process is handed at a time
@@ -110,6 +111,11 @@ def _pool(tokenizer: Tokenizer, workers: int) -> Iterator[ProcessPoolExecutor]:
         mp_context=multiprocessing.get_context("spawn"),
         initializer=partial(_begin, tokenizer.to_bytes()),
     )
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        pool.submit(int)  # starts them all; a signal in the midst would leave half a process
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         yield pool
     finally:
@@ -119,8 +125,9 @@ def _pool(tokenizer: Tokenizer, workers: int) -> Iterator[ProcessPoolExecutor]:
 def _begin(tokenizer: bytes) -> None:
     """In a worker: stopping is the first process's affair, and with it this one ends."""
     global _tokenizer
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for number in set(SIGNALS) - {signal.SIGTERM}:  # by which the pool ends what is left of it
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # they came blocked
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _tokenizer = load_tokenizer(tokenizer)
 
