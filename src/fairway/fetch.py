@@ -310,7 +310,7 @@ def _parse_data_file(path: Path) -> dict[str, Any]:
     return data
 
 
-def _is_entry(named: tuple[str, Any]) -> bool:
+def _is_entry(named: tuple[str, object]) -> bool:
     name, entry = named
     is_shard = SHARD.fullmatch(name) is not None
     return (

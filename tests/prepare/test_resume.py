@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.prepare import folder as folder_module
+from fairway.prepare import partial as folder_module
 from fairway.prepare import prepare
 from fairway.prepare.encoding import encode_document, encode_in_order
 from fairway.runtime.files import locked

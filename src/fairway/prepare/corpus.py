@@ -1,4 +1,4 @@
-"""Which documents are trained on and which are held out; from there, `folder.py` writes them.
+"""Which documents are trained on and which are held out; from there, `partial.py` writes them.
 
 Sources are read several times, for the tokenizer's sample and for each split: what is held in
 memory does not grow with them.
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from fairway.prepare.folder import Corpus, Manifest, write_folder
-from fairway.prepare.journal import Identity
+from fairway.prepare.partial import Corpus, Manifest, write_folder
+from fairway.prepare.shard_journal import Identity
 from fairway.prepare.sources import Position, printable, read_documents, source_files
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer

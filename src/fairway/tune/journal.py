@@ -9,17 +9,17 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 
 from fairway.runtime.files import require_writable
+from fairway.runtime.strict_json import JsonObject
 
 STUDY = "fairway tune"
 MOST_BYTES = 1 << 28
 DONE = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-Identity = dict[str, Any]  # JSON: the model, the text and the settings that a search is about
+Identity = JsonObject  # JSON: the model, the text and the settings that a search is about
 
 
 class _Lock(JournalFileOpenLock):

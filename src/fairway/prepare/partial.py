@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fairway.prepare.encoding import Encoded, encode_in_order, num_cores
-from fairway.prepare.journal import (
+from fairway.prepare.shard_journal import (
     JOURNAL,
     LOCK,
     Identity,
