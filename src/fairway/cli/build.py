@@ -289,7 +289,7 @@ def fetch(argv: list[str]) -> Answer:
     """the challenge's published shards from the Hugging Face hub: NAME OUT"""
     import tyro
 
-    from fairway.fetch import fetch as get
+    from fairway.fetch.fetching import fetch as get
 
     def options(
         name: tyro.conf.Positional[str],

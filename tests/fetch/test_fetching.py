@@ -10,16 +10,10 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from fairway import fetch as fetching
-from fairway.fetch import (
-    PUBLISHED,
-    HuggingFaceHub,
-    Listing,
-    Published,
-    RemoteFile,
-    fetch,
-    select,
-)
+from fairway.fetch import fetching
+from fairway.fetch.fetching import fetch
+from fairway.fetch.hub import Listing, RemoteFile
+from fairway.fetch.published import PUBLISHED, Published
 
 VOCAB = 300
 
@@ -231,11 +225,6 @@ def test_without_a_network_the_error_says_what_to_do(hub: FakeHub, tmp_path: Pat
         fetch("tiny", tmp_path, hub=Offline({}))
 
 
-def test_the_real_hub_fails_as_the_protocol_says() -> None:
-    with pytest.raises(OSError, match="someone/golf"):
-        HuggingFaceHub("http://127.0.0.1:9").listing("someone/golf")
-
-
 def test_too_many_shards_unknown_names_and_a_full_disk_are_told_with_numbers(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,23 +238,3 @@ def test_too_many_shards_unknown_names_and_a_full_disk_are_told_with_numbers(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ValueError, match=r"0\.0 GB free.*--train-shards"):
         fetch("tiny", tmp_path, train_shards=1, hub=hub)
-
-
-def test_byte_counts_of_a_transformed_text_come_with_its_validation_shards() -> None:
-    caseops = PUBLISHED["sp8192_caseops"]
-    folder = f"datasets/datasets/{caseops.folder}"
-    files = [
-        RemoteFile(f"{folder}/fineweb_{kind}_000000.bin", 10, None)
-        for kind in ("train", "val", "val_bytes")
-    ] + [RemoteFile(f"datasets/tokenizers/{caseops.tokenizer}", 10, None)]
-    chosen = select("sp8192_caseops", caseops, Listing("r", tuple(files)), 1)
-    assert "fineweb_val_bytes_000000.bin" in chosen
-    without = tuple(file for file in files if "val_bytes" not in file.path)
-    with pytest.raises(ValueError, match="lacks byte counts"):
-        select("sp8192_caseops", caseops, Listing("r", without), 1)
-
-
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_an_empty_repository_is_told_by_what_it_lacks(name: str) -> None:
-    with pytest.raises(ValueError, match=r"lacks validation shards.*and a tokenizer"):
-        select(name, PUBLISHED[name], Listing("r", ()), 1)

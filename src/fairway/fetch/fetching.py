@@ -1,154 +1,29 @@
-"""The challenge's published shards, from the Hugging Face hub into a data folder.
+"""A data folder brought to hold published shards, each file compared with what the hub has.
 
-What a repository holds is asked anew each time and at one revision: a list kept from an earlier
-visit hides what was published since, which cost the field much time. A file counts as there when
-its bytes are those the hub has; a broken download is continued. Making shards from text is in
-`prepare.py`, reading them in `tokens/shards.py`.
+A file counts as there when its bytes are those the hub has; a broken download is continued. What
+the hub offers is in `hub.py`, what is wanted of it in `published.py`. Making shards from text is in
+`prepare/`, reading them in `tokens/shards.py`.
 """
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from sentencepiece import SentencePieceProcessor
 
+from fairway.fetch.hub import MOST_BYTES, SHA256, Hub, HuggingFaceHub, Listing, RemoteFile
+from fairway.fetch.published import SHARD, Published, published_as, select
 from fairway.runtime.files import atomic_write, file_sha256
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.shards import open_shard
 
 DATA_FILE = "data.json"
 DOWNLOADS = ".downloads"  # in the data folder; removed when everything has arrived
-SHARD = re.compile(r"fineweb_(train|val|val_bytes)_([0-9]{6,9})\.bin")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-MOST_FILES = 1_000_000  # of a repository
-MOST_BYTES = 1 << 50  # of a file
 MOST_DATA_FILE = 1 << 26  # bytes of a `data.json`
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """One tokenization of the challenge's text.
-
-    repo         dataset repository on the hub
-    folder       name of the folder with the shards, wherever in the repository it lies
-    tokenizer    file name of the SentencePiece model
-    side_files   validation bytes are counted by shards of their own (`fineweb_val_bytes_*.bin`)
-    """
-
-    repo: str
-    folder: str
-    tokenizer: str
-    vocab_size: int
-    side_files: bool = False
-
-
-CASEOPS = "8192_bpe_lossless_caps_caseops_v1_reserved"
-PUBLISHED = {
-    "sp1024": Published(
-        repo="willdepueoai/parameter-golf",
-        folder="fineweb10B_sp1024",
-        tokenizer="fineweb_1024_bpe.model",
-        vocab_size=1024,
-    ),
-    "sp4096": Published(
-        repo="kevclark/parameter-golf",
-        folder="fineweb10B_sp4096",
-        tokenizer="fineweb_4096_bpe.model",
-        vocab_size=4096,
-    ),
-    "sp8192": Published(
-        repo="kevclark/parameter-golf",
-        folder="fineweb10B_sp8192",
-        tokenizer="fineweb_8192_bpe.model",
-        vocab_size=8192,
-    ),
-    "sp8192_caseops": Published(
-        repo="romeerp/parameter-golf-caseops-v1",
-        folder=f"fineweb10B_sp{CASEOPS.replace('_bpe', '')}",
-        tokenizer=f"fineweb_{CASEOPS}.model",
-        vocab_size=8192,
-        side_files=True,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file on the hub; small files have no sha256 there."""
-
-    path: str
-    size: int
-    sha256: str | None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All files of a repository at one revision."""
-
-    revision: str
-    files: tuple[RemoteFile, ...]
-
-
-class Hub(Protocol):
-    """Where published files come from."""
-
-    def listing(self, repo: str) -> Listing:
-        """The repository as it is now. Raises OSError when it cannot be reached."""
-        ...
-
-    def download(self, repo: str, revision: str, path: str, into: Path) -> Path:
-        """The file, somewhere below `into`; continues an earlier attempt. Raises OSError."""
-        ...
-
-
-class HuggingFaceHub:
-    """The real hub, read without an account where the repository allows it.
-
-    endpoint  address of a mirror; None is the library's own
-    """
-
-    def __init__(self, endpoint: str | None = None) -> None:
-        self.endpoint = endpoint
-
-    def listing(self, repo: str) -> Listing:
-        from huggingface_hub import HfApi  # half a second that only a real download should pay
-
-        try:
-            info = HfApi(endpoint=self.endpoint).dataset_info(repo, files_metadata=True)
-        except self._errors() as error:
-            raise _unreachable(repo, error) from error
-        files = tuple(
-            RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs is not None else None)
-            for s in info.siblings or ()
-        )
-        return Listing(info.sha or "main", files)
-
-    def download(self, repo: str, revision: str, path: str, into: Path) -> Path:
-        from huggingface_hub import hf_hub_download
-
-        try:
-            return Path(
-                hf_hub_download(repo, path, repo_type="dataset", revision=revision, local_dir=into)
-            )
-        except self._errors() as error:
-            raise _unreachable(repo, error) from error
-
-    @staticmethod
-    def _errors() -> tuple[type[BaseException], ...]:
-        """Whatever the library's own error derives from is how its transport fails."""
-        from huggingface_hub.errors import HfHubHTTPError
-
-        return (OSError, *HfHubHTTPError.__bases__)
-
-
-def _unreachable(repo: str, error: BaseException) -> OSError:
-    return OSError(f"{type(error).__name__} while reading {repo}: {' '.join(str(error).split())}")
 
 
 def fetch(
@@ -170,7 +45,7 @@ def fetch(
     Raises ValueError for an unknown name, too many shards, no network, a full disk, another data
     set in the folder, or a file that is not what it should be.
     """
-    published = _published(name)
+    published = published_as(name)
     if train_shards < 0:
         raise ValueError(f"train_shards={train_shards}; give 0 (validation only) or more")
     hub = hub if hub is not None else HuggingFaceHub()
@@ -208,76 +83,6 @@ def fetch(
         data = _write_data_file(out, name, published, listing, files)
     shutil.rmtree(out / DOWNLOADS, ignore_errors=True)
     return data
-
-
-def select(
-    name: str, published: Published, listing: Listing, train_shards: int
-) -> dict[str, RemoteFile]:
-    """Local name to remote file: tokenizer, all validation shards, the first training shards."""
-    _check_listing(published.repo, listing)
-    shards: dict[str, RemoteFile] = {}
-    tokenizers = []
-    for file in listing.files:
-        folder, _, base = file.path.rpartition("/")
-        if folder.rpartition("/")[2] == published.folder and SHARD.fullmatch(base):
-            _check_file(published.repo, file)
-            if base in shards:
-                raise ValueError(f"{published.repo} has {base} twice, so none is the published one")
-            shards[base] = file
-        elif base == published.tokenizer:
-            _check_file(published.repo, file)
-            tokenizers.append(file)
-    kinds: dict[str, list[str]] = {"train": [], "val": [], "val_bytes": []}
-    for base in sorted(shards):
-        match = SHARD.fullmatch(base)
-        assert match is not None
-        kinds[match[1]].append(base)
-    needed = {
-        f"validation shards in a folder {published.folder}": bool(kinds["val"]),
-        f"a tokenizer {published.tokenizer}": bool(tokenizers),
-        "byte counts for every validation shard": not published.side_files
-        or len(kinds["val_bytes"]) == len(kinds["val"]),
-    }
-    lacking = [what for what, there in needed.items() if not there]
-    if lacking:
-        raise ValueError(
-            f"{published.repo}, revision {listing.revision[:12]}, lacks "
-            f"{' and '.join(lacking)}: {name} was moved or withdrawn. Make shards from text "
-            f"with `fairway prepare`, or choose another of {', '.join(PUBLISHED)}"
-        )
-    if train_shards > len(kinds["train"]):
-        raise ValueError(
-            f"{name} has {len(kinds['train'])} training shards, {train_shards} were asked for; "
-            f"use --train-shards {len(kinds['train'])}"
-        )
-    chosen = [*kinds["val"], *kinds["train"][:train_shards]]
-    if published.side_files:
-        chosen = [*kinds["val_bytes"], *chosen]
-    return {"tokenizer.model": tokenizers[0]} | {base: shards[base] for base in chosen}
-
-
-def _check_listing(repo: str, listing: Listing) -> None:
-    if re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}", listing.revision) is None:
-        raise ValueError(f"the hub names no revision of {repo} but {listing.revision!r:.60}")
-    if len(listing.files) > MOST_FILES:
-        raise ValueError(f"the hub lists {len(listing.files):,} files of {repo}, beyond belief")
-
-
-def _check_file(repo: str, file: RemoteFile) -> None:
-    """ValueError where a file that is wanted has an unsafe path, or a size or sum that is none."""
-    parts = file.path.split("/")
-    if {"", ".", ".."} & set(parts) or "\\" in file.path or not file.path.isprintable():
-        raise ValueError(f"the hub lists the path {file.path!r:.100} in {repo}, which leads astray")
-    if type(file.size) is not int or not 0 <= file.size <= MOST_BYTES:
-        raise ValueError(f"the hub gives {file.path:.100} in {repo} a size of {file.size!r:.40}")
-    if file.sha256 is not None and SHA256.fullmatch(str(file.sha256)) is None:
-        raise ValueError(f"the hub gives {file.path:.100} in {repo} no sha256: {file.sha256!r:.80}")
-
-
-def _published(name: str) -> Published:
-    if name not in PUBLISHED:
-        raise ValueError(f"unknown data {name!r}; choose one of {', '.join(PUBLISHED)}")
-    return PUBLISHED[name]
 
 
 def _read_data_file(out: Path, name: str) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairway.fetch import PUBLISHED, Listing, Published, RemoteFile, fetch
+from fairway.fetch.fetching import fetch
+from fairway.fetch.hub import Listing, RemoteFile
+from fairway.fetch.published import PUBLISHED, Published
 
 BASE = "datasets/golf/fineweb_tiny"
 GOOD_SUM = "0" * 64
