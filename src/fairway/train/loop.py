@@ -139,6 +139,8 @@ class Step(NamedTuple):
     loss: Tensor  # () mean nats per token over all ranks, detached; reading it waits for the device
     lr_scale: float
     tokens: int  # over all ranks
+    momentum: float  # of the matrices
+    grad_norm: Tensor  # () of all gradients together, before clipping; as `loss` to be read
     micro_batches: int = 1  # over all ranks, as planned
 
 
@@ -217,11 +219,12 @@ def training_steps(
         ranks.sum_([*gradients, loss])
         norms = torch.stack(torch._foreach_norm(gradients))
         watch.check(number + 1, loss, norms, rate=scale)
-        _clip(gradients, norms, config.grad_clip)
-        _set_rates(optimizers, config, progress, number, scale)
+        norm = torch.linalg.vector_norm(norms)
+        _clip(gradients, norm, config.grad_clip)
+        kept = _set_rates(optimizers, config, progress, number, scale)
         optimizers.step()
         optimizers.zero_grad()
-        yield Step(number + 1, progress, loss, scale, tokens, micro_batches)
+        yield Step(number + 1, progress, loss, scale, tokens, kept, norm, micro_batches)
 
 
 def _loop_milestones(model: nn.Module, config: TrainConfig) -> list[Milestone]:
@@ -287,13 +290,14 @@ def _count_tokens(work: Sequence[Batch], step: int, progress: float, ranks: Rank
 
 def _set_rates(
     optimizers: Optimizers, config: TrainConfig, progress: float, step: int, scale: float
-) -> None:
+) -> float:
+    """Those of the step that follows; returns its momentum."""
     full = config.optimizer.muon.momentum
+    kept = momentum(progress, step, full, config.momentum_warmup)
     optimizers.set(
-        lr_scale=scale,
-        momentum=momentum(progress, step, full, config.momentum_warmup),
-        decay_scale=decay_scale(progress, config.decay_taper),
+        lr_scale=scale, momentum=kept, decay_scale=decay_scale(progress, config.decay_taper)
     )
+    return kept
 
 
 def _total(number: int, ranks: Ranks) -> int:
@@ -329,10 +333,9 @@ def _complete_gradients(parameters: dict[str, nn.Parameter]) -> list[Tensor]:
     return gradients
 
 
-def _clip(gradients: list[Tensor], norms: Tensor, largest: float | None) -> None:
+def _clip(gradients: list[Tensor], norm: Tensor, largest: float | None) -> None:
     if largest is not None:
-        total = torch.linalg.vector_norm(norms)
-        torch._foreach_mul_(gradients, (largest / (total + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
 
 
 @contextmanager
