@@ -72,10 +72,12 @@ def train_steps(
         taken["loss"].append(step.loss.item())
         taken["lr_scale"].append(step.lr_scale)
         taken["momentum"].append(step.momentum)
+        assert step.grad_norm is not None
         taken["grad_norm"].append(step.grad_norm.item())
         taken["looping"].append(recipe.model.loop is not None and model.loops_active)
-        taken["rounding"].append(any(m.when.reached(step.progress, step.lr_scale) for m in rounding))
-    loop.close()
+        taken["rounding"].append(
+            any(m.when.reached(step.progress, step.lr_scale) for m in rounding)
+        )
     detach(model)
 
     # What the script holds without any use for it, nothing has moved.

@@ -31,6 +31,7 @@ from fairway.train.schedule import (
     decay_scale,
     lr_scale,
     momentum,
+    steps_left,
 )
 
 Batch = tuple[Tensor, Tensor]  # tokens (B, T) and the token that follows each, (B, T)
@@ -139,9 +140,9 @@ class Step(NamedTuple):
     loss: Tensor  # () mean nats per token over all ranks, detached; reading it waits for the device
     lr_scale: float
     tokens: int  # over all ranks
-    momentum: float  # of the matrices
-    grad_norm: Tensor  # () of all gradients together, before clipping; as `loss` to be read
     micro_batches: int = 1  # over all ranks, as planned
+    momentum: float = 0.0  # of the matrices
+    grad_norm: Tensor | None = None  # () of all gradients, before clipping; as `loss` to be read
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,8 @@ def training_steps(
         if progress >= 1.0:
             watch.settle(in_flight=0)
             return
-        scale = lr_scale(progress, config.warmdown)
+        left = steps_left(progress, number, config.steps)
+        scale = lr_scale(progress, config.warmdown, left)
         _pass_milestones(pending, model, progress, scale)
         # Before a batch is taken: the place in the batches must be that of the finished steps.
         if stop is not None and _total(int(stop()), ranks):
@@ -224,7 +226,7 @@ def training_steps(
         kept = _set_rates(optimizers, config, progress, number, scale)
         optimizers.step()
         optimizers.zero_grad()
-        yield Step(number + 1, progress, loss, scale, tokens, kept, norm, micro_batches)
+        yield Step(number + 1, progress, loss, scale, tokens, micro_batches, kept, norm)
 
 
 def _loop_milestones(model: nn.Module, config: TrainConfig) -> list[Milestone]:
