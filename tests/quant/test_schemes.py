@@ -1,5 +1,6 @@
 """A scheme from the user's own package rounds, trains and predicts; its artifact is a plain one."""
 
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from fairway.artifact.budget import predict_bytes
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
 from fairway.artifact.container import pack, unpack
+from fairway.coding.codecs import codec
 from fairway.quant.gptq import Gptq
 from fairway.quant.lowrank import LowRankConfig
 from fairway.quant.qat import attach, detach
-from fairway.quant.quantized import QuantizedTensor, dequantize
+from fairway.quant.quantized import QuantizedTensor, dequantize, dequantize_rows
 from fairway.quant.rules import KeepHalf, QuantConfig, RoundRows, quantize
-from fairway.quant.schemes import Scheme
+from fairway.quant.schemes import LargestRows, Scheme, SearchRows
 from fairway.runtime import plugins
 from fairway.runtime.plugins import load_plugin
 
@@ -167,3 +169,40 @@ def test_gptq_refuses_what_is_no_matrix() -> None:
     rules = QuantConfig(rules=(("*", Gptq()),), min_elements=1)
     with pytest.raises(ValueError, match=r"bank: shape \(3, 20, 20\); Gptq rounds matrices only"):
         quantize(bank, {"bank": torch.eye(20)}, rules)
+
+
+def test_one_percentile_for_a_matrix_is_the_published_choice(shared: Path) -> None:
+    """The artifact that the script of #414 wrote, code for code."""
+    weights = torch.load(shared / "vectors" / "pr414.pt", weights_only=True)["state_dict"]
+    data = (shared / "vectors" / "pr414.int6.ptz").read_bytes()
+    saved = torch.load(io.BytesIO(codec("zstd").decompress(data, 1 << 24)), weights_only=True)
+    names = [n for n, kind in saved["m"].items() if kind == {"type": "int6"}]
+    assert len(names) == 8
+    scheme = SearchRows(bits=6, min_scale=1 / 31, per="matrix")
+    for name in names:
+        codes, scale = scheme.round_rows(weights[name])
+        assert torch.equal(codes, saved["w"][f"{name}.q"]), name
+        assert torch.equal(scale, saved["w"][f"{name}.scale"]), name
+
+
+def test_a_search_per_matrix_takes_one_percentile_and_rows_do_no_worse() -> None:
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(16, 4000, generator=generator) * torch.linspace(0.5, 4, 16)[:, None]
+    rows[::2, 0] *= 30
+    errors = {}
+    for per in ("row", "matrix"):
+        codes, scale = SearchRows(bits=4, per=per).round_rows(rows)
+        errors[per] = (rows - dequantize_rows(codes, scale)).square().sum(dim=1)
+    assert bool((errors["row"] <= errors["matrix"]).all())
+    assert errors["row"].sum() < errors["matrix"].sum()
+    with pytest.raises(ValueError, match="per='tensor'"):
+        SearchRows(per="tensor")  # type: ignore[arg-type]
+
+
+def test_the_largest_entry_ends_the_grid_of_tensors_of_any_size() -> None:
+    gate = torch.tensor([[0.5, -1.27], [0.0, 0.0]])
+    config = QuantConfig(rules=(("*", LargestRows(bits=8)),))
+    (found,) = quantize({"gate": gate}, {}, config).values()
+    assert isinstance(found, QuantizedTensor)
+    assert found.codes.tolist() == [[50, -127], [0, 0]]
+    torch.testing.assert_close(found.dequantize(), gate, rtol=0, atol=0.006)
