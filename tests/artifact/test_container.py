@@ -183,6 +183,7 @@ def test_an_artifact_of_the_first_release_is_still_read() -> None:
     artifact = unpack(base64.b85decode(FIRST_RELEASE))
     config, tokenizer, packed, extras = small()
     assert (artifact.config, artifact.tokenizer, artifact.extras) == (config, tokenizer, extras)
+    del packed["finer"]  # which that release did not know
     assert list(artifact.tensors) == list(packed)
     mended = artifact.tensors["mended"]
     assert isinstance(mended, QuantizedTensor)
