@@ -60,7 +60,7 @@ def train_steps(
     load_published(model, environment, state_dict)
     optimizers = build_optimizers(model, config.optimizer, muon_dtype=torch.float32)
     average = build_average(model, recipe.average)
-    rounding = late_rounding(recipe.round_from, recipe.quant)
+    rounding = late_rounding(recipe.round_from, recipe.round_as or recipe.quant)
     batches = zip(tokens.long(), targets.long(), strict=True)
     loop = training_steps(
         model, batches, config, optimizers, build_clock(config), milestones=rounding

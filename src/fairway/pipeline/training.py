@@ -241,7 +241,9 @@ class Training:
                 reserve_seconds=self.reserve_seconds,
             ),
             ranks=runtime.ranks,
-            milestones=late_rounding(self.recipe.round_from, self.recipe.quant),
+            milestones=late_rounding(
+                self.recipe.round_from, self.recipe.round_as or self.recipe.quant
+            ),
             compute_dtype=runtime.compute_dtype,
             first_step=self.steps,
             stop=lambda: runtime.stop.asked,
