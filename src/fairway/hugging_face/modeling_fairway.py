@@ -79,7 +79,8 @@ class FairwayForCausalLM(PreTrainedModel, GenerationMixin):
             )
         if return_dict is False:
             return tuple(part for part in (loss, logits, cache) if part is not None)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: cache})
+        kept: dict[str, Any] = {CACHE: cache}
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **kept)
 
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
