@@ -84,7 +84,7 @@ submit() { # NAME SEEDS MORE...: an array of runs/NAME-SEED; JOB is its first
     # shellcheck disable=SC2086 (several words each)
     "$PYTHON" "$HERE/examples/cluster/submitit_seeds.py" pocket data "runs/$name" --seeds $seeds \
         --cluster slurm --logs runs/jobs --cpus 1 -- $COMMON "${@:3}" > jobs.txt 2>> submitit.log &
-    until_seen "_$(($(wc -w <<< "$seeds") - 1))\$" jobs.txt
+    for _ in {1..120}; do [ "$(wc -l < jobs.txt)" = "$(wc -w <<< "$seeds")" ] && break; sleep 0.5; done
     JOB=$(head -1 jobs.txt)
     echo "submitted $(tr '\n' ' ' < jobs.txt)"
 }

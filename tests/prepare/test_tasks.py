@@ -44,7 +44,7 @@ def job(tmp_path: Path) -> Job:
     job.open()
     make_tokenizer(job)
     for unit in job.units("train"):
-        encode_unit(job, unit, (document for _, document in read_units([unit])), set())
+        encode_unit(job, unit, (document for _, document in read_units(job, [unit])), set())
     return job
 
 

@@ -236,7 +236,7 @@ def import_(argv: list[str]) -> Answer:
 
 
 def prepare(argv: list[str]) -> Answer:
-    """text, JSON lines or Parquet, or .xz of them, to shards and a tokenizer: OUT SOURCE..."""
+    """text, JSON lines or Parquet, packed or not, to shards and a tokenizer: OUT SOURCE..."""
     import tyro
 
     from fairway import prepare as stage
@@ -250,6 +250,7 @@ def prepare(argv: list[str]) -> Answer:
         tokenizer: Path | None = None,
         val: tuple[Path, ...] = (),
         val_fraction: float | None = None,
+        field: str = "text",
         seed: int = 0,
         workers: int | None = None,
         engine: Literal["own", "datatrove"] = "own",
@@ -262,11 +263,12 @@ def prepare(argv: list[str]) -> Answer:
             out: the data folder to make
             sources: files or folders of training text
             vocab_size: pieces of the tokenizer to train; None where --tokenizer names one
-            tokenizer: tokenizer file to use, or `bytes` for the bytes themselves; None trains
-                one of --vocab-size pieces
+            tokenizer: tokenizer file to use, a model file whose tokenizer to use, or `bytes` for
+                the bytes themselves; None trains one of --vocab-size pieces
             val: files or folders of validation text; none where --val-fraction holds some out
             val_fraction: share of the documents to hold out for validation, between 0 and 1; None
                 where --val names some
+            field: name under which JSON lines and Parquet hold a document
             seed: decides which documents are held out; the same seed holds out the same ones
             workers: processes that encode; None starts one for each core
             engine: own reads one file after another; datatrove works on many at a time, and on many
@@ -281,6 +283,7 @@ def prepare(argv: list[str]) -> Answer:
             val=val,
             val_fraction=val_fraction,
             seed=seed,
+            field=field,
         )
         if engine == "own" and tasks is not None:
             raise ValueError("--tasks divides the work for --engine datatrove; give both, or none")

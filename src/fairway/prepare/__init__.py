@@ -8,6 +8,7 @@ from fairway.prepare.corpus import (
     prepare_request,
 )
 from fairway.prepare.sources import read_documents
+from fairway.runtime.callable_module import make_callable
 
 __all__ = [
     "Request",
@@ -17,3 +18,5 @@ __all__ = [
     "prepare_request",
     "read_documents",
 ]
+
+make_callable(__name__, prepare)  # so that `fairway.prepare(...)` is what people expect

@@ -75,7 +75,7 @@ class Reading(PipelineStep):
         todo = [
             u for u in self.job.units(self.stage, rank, world_size) if not self.job.is_encoded(u)
         ]
-        for unit, document in read_units(todo):
+        for unit, document in read_units(self.job, todo):
             text = document.decode("utf-8", "surrogateescape")
             self.stat_update("documents")
             yield Document(text, id=str(unit.file), metadata={"unit": unit.number})

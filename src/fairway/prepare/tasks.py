@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -305,6 +305,8 @@ def finish(job: Job) -> Manifest:
     return manifest
 
 
-def read_units(units: Iterable[Unit]) -> Iterator[tuple[Unit, bytes]]:
+def read_units(job: Job, units: Iterable[Unit]) -> Iterator[tuple[Unit, bytes]]:
     """Their documents in order."""
-    return chain.from_iterable(((unit, one) for one in read_file(unit.file)) for unit in units)
+    for unit in units:
+        for document in read_file(unit.file, field=job.held_out.field):
+            yield unit, document

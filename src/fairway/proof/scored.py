@@ -4,6 +4,7 @@ What `fairway score --out FILE` writes tells all of it. A run's `result.json` le
 the model file, which holds them.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from fairway.proof.decoder_limits import MOST_TOKENS, check_evaluation
 from fairway.runtime.files import read_file
 from fairway.runtime.limits import require_within
 from fairway.runtime.strict_json import json_object, parse_json
+from fairway.tokens.val_text import ValText
 
 MOST_BYTES = 1 << 26  # of a file of results
 EQUAL_BITS = 1e-3  # per byte: scores of one evaluation, on other threads or another device
@@ -29,9 +31,11 @@ class Scored:
     num_targets  of the text, from its start
     evaluate     None: as the model file says
     learned      the chunks that were learned from, as runs [first, stop); None: from all
+    text_sha256  of all its token ids; None where it is not known
     """
 
     artifact_sha256: str
+    text_sha256: str | None = None
     bits_per_byte: float
     num_targets: int
     seed: int = 0
@@ -42,6 +46,17 @@ class Scored:
         require_within(self, num_targets=(1, MOST_TOKENS), seed=(0, (1 << 63) - 1))
         if self.evaluate is not None:
             check_evaluation(self.evaluate)
+
+    def text_of(self, text: ValText, where: Path) -> ValText:
+        """What was scored of a text, from its start; ValueError where it was another's."""
+        part = text.first(self.num_targets)
+        other = self.text_sha256 is not None and tokens_sha256(part) != self.text_sha256
+        if other or part.num_targets < self.num_targets:
+            raise ValueError(
+                f"{where} does not hold the {self.num_targets:,} tokens that were scored; name the "
+                f"data folder of that text"
+            )
+        return part
 
     def require_model(self, loaded: LoadedModel) -> None:
         """ValueError where another model was scored."""
@@ -62,12 +77,18 @@ class Scored:
         return f"the score says {self.bits_per_byte:.5f} bits per byte, the same again {found:.5f}"
 
 
+def tokens_sha256(text: ValText) -> str:
+    """Over the ids as int64, little-endian."""
+    return hashlib.sha256(text.tokens.long().numpy().astype("<i8").tobytes()).hexdigest()
+
+
 def told(
-    found: Evaluation, loaded: LoadedModel, evaluate: EvaluateConfig, seed: int
+    found: Evaluation, loaded: LoadedModel, text: ValText, evaluate: EvaluateConfig, seed: int
 ) -> dict[str, object]:
     """What is to be written down of an evaluation, beside its score, for `read_scored`."""
     return {
         "artifact_sha256": loaded.sha256,
+        "text_sha256": tokens_sha256(text),
         "seed": seed,
         "learned": found.schedule,
         "evaluate": config_to_json(evaluate),
@@ -120,5 +141,5 @@ def _of_run(data: Mapping[str, object]) -> dict[str, object]:
 def _renamed(data: Mapping[str, object]) -> dict[str, object]:
     """Only what decides the nats, under the names of `Scored`; what is missing is left out."""
     names = {"tokens": "num_targets"}
-    known = ("artifact_sha256", "seed", "learned", "evaluate", "tokens", "bits_per_byte")
-    return {names.get(name, name): data[name] for name in known if data.get(name) is not None}
+    fields = {names.get(name, name): value for name, value in data.items() if value is not None}
+    return {name: fields[name] for name in Scored.__dataclass_fields__ if name in fields}

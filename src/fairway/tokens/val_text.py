@@ -1,12 +1,15 @@
 """The text that is scored, as one value: ids, the bytes each stands for, where documents start."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,18 @@ class ValText:
         tokens = data.val[:num_tokens].astype(np.int64)
         starts = np.flatnonzero(tokens == data.tokenizer.bos_id).tolist()
         counts = torch.from_numpy(data.byte_counts("val"))[: max(0, len(tokens) - 1)]
+        return cls(torch.from_numpy(tokens), counts, tuple(starts))
+
+    @classmethod
+    def of_documents(cls, documents: Iterable[bytes], tokenizer: Tokenizer) -> "ValText":
+        """Documents that lie in no data folder, each opened by a BOS, in the order given."""
+        ids = [
+            np.concatenate(([tokenizer.bos_id], tokenizer.encode(document)))
+            for document in documents
+        ]
+        tokens = np.concatenate([np.zeros(0, np.int64), *ids]).astype(np.int64)
+        starts = np.flatnonzero(tokens == tokenizer.bos_id).tolist()
+        counts = torch.from_numpy(byte_table(tokenizer).target_bytes(tokens))
         return cls(torch.from_numpy(tokens), counts, tuple(starts))
 
     @property
