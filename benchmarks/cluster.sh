@@ -18,7 +18,7 @@ ROOT=$FOLDER/root
 LIB=$ROOT/usr/lib/$(uname -m)-linux-gnu
 PACKAGES=(slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libmunge2 libhwloc15)
 export SLURM_CONF=$FOLDER/slurm.conf PATH=$ROOT/usr/bin:$ROOT/usr/sbin:$PATH
-STEPS=90 SECONDS_OF_TRAINING=30 REQUEUES=5
+STEPS=90 SECONDS_OF_TRAINING=60 REQUEUES=5
 
 unpack() {
     [ -e "$ROOT/usr/bin/sbatch" ] && return
@@ -84,17 +84,21 @@ submit() { # NAME SEEDS MORE...: an array of runs/NAME-SEED; JOB is its first
     # shellcheck disable=SC2086 (several words each)
     "$PYTHON" "$HERE/examples/cluster/submitit_seeds.py" pocket data "runs/$name" --seeds $seeds \
         --cluster slurm --logs runs/jobs --cpus 1 -- $COMMON "${@:3}" > jobs.txt 2>> submitit.log &
-    for _ in {1..120}; do [ "$(wc -l < jobs.txt)" = "$(wc -w <<< "$seeds")" ] && break; sleep 0.5; done
-    JOB=$(head -1 jobs.txt)
-    echo "submitted $(tr '\n' ' ' < jobs.txt)"
+    for _ in {1..120}; do # submitit's warnings stand there too
+        grep -o '^[0-9_]*$' jobs.txt > numbers.txt || true
+        [ "$(wc -l < numbers.txt)" = "$(wc -w <<< "$seeds")" ] && break
+        sleep 0.5
+    done
+    JOB=$(head -1 numbers.txt)
+    echo "submitted $(xargs < numbers.txt)"
 }
 
-requeue() { # TIMES RUN: once it has trained for seconds since it went on, end it and start it again
+requeue() { # RUN N: once N more losses are in its log, end it and start it again
     local before
     before=$(restarts)
-    until_seen "\"stage\": \"train\"" "$2/train.log"
-    steps_since "$2" 6
-    echo "requeueing $JOB, $(xargs < "$2/train.spent") s into its training"
+    until_seen '"stage": "train"' "$1/train.log"
+    steps_since "$1" "$2"
+    echo "requeueing $JOB, $(xargs < "$1/train.spent") s into its training"
     scontrol requeue "$JOB"
     for _ in {1..120}; do # Slurm would let it wait for two minutes
         scontrol update jobid="$JOB" StartTime=now 2> /dev/null || true
@@ -146,7 +150,7 @@ COMMON="--threads 1 --compute-dtype float32 --checkpoint-seconds 5 --budget.eval
 COMMON="$COMMON --tokens.val-tokens 4000 --proof-tokens 100 --audit-seconds 0"
 
 submit seed "1 2" --train.steps $STEPS
-for number in $(seq $REQUEUES); do requeue "$number" runs/seed-1; done
+for _ in $(seq $REQUEUES); do requeue runs/seed-1 6; done
 finished runs/seed-1
 finished runs/seed-2
 [ "$(grep -c 'going on after step' runs/seed-1/train.log)" = $REQUEUES ]
@@ -160,7 +164,7 @@ done
 echo "two seeds as an array, one requeued $REQUEUES times: the models and scores of undisturbed runs"
 
 submit clock 3 --train.seconds $SECONDS_OF_TRAINING
-requeue 1 runs/clock-3
+requeue runs/clock-3 3
 finished runs/clock-3
 grep -q 'going on after step' runs/clock-3/train.log
 echo "a requeued run had its training time once"
