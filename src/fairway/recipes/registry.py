@@ -95,6 +95,7 @@ def smoke(full: Recipe, *, vocab_size: int = 300, steps: int = 6) -> Recipe:
         "tokens.vocab_size": vocab_size,
         "tokens.transform": None,
         "tokens.published": None,
+        "tokens.order.together": min(2, full.tokens.order.together),
         "train.seconds": None,
         "train.steps": steps,
         "train.reserve_seconds": 0.0,
@@ -150,6 +151,7 @@ def _small_batch(batch: BatchConfig) -> BatchConfig:
         rows=2,
         context=SMOKE_CONTEXT,
         micro_batches=min(2, batch.micro_batches),
+        joined=batch.joined,
         context_curriculum=_halved(batch.context_curriculum, SMOKE_CONTEXT),
         micro_batch_ramp=_halved(batch.micro_batch_ramp, 2),
     )
