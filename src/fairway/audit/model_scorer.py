@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.audit.scorer import Answer, ProcessScorer
+from fairway.audit.scoring_order import ScoringOrder
 from fairway.evaluate.chunks import Chunk, ChunkPlan, read_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.predictor import Predictor, score_stream
@@ -68,6 +69,11 @@ class ModelScorer:
     def __post_init__(self) -> None:
         self.name = str(self.packed.path)
         self.plans = plan_text(self.packed.config, self.text)
+
+    def order(self) -> ScoringOrder | None:
+        """The order in which the plans score documents; None where it is that of the stream."""
+        places = np.concatenate([[0], *(positions(plan).numpy() for plan in self.plans)])
+        return ScoringOrder.by_tokens(self.text.tokens.numpy(), places)
 
     def walk(self, predictor: Predictor, tokens: Tensor) -> Tensor:
         """Nats (n - 1,) float64 of tokens (n,), by the walk that scores."""

@@ -1,0 +1,64 @@
+"""An order is a permutation that comes back, and costs what the count of its alternatives says."""
+
+import math
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairway.audit.scoring_order import (
+    ScoringOrder,
+    document_starts,
+    length_bits,
+    permutation_bits,
+    tie_bits,
+)
+
+TOKENS = np.array([1, 5, 6, 1, 7, 8, 9, 1, 4])  # documents of 3, 4 and 2 tokens
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=40), st.randoms())
+def test_any_order_rearranges_and_restores(ids: list[int], random) -> None:
+    tokens = np.array(ids)
+    documents = list(range(len(document_starts(tokens))))
+    random.shuffle(documents)
+    cut = random.randint(0, len(documents))
+    batches = [part for part in (documents[:cut], documents[cut:]) if part]
+    order = ScoringOrder.of(tokens, batches)
+    assert sorted(order.places.tolist()) == list(range(len(tokens)))
+    assert np.array_equal(order.restore(order.arrange(tokens)), tokens)
+
+
+def test_nats_follow_their_tokens_and_marks_are_told() -> None:
+    order = ScoringOrder.of(TOKENS, [[1], [2], [0]])
+    assert order.arrange(TOKENS).tolist() == [1, 7, 8, 9, 1, 4, 1, 5, 6]
+    nats = np.arange(1.0, 9.0)  # of the token at that place
+    assert order.arrange_nats(nats).tolist() == [4, 5, 6, 0, 8, 0, 1, 2]
+    assert order.arrange_nats(nats[:5]).size == 5
+
+
+def test_documents_in_step_go_token_by_token() -> None:
+    order = ScoringOrder.of(TOKENS, [[0, 1], [2]])
+    assert order.places.tolist() == [0, 3, 1, 4, 2, 5, 6, 7, 8]
+
+
+def test_what_telling_costs() -> None:
+    assert math.isclose(permutation_bits(4), math.log2(24))
+    assert math.isclose(length_bits(9, 3), math.log2(math.comb(8, 2)))
+    keys = {0: 5, 1: 5, 2: 5, 3: 9}
+    assert tie_bits(keys, [0, 1, 2, 3]) == tie_bits(keys, [2, 1, 0, 3]) == 0
+    assert math.isclose(tie_bits(keys, [1, 0, 2, 3]), math.log2(6))
+
+
+def test_an_order_by_tokens_is_named_after_the_lengths() -> None:
+    assert ScoringOrder.by_tokens(TOKENS, np.arange(9)) is None
+    for documents, name in (
+        ([1, 0, 2], "longest first"),
+        ([2, 0, 1], "shortest first"),
+        ([1, 2, 0], "an explicit order"),
+    ):
+        places = ScoringOrder.of(TOKENS, [[d] for d in documents]).places
+        order = ScoringOrder.by_tokens(TOKENS, places)
+        assert order is not None
+        assert order.name == name
+        assert (order.permutation_bits > 0) == (name == "an explicit order")
