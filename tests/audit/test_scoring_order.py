@@ -50,15 +50,11 @@ def test_what_telling_costs() -> None:
     assert math.isclose(tie_bits(keys, [1, 0, 2, 3]), math.log2(6))
 
 
-def test_an_order_by_tokens_is_named_after_the_lengths() -> None:
-    assert ScoringOrder.by_tokens(TOKENS, np.arange(9)) is None
-    for documents, name in (
-        ([1, 0, 2], "longest first"),
-        ([2, 0, 1], "shortest first"),
-        ([1, 2, 0], "an explicit order"),
-    ):
-        places = ScoringOrder.of(TOKENS, [[d] for d in documents]).places
-        order = ScoringOrder.by_tokens(TOKENS, places)
-        assert order is not None
-        assert order.name == name
-        assert (order.permutation_bits > 0) == (name == "an explicit order")
+def test_an_order_that_lengths_decide_costs_the_lengths() -> None:
+    places = np.array([0, 4, 5, 6, 7, 8, 1, 2, 3])  # each document's last target is the next mark
+    order = ScoringOrder.of_lengths(TOKENS, places, "longest first")
+    assert order.batches == ((1,), (2,), (0,))
+    assert order.bits == order.length_bits == length_bits(9, 3)
+    assert order.to_json()["documents"] == 3
+    nats = np.arange(1.0, 9.0)
+    assert order.arrange_nats(nats).tolist() == [4, 5, 6, 0, 8, 1, 2, 0]

@@ -121,7 +121,13 @@ def _scorer_probes(
     scorer, model, tokens = session.scorer, packed.loaded.model, text.tokens
     assert isinstance(scorer, ModelScorer)
     before = fingerprint(model.state_dict())
-    observed = ObservedPredictor(packed.new_predictor(), len(tokens), model.state_dict)
+    order = scorer.order()
+    observed = ObservedPredictor(
+        packed.new_predictor(),
+        len(tokens),
+        model.state_dict,
+        told=None if order is None else order.told,
+    )
     first = scorer.answer(scorer.walk(observed, tokens))
     session.calls += 1
     yield observed.order_result()
@@ -165,7 +171,7 @@ def _scorer_probes(
         tolerance=0.0,  # ours repeat themselves to the last bit
         probes=table_of_probes(ours, more),
     )
-    if order := scorer.order():
+    if order is not None:
         case.ordered = case.rearranged(order)
     for name in case.probes:
         yield case.result(name)

@@ -71,9 +71,12 @@ class ModelScorer:
         self.plans = plan_text(self.packed.config, self.text)
 
     def order(self) -> ScoringOrder | None:
-        """The order in which the plans score documents; None where it is that of the stream."""
+        """The order in which the plans score documents; None where it is that of the file."""
+        if self.packed.config.order == "file":
+            return None
         places = np.concatenate([[0], *(positions(plan).numpy() for plan in self.plans)])
-        return ScoringOrder.by_tokens(self.text.tokens.numpy(), places)
+        name = self.packed.config.order.replace("_", " ")
+        return ScoringOrder.of_lengths(self.text.tokens.numpy(), places, name)
 
     def walk(self, predictor: Predictor, tokens: Tensor) -> Tensor:
         """Nats (n - 1,) float64 of tokens (n,), by the walk that scores."""

@@ -7,7 +7,7 @@ are neither edited nor compared. Which order a scorer has is found in `order_sea
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -79,27 +79,17 @@ class ScoringOrder:
         return cls(places, told, name, kept, permutation_bits, lengths)
 
     @classmethod
-    def by_tokens(cls, tokens: np.ndarray, places: np.ndarray) -> "ScoringOrder | None":
-        """The order of an evaluation that is known; None where documents keep stream order.
+    def of_lengths(cls, tokens: np.ndarray, places: np.ndarray, name: str) -> "ScoringOrder":
+        """An order that is known, and that lengths decide.
 
         places  (n,) positions in the stream, the first to be scored first
         """
         starts, document = document_starts(tokens), document_of(tokens)
-        sequence = list(dict.fromkeys(document[places[~np.isin(places, starts)]].tolist()))
-        sequence += sorted(set(range(len(starts))) - set(sequence))  # empty documents
-        lengths = np.diff([*starts, len(tokens)])
-        name, bits = EXPLICIT, permutation_bits(len(starts))
-        for by_length, key in BY_LENGTH.items():
-            keys = dict(enumerate(key(lengths).tolist()))
-            if all(keys[a] <= keys[b] for a, b in pairwise(sequence)):
-                name, bits = by_length, tie_bits(keys, sequence)
-                break
-        if name == STREAM:
-            return None
         told = np.zeros(len(tokens), bool)
         told[starts] = True
+        sequence = dict.fromkeys(document[places[~told[places]]].tolist())
         batches = tuple((d,) for d in sequence)
-        return cls(places, told, name, batches, bits, length_bits(len(tokens), len(starts)))
+        return cls(places, told, name, batches, 0.0, length_bits(len(tokens), len(starts)))
 
     @property
     def bits(self) -> float:
@@ -139,7 +129,7 @@ class ScoringOrder:
         listed = {"batches": [list(b) for b in self.batches]} if self.permutation_bits else {}
         return {
             "name": self.name,
-            "documents": sum(map(len, self.batches)),
+            "documents": int(np.count_nonzero(self.told)),
             "permutation_bits": round(self.permutation_bits, 3),
             "length_bits": round(self.length_bits, 3),
         } | listed
