@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fairway.pipeline.folder import RECIPE, RunFolder, read_run
 from fairway.quant.qat import detach, late_rounding, plain_name
 from fairway.recipes.recipe import Recipe
 from fairway.result import TrainResult
+from fairway.runtime import kernels_cpu
 from fairway.runtime.attention_backend import choose_attention_backend
 from fairway.runtime.run_log import Stage
 from fairway.runtime.setup import Runtime
@@ -181,14 +183,18 @@ class Training:
         if runtime.compiled:
             with backend.active():  # what is chosen while compiling stays chosen
                 _compile(self.model, self.recipe, runtime)
+        kernels = kernels_cpu.in_use() if runtime.device.type == "cpu" else nullcontext()
         total = seconds or float(self.recipe.train.steps or 0)
         with (
             runtime.stop.looked_at(),
             self.spent.running(),
             runtime.log.stage("train", total=total) as stage,
             backend.active(),
+            kernels as said,
             self.checkpoints,
         ):
+            if said is not None and not runtime.compiled:
+                runtime.log.say(f"kernels of a step: {said}")
             try:
                 with runtime.ranks.lockstep():
                     self._take_steps(stage)
