@@ -9,10 +9,11 @@ from pathlib import Path
 
 from fairway.interop.ptz import read_ptz, read_weights
 from fairway.interop.published_weights import load_checkpoint
+from fairway.interop.score_documents import score_documents
 from fairway.interop.settings import training_settings
 from fairway.model.gpt import GPT
 
-__all__ = ["import_artifact", "load_checkpoint", "read_ptz", "training_settings"]
+__all__ = ["import_artifact", "load_checkpoint", "read_ptz", "score_documents", "training_settings"]
 
 
 def import_artifact(path: str | Path, lineage: str, env: Mapping[str, str]) -> GPT:

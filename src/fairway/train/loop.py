@@ -49,6 +49,8 @@ class BatchConfig:
     micro_batches: int = 1  # number per step, over all ranks together
     # Rows are cut into shorter ones (#2014): the tokens of a step stay as many.
     context_curriculum: Curriculum | None = None
+    # number of steps over which the rate rises anew after the context has changed (#2014)
+    context_warmup: int = 0
     micro_batch_ramp: Curriculum | None = None  # replaces `micro_batches` while it lasts
 
     def __post_init__(self) -> None:
