@@ -1,0 +1,95 @@
+"""The command of each of the last records gives its recipe."""
+
+import pytest
+
+from fairway.interop.environment import parse_environment
+from fairway.recipes.diff import diff
+from fairway.recipes.registry import PUBLISHED, recipe
+
+PR1945 = """CASEOPS_ENABLED=1 VOCAB_SIZE=8192 ITERATIONS=20000 MAX_WALLCLOCK_SECONDS=600
+WARMUP_STEPS=20 WARMDOWN_FRAC=0.85 BETA2=0.99 GRAD_CLIP_NORM=0.3 MIN_LR=0.1 MATRIX_LR=0.026
+GLOBAL_TTT_MOMENTUM=0.9 SPARSE_ATTN_GATE_ENABLED=1 SPARSE_ATTN_GATE_SCALE=0.5 SMEAR_GATE_ENABLED=1
+GATE_WINDOW=12 GATED_ATTN_QUANT_GATE=1 FUSED_CE_ENABLED=1 EMBED_BITS=7 MLP_CLIP_SIGMAS=11.5
+ATTN_CLIP_SIGMAS=13.0 EMBED_CLIP_SIGMAS=14.0 GPTQ_RESERVE_SECONDS=4.0 GPTQ_CALIBRATION_BATCHES=16
+COMPRESSOR=pergroup LQER_ENABLED=1 LQER_ASYM_ENABLED=1 LQER_RANK=4 LQER_FACTOR_BITS=4
+LQER_ASYM_GROUP=64 LQER_TOP_K=3 AWQ_LITE_ENABLED=1 AWQ_LITE_BITS=8 AWQ_LITE_GROUP_TOP_K=1
+AWQ_LITE_GROUP_SIZE=64 PHASED_TTT_PREFIX_DOCS=2500 PHASED_TTT_NUM_PHASES=3 TTT_CHUNK_SIZE=48
+TTT_BETA2=0.99 TTT_WEIGHT_DECAY=0.5 TTT_LORA_RANK=80 MUON_BACKEND_STEPS=5 NCCL_NET=Socket
+VAL_LOSS_EVERY=0 ASYM_LOGIT_RESCALE=1"""
+PR1953 = f"""{PR1945} EVAL_SEQ_LEN=2560 TTT_EVAL_SEQ_LEN=2560 TTT_MASK=no_qv TTT_Q_LORA=0
+TTT_V_LORA=0 TTT_LOCAL_LR_MULT=0.75 QK_GAIN_INIT=5.25 TTT_ENABLED=1"""
+PR2014 = """ITERATIONS=20000 MAX_WALLCLOCK_SECONDS=600 EVAL_INCLUDE_TAIL=1 TRAIN_SEQ_LEN=3072
+ROPE_TRAIN_SEQ_LEN=3072 TRAIN_SEQ_SCHEDULE=1024@0.100,2048@0.700,3072@1.000
+TRAIN_SEQ_SCHEDULE_MODE=wallclock SEQ_CHANGE_WARMUP_STEPS=32 EVAL_SEQ_LEN=3072 EVAL_STRIDE=1536
+TTT_ENABLED=1 TTT_EVAL_SEQ_LEN=3072 TTT_BATCH_SIZE=24 TTT_CHUNK_SIZE=48
+TTT_SHORT_SCORE_FIRST_ENABLED=1 TTT_SHORT_DOC_LEN=2000 TTT_SHORT_CHUNK_SIZE=24
+TTT_SHORT_SCORE_FIRST_STEPS=256:8,2000:24 TTT_LORA_RANK=80 TTT_LORA_LR=0.0001
+TTT_LOCAL_LR_MULT=0.75 TTT_MASK=no_qv TTT_Q_LORA=0 TTT_V_LORA=0 TTT_WEIGHT_DECAY=0.5 TTT_BETA2=0.99
+PHASED_TTT_PREFIX_DOCS=2500 PHASED_TTT_NUM_PHASES=1 WARMDOWN_FRAC=0.85 BETA2=0.99 QK_GAIN_INIT=5.25
+SPARSE_ATTN_GATE_ENABLED=1 SPARSE_ATTN_GATE_SCALE=0.5 GATED_ATTN_QUANT_GATE=1 SMEAR_GATE_ENABLED=1
+GATE_WINDOW=12 FUSED_CE_ENABLED=1 MATRIX_LR=0.026 MIN_LR=0.1 GRAD_CLIP_NORM=0.3 EMBED_BITS=7
+EMBED_CLIP_SIGMAS=14.0 MATRIX_CLIP_SIGMAS=12.85 ATTN_CLIP_SIGMAS=13.0 MLP_CLIP_SIGMAS=11.5
+LQER_ENABLED=1 LQER_RANK=4 LQER_TOP_K=3 LQER_FACTOR_BITS=4 LQER_ASYM_ENABLED=1 LQER_ASYM_GROUP=64
+AWQ_LITE_ENABLED=1 AWQ_LITE_BITS=8 AWQ_LITE_GROUP_TOP_K=1 AWQ_LITE_GROUP_SIZE=64
+ASYM_LOGIT_RESCALE=1 GPTQ_RESERVE_SECONDS=4.0 GPTQ_CALIBRATION_BATCHES=16 COMPRESSOR=pergroup
+VAL_LOSS_EVERY=0 CASEOPS_ENABLED=1 VOCAB_SIZE=8192 NCCL_NET=Socket"""
+PR2135 = """ASYM_LOGIT_RESCALE=1 NGRAM_TILT_ENABLED=1 NGRAM_HINT_PRECOMPUTE_OUTSIDE=0 TOKEN_ORDER=16
+TOKEN_THRESHOLD=0.800 TOKEN_BOOST=2.625 WITHIN_TAU=99.0 WITHIN_BOOST=0.0 WORD_TAU=99.0
+WORD_BOOST=0.0 AGREE_ADD_BOOST=0.0 SMEAR_GATE_BOS_FIX=0 TTT_LORA_EMA_DECAY=0.0 TTT_UPDATE_EVERY=1
+PHASED_TTT_PREFIX_DOCS=2500 PHASED_TTT_NUM_PHASES=1 EVAL_SEQ_LEN=2560 TTT_EVAL_SEQ_LEN=2560
+COMPRESSOR=pergroup MATRIX_CLIP_SIGMAS=12.85 ATTN_CLIP_SIGMAS=13.0 MLP_CLIP_SIGMAS=11.5 EMBED_BITS=7
+EMBED_CLIP_SIGMAS=14.0 MATRIX_LR=0.028 MIN_LR=0.1 WARMDOWN_FRAC=0.85 BETA2=0.99 FUSED_CE_ENABLED=1
+SPARSE_ATTN_GATE_ENABLED=1 SPARSE_ATTN_GATE_SCALE=0.5 SMEAR_GATE_ENABLED=1 GATE_WINDOW=12
+LQER_ENABLED=1 LQER_RANK=4 LQER_TOP_K=3 LQER_FACTOR_BITS=4 LQER_ASYM_ENABLED=1 LQER_ASYM_GROUP=32
+TTT_WARM_START_A=1 TTT_LORA_RANK=80 TTT_BETA2=0.99 TTT_WEIGHT_DECAY=2.0 TTT_LORA_LR=8e-5
+GPTQ_RESERVE_SECONDS=0.5 GPTQ_CALIBRATION_BATCHES=32 TTT_K_LORA=0 TTT_O_LORA=1 TTT_MLP_LORA=1
+EMA_DECAY=0.9965 CASEOPS_ENABLED=1 VOCAB_SIZE=8192 NCCL_NET=Socket"""
+COMMANDS = {"pr1945": PR1945, "pr1953": PR1953, "pr2014": PR2014, "pr2135": PR2135}
+ABOUT = {"name", "parent", "claim_bpb", "pull_request"}
+# What a recipe has otherwise than its command, and its docstring says so.
+OTHERWISE = {"pr2135": {"train.reserve_seconds", "quant.reserve_seconds", "diagnostic"}}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_of_a_record_gives_its_recipe(name: str) -> None:
+    script = PUBLISHED[name]
+    given = dict(word.split("=", 1) for word in COMMANDS[name].split())
+    made = script.apply(script.default(), parse_environment(script.name, given))
+    differing = {difference.path for difference in diff(recipe(name), made)}
+    assert differing - ABOUT == OTHERWISE.get(name, set())
+
+
+def test_a_record_states_what_it_changed_of_its_parent() -> None:
+    def changed(name: str, parent: str) -> set[str]:
+        return {d.path for d in diff(recipe(parent), recipe(name))} - ABOUT
+
+    assert changed("pr1953", "pr1945") == {
+        "model.attention.qk_gain",
+        "evaluate.context",
+        "evaluate.ttt.adapters.lr",
+        "evaluate.ttt.adapters.adapters.targets",
+    }
+    assert changed("pr1945", "pr1855") == {
+        "model.asymmetric_softcap",
+        "train.reserve_seconds",
+        "quant.reserve_seconds",
+        "quant.awq",
+        "evaluate.order",
+    }
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"TRAIN_SEQ_SCHEDULE": "1024@0.5"}, "end at 1.0"),
+        ({"TRAIN_SEQ_SCHEDULE": "1000@0.5,2048@1.0"}, "is not a multiple of"),
+        ({"TTT_MASK": "no_mlp"}, "no_qv"),
+        ({"FORCE_STOP_STEP": "4945"}, "FORCE_STOP_STEP=4945"),
+        ({"TRAIN_SEQ_SCHEDULE_MODE": "step"}, "TRAIN_SEQ_SCHEDULE_MODE"),
+    ],
+)
+def test_what_no_run_of_ours_can_have_is_refused(variables: dict[str, str], said: str) -> None:
+    from fairway.interop.settings import training_settings
+
+    with pytest.raises(ValueError, match=said):
+        training_settings(recipe("pr2014"), variables)
