@@ -182,7 +182,6 @@ MODEL = (
     only("ATTN_OUT_GATE_ENABLED", False, "the dense output gate of #1667"),
     only("GATED_ATTN_ENABLED", False, "the dense attention gate of #1736"),
     *inert(ATTN_OUT_GATE_SRC="proj", GATED_ATTN_INIT_STD=0.01),
-    *inert(EMBEDDING_DIM=512),  # checkpoints carry it, and no line of the script reads it
 )
 PACKING = (
     switch("CASEOPS_ENABLED", "tokens.transform", "caseops", also={"tokens.published": _shards}),

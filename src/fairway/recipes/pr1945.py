@@ -159,8 +159,11 @@ AWQ = (
     only("FORCE_STOP_STEP", 0, "an end after so many steps: set ITERATIONS, and no clock; it"),
     only("QUANTIZE_ONLY", False, "a run of the quantiser alone"),
 )
-SOFTCAP = at("ASYM_LOGIT_RESCALE", "model.asymmetric_softcap")
-SCRIPT_1945 = before.SCRIPT.child("pr1945", script_default, (*AWQ, SOFTCAP), marks=("softcap_pos",))
+CAPS = (
+    at("ASYM_LOGIT_RESCALE", "model.asymmetric_softcap"),
+    *inert(EMBEDDING_DIM=512),  # checkpoints carry it, and no line of the script reads it
+)
+SCRIPT_1945 = before.SCRIPT.child("pr1945", script_default, (*AWQ, *CAPS), marks=("softcap_pos",))
 SCRIPT_1953 = SCRIPT_1945.child(
     "pr1953",
     script_default,

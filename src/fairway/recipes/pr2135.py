@@ -4,7 +4,7 @@ from fairway.model.adapters import TARGETS
 from fairway.quant.rules import KeepHalf
 from fairway.recipes import pr1855 as before
 from fairway.recipes.diff import derive, override
-from fairway.recipes.pr1945 import ADAPTERS, ORDER, SOFTCAP, TARGETS_PATH
+from fairway.recipes.pr1945 import ADAPTERS, CAPS, ORDER, TARGETS_PATH
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.script import at, fixed, inert, only
 
@@ -50,7 +50,7 @@ SCRIPT = before.SCRIPT.child(
     "pr2135",
     script_default,
     (
-        SOFTCAP,
+        *CAPS,
         at(
             "SMEAR_GATE_BOS_FIX",
             "model.embedding.smear_across_documents",
