@@ -32,7 +32,6 @@ FEW = 3.0  # times the noise of the script itself
 
 def phased(shared: Path) -> dict[str, Any]:
     vector = torch.load(shared / "vectors" / "phased_pr1855.pt", weights_only=True)
-    vector["env"]["EMBEDDING_DIM"] = vector["env"]["MODEL_DIM"]
     vector["state_dict"] = {name: t.float() for name, t in vector["state_dict"].items()}
     return vector
 

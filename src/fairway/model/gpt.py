@@ -164,21 +164,26 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        nn.init.normal_(self.embed.weight, std=self.config.embedding.init_std)
+        config = self.config
+        nn.init.normal_(self.embed.weight, std=config.embedding.init_std if config.tied else 1.0)
         for name, module in self.named_modules():
             if not isinstance(module, Linear):
                 continue
             # Blocks start as the identity, heads as the uniform distribution.
             if name.endswith(("attention.output", "mlp.down", "head")) or name.startswith(
-                ("extra_heads.", "ngrams.")
+                "extra_heads."
             ):
                 nn.init.zeros_(module.weight)
-            elif self.config.init == "orthogonal":
-                nn.init.orthogonal_(module.weight)
-        for table in self.ngrams:
+            elif config.init == "orthogonal":
+                # What is added to the stream beside the blocks' outputs is damped by their number.
+                damped = (2 * config.num_layers) ** -0.5 if name.endswith(".project") else 1.0
+                nn.init.orthogonal_(module.weight, gain=damped)
+        for table, settings in zip(self.ngrams, config.embedding.ngrams, strict=True):
             # A zero table under a zero projection would never receive a gradient.
-            if isinstance(table, NgramTable) and table.project is not None:
-                nn.init.normal_(table.table.weight, std=self.config.embedding.init_std)
+            assert isinstance(table, NgramTable)
+            if settings.starts_at_zero == "projection" and table.project is not None:
+                nn.init.zeros_(table.project.weight)
+                nn.init.normal_(table.table.weight, std=config.embedding.init_std)
 
     @property
     def plan(self) -> DepthPlan:

@@ -159,11 +159,8 @@ AWQ = (
     only("FORCE_STOP_STEP", 0, "an end after so many steps: set ITERATIONS, and no clock; it"),
     only("QUANTIZE_ONLY", False, "a run of the quantiser alone"),
 )
-CAPS = (
-    at("ASYM_LOGIT_RESCALE", "model.asymmetric_softcap"),
-    *inert(EMBEDDING_DIM=512),  # checkpoints carry it, and no line of the script reads it
-)
-SCRIPT_1945 = before.SCRIPT.child("pr1945", script_default, (*AWQ, *CAPS), marks=("softcap_pos",))
+CAPS = at("ASYM_LOGIT_RESCALE", "model.asymmetric_softcap")
+SCRIPT_1945 = before.SCRIPT.child("pr1945", script_default, (*AWQ, CAPS), marks=("softcap_pos",))
 SCRIPT_1953 = SCRIPT_1945.child(
     "pr1953",
     script_default,
@@ -177,6 +174,7 @@ SCRIPT_1953 = SCRIPT_1945.child(
         ),
         *inert(TTT_LOCAL_LR_MULT=1.0),
     ),
+    ignored=(*before.SCRIPT.ignored, "LQER_GROUP_SIZE"),
 )
 SCRIPT_2014 = SCRIPT_1953.child(
     "pr2014",

@@ -50,7 +50,7 @@ SCRIPT = before.SCRIPT.child(
     "pr2135",
     script_default,
     (
-        *CAPS,
+        CAPS,
         at(
             "SMEAR_GATE_BOS_FIX",
             "model.embedding.smear_across_documents",
