@@ -15,7 +15,13 @@ from fairway.model.cache import Cache
 from fairway.model.depth import MOST_LAYERS
 from fairway.model.linear import Linear
 from fairway.model.segments import attend_to_neighbours
-from fairway.runtime.kernels import attend, rms_norm
+from fairway.runtime.kernels import (
+    attend,
+    exclude_self,
+    linear_together,
+    one_product_pays,
+    rotary_heads,
+)
 from fairway.runtime.limits import require_within
 
 
@@ -117,27 +123,6 @@ def document_mask(starts: Tensor, new: int) -> Tensor:
     return same & torch.ones_like(same).tril(starts.size(1) - new)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the leading 2 * cos.size(-1) channels of x (B, T, H, K) by cos, sin (T, dims / 2)."""
-    half = cos.size(-1)
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    cos, sin = cos[:, None], sin[:, None]
-    turned = (first * cos + second * sin, second * cos - first * sin)
-    return torch.cat((*turned, rest) if rest.size(-1) else turned, dim=-1)
-
-
-def exclude_self(y: Tensor, values: Tensor) -> Tensor:
-    """Remove from each head's output its component along the token's own value (#265).
-
-    y (B, T, H, K), values (B, T, Hkv, K) -> (B, T, H, K). At a document's first position attention
-    sees only that value, so the output is zero there, not undefined.
-    """
-    grouped = y.unflatten(2, (values.size(2), -1))  # (B, T, Hkv, H / Hkv, K)
-    direction = F.normalize(values, dim=-1).unsqueeze(3)
-    along = (grouped * direction).sum(-1, keepdim=True)
-    return (grouped - along * direction).flatten(2, 3)
-
-
 class CausalSelfAttention(nn.Module):
     def __init__(self, model_dim: int, config: AttentionConfig, *, exclusive: bool) -> None:
         super().__init__()
@@ -186,16 +171,20 @@ class CausalSelfAttention(nn.Module):
         cos, sin = (table[past : past + x.size(1)] for table in rope)
         late = x[:, start:]
 
-        q = add_delta(self.query(late), adapters, "query", slot, late)
-        k = add_delta(self.key(x), adapters, "key", slot, x)
-        v = add_delta(self.value(x), adapters, "value", slot, x)
+        if start == 0 and one_product_pays(x):
+            q, k, v = linear_together(x, self.query.weight, self.key.weight, self.value.weight)
+        else:
+            q, k, v = self.query(late), self.key(x), self.value(x)
+        q = add_delta(q, adapters, "query", slot, late)
+        k = add_delta(k, adapters, "key", slot, x)
+        v = add_delta(v, adapters, "value", slot, x)
         if value_embedding is not None:
             v = v + value_embedding
-        q = rms_norm(q.unflatten(-1, (self.num_heads, -1)))  # (B, T - start, H, K)
-        k = rms_norm(k.unflatten(-1, (self.num_kv_heads, -1)))  # (B, T, Hkv, K)
+        q = q.unflatten(-1, (self.num_heads, -1))  # (B, T - start, H, K)
+        k = k.unflatten(-1, (self.num_kv_heads, -1))  # (B, T, Hkv, K)
         v = v.unflatten(-1, (self.num_kv_heads, -1))
-        q = rotate(q, cos[start:], sin[start:]) * self.gain.to(q.dtype)[:, None]
-        k = rotate(k, cos, sin)
+        q = rotary_heads(q, cos[start:], sin[start:], self.gain)
+        k = rotary_heads(k, cos, sin)
 
         keys, values = k.transpose(1, 2), v.transpose(1, 2)  # (B, Hkv, T, K)
         if cache is not None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fairway.pipeline.folder import RECIPE, RunFolder, read_run
 from fairway.quant.qat import detach, late_rounding, plain_name
 from fairway.recipes.recipe import Recipe
 from fairway.result import TrainResult
+from fairway.runtime import kernels_cpu
 from fairway.runtime.attention_backend import choose_attention_backend
 from fairway.runtime.run_log import Stage
 from fairway.runtime.setup import Runtime
@@ -27,6 +29,7 @@ from fairway.train.loop import (
     Step,
     TrainingInterrupted,
     build_clock,
+    context_warmup,
     parts_at,
     training_steps,
 )
@@ -124,6 +127,7 @@ class Training:
             model, config.optimizer, muon_dtype=runtime.compute_dtype, ranks=runtime.ranks
         )
         self.average = build_average(model, recipe.average)
+        self.warmup = context_warmup(config.batch)
         self.steps = self.tokens = 0
         self.finished, self.reserve_seconds = False, 0.0
         self.step_seconds = 0.0  # of all steps, once they are finished
@@ -150,6 +154,8 @@ class Training:
             tokens=self.tokens,
             spent_seconds=self.spent.seconds,
             finished=self.finished,
+            context=self.warmup.context,
+            context_since=self.warmup.since,
         )
 
     def resume(self) -> None:
@@ -167,6 +173,8 @@ class Training:
         self.steps, self.tokens = saved.step, saved.numbers["tokens"]
         self.batches.position = saved.numbers["position"]
         self.finished = bool(saved.numbers["finished"])
+        self.warmup.context = saved.numbers.get("context")
+        self.warmup.since = saved.numbers.get("context_since")
         self.step_seconds = saved.numbers["spent_seconds"]
         self.spent.before = max(self.spent.before, self.step_seconds)
         self.runtime.log.say(
@@ -182,14 +190,18 @@ class Training:
         if runtime.compiled:
             with backend.active():  # what is chosen while compiling stays chosen
                 _compile(self.model, self.recipe, runtime)
+        kernels = kernels_cpu.in_use() if runtime.device.type == "cpu" else nullcontext()
         total = seconds or float(self.recipe.train.steps or 0)
         with (
             runtime.stop.looked_at(),
             self.spent.running(),
             runtime.log.stage("train", total=total) as stage,
             backend.active(),
+            kernels as said,
             self.checkpoints,
         ):
+            if said is not None and not runtime.compiled:
+                runtime.log.say(f"kernels of a step: {said}")
             try:
                 with runtime.ranks.lockstep():
                     self._take_steps(stage)
@@ -248,6 +260,7 @@ class Training:
             compute_dtype=runtime.compute_dtype,
             first_step=self.steps,
             stop=lambda: runtime.stop.asked,
+            warmup=self.warmup,
         ):
             self.average.update(last)
             dealt.step_done(last.micro_batches)
