@@ -112,7 +112,7 @@ def test_the_training_clock_goes_on_over_restarts(data: Path, tmp_path: Path) ->
         log=log,
     )
     for starts in (1, 2):  # 2 s of training each, and more, for a line is written every 2 s
-        wait_until(lambda n=starts: run.poll() or len(updates(out / "train.log")) == n, 150)
+        wait_until(lambda n=starts: bool(run.poll()) or len(updates(out / "train.log")) == n, 150)
         seen = len(updates(out / "train.log")[-1])
         wait_until(lambda seen=seen: len(updates(out / "train.log")[-1]) > seen)
         wait_until(lambda: (out / "checkpoint.safetensors").exists())
