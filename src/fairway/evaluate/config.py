@@ -18,6 +18,7 @@ from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.learners.tilt import Tilt
 from fairway.evaluate.predictor import ALONE, Predictor
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
@@ -30,6 +31,7 @@ class EvaluateConfig(WindowConfig):
 
     ttt: Sgd | DocumentAdapters | Phased | Learner | None = None  # how the model learns; None: not
     mixture: Mixture | None = None  # n-grams from what was scored, mixed with the model
+    tilt: Tilt | None = None  # hints from what was scored, to which the model's logits are tilted
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,7 +43,7 @@ class EvaluateConfig(WindowConfig):
 
     @property
     def learns(self) -> bool:
-        return self.ttt is not None or self.mixture is not None
+        return any(part is not None for part in (self.ttt, self.mixture, self.tilt))
 
     def resolved(
         self, train_context: int, precision: Precision = "float32", compiled: bool = False
@@ -57,7 +59,12 @@ class EvaluateConfig(WindowConfig):
         """The same with values from a search for whatever learns."""
         ttt = None if self.ttt is None else self.ttt.suggest(trial, self)
         mixture = None if self.mixture is None else self.mixture.suggest(trial)
-        return replace(self, ttt=ttt, mixture=mixture)
+        tilt = None if self.tilt is None else self.tilt.suggest(trial)
+        return replace(self, ttt=ttt, mixture=mixture, tilt=tilt)
+
+    def without_learning(self) -> "EvaluateConfig":
+        """The same with a model that stays as it is."""
+        return replace(self, ttt=None, mixture=None, tilt=None)
 
     def smoke(self, context: int, stride: int) -> "EvaluateConfig":
         """The same in miniature, for a run of seconds."""
@@ -100,7 +107,9 @@ def plan_evaluation(
         return plan_documents(starts, num_tokens, context, config.stride, config.rows)
     chunk_tokens = max(every // config.stride, 1) * config.stride
     plans = plan_chunks(num_tokens, context, config.stride, chunk_tokens, starts)
-    return plans if config.mixture is None else config.mixture.arranged(plans)
+    # N-grams and hints are learned from token to token, across documents.
+    one_row = config.mixture is not None or config.tilt is not None
+    return [replace(p, rows=(0,) * len(p.rows)) for p in plans] if one_row else plans
 
 
 def plan_text(config: EvaluateConfig, text: ValText) -> list[ChunkPlan]:
@@ -118,4 +127,6 @@ def make_predictor(
         model = copy.copy(model)  # the same weights, computed with otherwise
         model.compute_dtype = getattr(torch, config.precision)
     base = config.learner.predictor(model, config, seed=seed, ranks=ranks)
+    if config.tilt is not None:
+        base = config.tilt.wrap(base)
     return base if config.mixture is None else config.mixture.wrap(base)
