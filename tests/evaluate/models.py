@@ -69,6 +69,7 @@ ADAPTERS = DocumentAdapters(
 )
 SGD = Sgd(chunk_tokens=24, epochs=2, lr=0.1, batch_sequences=2)
 TILT = Tilt(order=4, threshold=0.6, boost=1.5)
+PAUSED = replace(SGD, epochs=1, chunk_tokens=CONTEXT)
 PLAIN = EvaluateConfig(context=CONTEXT, stride=4, rows=3)
 
 CONFIGS: dict[str, EvaluateConfig] = {
@@ -90,8 +91,16 @@ CONFIGS: dict[str, EvaluateConfig] = {
     "cold adapters": replace(PLAIN, ttt=replace(ADAPTERS, warm=False), documents=True),
     "phased": replace(
         PLAIN,
-        ttt=Phased(pauses=(2, 4), adapters=ADAPTERS, sgd=replace(SGD, epochs=1)),
+        ttt=Phased(pauses=(2, 4), adapters=ADAPTERS, sgd=PAUSED),
         documents=True,
+    ),
+    "phased longest first": replace(
+        PLAIN,
+        ttt=Phased(pauses=(2, 3), adapters=ADAPTERS, sgd=PAUSED),
+        documents=True,
+        rows=2,
+        order="longest_first",
+        short_strides=((12, 2), (20, 3)),
     ),
     "mixture": replace(PLAIN, mixture=Mixture()),
     "mixture of sgd": replace(PLAIN, ttt=SGD, mixture=Mixture()),
@@ -101,10 +110,17 @@ CONFIGS: dict[str, EvaluateConfig] = {
     "tilt of sgd": replace(PLAIN, ttt=SGD, tilt=TILT),
     "tilt of documents": replace(PLAIN, documents=True, tilt=TILT),
     "tilt of adapters": replace(PLAIN, ttt=ADAPTERS, documents=True, tilt=TILT),
+    "tilt of phased": replace(
+        PLAIN,
+        ttt=Phased(pauses=(2,), adapters=ADAPTERS, sgd=PAUSED),
+        documents=True,
+        tilt=TILT,
+        order="longest_first",
+    ),
     "mixture of tilt": replace(PLAIN, ttt=SGD, tilt=TILT, mixture=Mixture()),
     "mixture of phased": replace(
         PLAIN,
-        ttt=Phased(pauses=(2,), adapters=None, sgd=SGD),
+        ttt=Phased(pauses=(2,), adapters=None, sgd=PAUSED),
         documents=True,
         mixture=Mixture(),
     ),

@@ -1,7 +1,8 @@
 """The text that is scored, as one value: ids, the bytes each stands for, where documents start."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -61,3 +62,19 @@ class ValText:
         size = num_targets + 1
         starts = tuple(start for start in self.document_starts if start < size)
         return ValText(self.tokens[:size], self.target_bytes[: size - 1], starts)
+
+    def only(self, documents: Sequence[int]) -> "ValText":
+        """A text of these documents alone, ascending, each with the BOS that ends it.
+
+        >>> text = ValText(torch.tensor([1, 5, 1, 1, 6]), torch.tensor([2, 0, 0, 3]), (0, 2, 3))
+        >>> part = text.only([0, 2])
+        >>> part.tokens.tolist(), part.target_bytes.tolist(), part.document_starts
+        ([1, 5, 1, 6], [2, 0, 3], (0, 2))
+        """
+        edges = [*self.document_starts, len(self.tokens) - 1]
+        parts = [(edges[document], edges[document + 1]) for document in documents]
+        end = torch.tensor([parts[-1][1]])  # the last target: a BOS, or the text's own last token
+        places = torch.cat([*(torch.arange(first, last) for first, last in parts), end])
+        sizes = [last - first for first, last in parts]
+        starts = tuple(accumulate(sizes[:-1], initial=0))
+        return ValText(self.tokens[places], self.target_bytes[places[1:] - 1], starts)
