@@ -5,11 +5,13 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fairway.cli.answer import Answer, No, shown, take_settings, take_values
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fairway.pipeline.story import RunOptions
     from fairway.recipes.recipe import Recipe
     from fairway.result import RunResult
@@ -251,6 +253,8 @@ def prepare(argv: list[str]) -> Answer:
         field: str = "text",
         seed: int = 0,
         workers: int | None = None,
+        engine: Literal["own", "datatrove"] = "own",
+        tasks: int | None = None,
         overwrite: bool = False,
     ) -> Answer:
         """Turns raw text into a data folder; interrupted, the same command goes on.
@@ -267,25 +271,50 @@ def prepare(argv: list[str]) -> Answer:
             field: name under which JSON lines and Parquet hold a document
             seed: decides which documents are held out; the same seed holds out the same ones
             workers: processes that encode; None starts one for each core
+            engine: own reads one file after another; datatrove works on many at a time, and on many
+                machines (examples/cluster/prepare_datatrove.py). The bytes are the same
+            tasks: parts into which datatrove divides the work; None: one for each file
             overwrite: replace the data folder that is there, once the new one is whole; and begin
                 anew what was interrupted with other arguments
         """
+        request = stage.Request(
+            vocab_size=vocab_size,
+            tokenizer=tokenizer,
+            val=val,
+            val_fraction=val_fraction,
+            seed=seed,
+            field=field,
+        )
+        if engine == "own" and tasks is not None:
+            raise ValueError("--tasks divides the work for --engine datatrove; give both, or none")
         with listening(), shown("prepare") as progress:
-            return stage.prepare(
-                out,
-                sources,
-                vocab_size=vocab_size,
-                tokenizer=tokenizer,
-                val=val,
-                val_fraction=val_fraction,
-                seed=seed,
-                field=field,
-                workers=workers,
-                overwrite=overwrite,
-                progress=progress,
+            if engine == "datatrove":
+                prepare_in_tasks = _datatrove()
+                return prepare_in_tasks(
+                    out,
+                    sources,
+                    request,
+                    workers=workers,
+                    tasks=tasks,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+            return stage.prepare_request(
+                out, sources, request, workers=workers, overwrite=overwrite, progress=progress
             )
 
     return tyro.cli(options, args=argv, prog="fairway prepare")
+
+
+def _datatrove() -> "Callable[..., Answer]":
+    """The engine of that name; ValueError where it is not installed."""
+    try:
+        from fairway.prepare.datatrove_engine import prepare_with_datatrove
+    except ImportError as error:
+        raise ValueError(
+            f"--engine datatrove needs `pip install 'fairway[datatrove]'` ({error})"
+        ) from error
+    return prepare_with_datatrove
 
 
 def fetch(argv: list[str]) -> Answer:

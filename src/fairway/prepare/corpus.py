@@ -7,6 +7,7 @@ memory does not grow with them.
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
@@ -46,28 +47,71 @@ def prepare(
     Interrupted, and called again with the same arguments, it goes on after the last finished shard;
     the result has the same bytes, whatever the interruptions and the number of workers.
     """
-    sources, val = list(map(Path, sources)), list(map(Path, val))
-    chosen = _chosen(tokenizer, vocab_size)
-    held_out = HeldOut(sources, val, val_fraction, seed, field)
+    request = Request(
+        vocab_size=vocab_size,
+        tokenizer=tokenizer,
+        val=list(map(Path, val)),
+        val_fraction=val_fraction,
+        seed=seed,
+        field=field,
+        tokens_per_shard=tokens_per_shard,
+    )
+    sources = list(map(Path, sources))
+    return prepare_request(
+        out, sources, request, workers=workers, overwrite=overwrite, progress=progress
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """How a corpus is to become a data folder; see `prepare`."""
+
+    vocab_size: int | None = None
+    tokenizer: Path | None = None
+    val: Sequence[Path] = ()
+    val_fraction: float | None = None
+    seed: int = 0
+    field: str = FIELD
+    tokens_per_shard: int = 10_000_000
+
+
+def prepare_request(
+    out: Path,
+    sources: Sequence[Path],
+    request: Request,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Manifest:
+    """`prepare` with its arguments as one value."""
+    corpus, _ = requested(out, sources, request)
+    return write_folder(Path(out), corpus, workers=workers, overwrite=overwrite, progress=progress)
+
+
+def requested(out: Path, sources: Sequence[Path], request: Request) -> "tuple[Corpus, HeldOut]":
+    """The corpus of a request that can be met; ValueError for any other. Nothing is written yet."""
+    chosen = _chosen(request.tokenizer, request.vocab_size)
+    held_out = HeldOut(sources, request.val, request.val_fraction, request.seed, request.field)
     corpus = Corpus(
         documents=held_out.documents,
-        described=[str(source) for source in (*sources, *val)],
-        identity=_identity(sources, val, chosen)
+        described=[str(source) for source in (*sources, *request.val)],
+        identity=_identity(sources, request.val, chosen)
         | {
-            "vocab_size": vocab_size,
-            "val_fraction": val_fraction,
-            "seed": seed,
-            "field": field,
-            "tokens_per_shard": tokens_per_shard,
+            "vocab_size": request.vocab_size,
+            "val_fraction": request.val_fraction,
+            "seed": request.seed,
+            "field": request.field,
+            "tokens_per_shard": request.tokens_per_shard,
         },
-        vocab_size=vocab_size,
+        vocab_size=request.vocab_size,
         tokenizer=chosen,
-        tokens_per_shard=tokens_per_shard,
+        tokens_per_shard=request.tokens_per_shard,
         compare=held_out.may_repeat,
         position=held_out.position,
     )
-    _keep_apart(Path(out), (*sources, *val))
-    return write_folder(Path(out), corpus, workers=workers, overwrite=overwrite, progress=progress)
+    _keep_apart(Path(out), (*sources, *request.val))
+    return corpus, held_out
 
 
 class HeldOut:
