@@ -112,10 +112,11 @@ CONFIGS: dict[str, EvaluateConfig] = {
     "tilt of adapters": replace(PLAIN, ttt=ADAPTERS, documents=True, tilt=TILT),
     "tilt of phased": replace(
         PLAIN,
-        ttt=Phased(pauses=(2,), adapters=ADAPTERS, sgd=PAUSED),
+        ttt=Phased(pauses=(2, 3), adapters=ADAPTERS, sgd=PAUSED),
         documents=True,
-        tilt=TILT,
+        rows=2,
         order="longest_first",
+        tilt=TILT,
     ),
     "mixture of tilt": replace(PLAIN, ttt=SGD, tilt=TILT, mixture=Mixture()),
     "mixture of phased": replace(
