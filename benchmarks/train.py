@@ -72,7 +72,7 @@ def train_ours(
         folder = RunFolder.open(Path(out), timed, data, runtime)
         folder.begin(timed, runtime)
         trained = train_and_average(ours, timed, data, folder, runtime)
-    sliding = chosen.evaluate.without_learning()
+    sliding = chosen.evaluate.frozen()
     scores = {}
     for name, stride in (("float", CONTEXT), ("sliding", 64)):
         config = replace(sliding, stride=stride)

@@ -65,6 +65,10 @@ class EvaluateConfig(WindowConfig):
     def learner(self) -> Learner:
         return self.ttt or NoLearning()
 
+    def frozen(self) -> "EvaluateConfig":
+        """The same windows without any learning; whatever order there was mattered to that only."""
+        return replace(self, ttt=None, mixture=None, tilt=None, order="file", short_strides=())
+
     @property
     def least_stride(self) -> int:
         """Targets of a window in the batch that has the shortest ones."""
@@ -90,10 +94,6 @@ class EvaluateConfig(WindowConfig):
         mixture = None if self.mixture is None else self.mixture.suggest(trial)
         tilt = None if self.tilt is None else self.tilt.suggest(trial)
         return replace(self, ttt=ttt, mixture=mixture, tilt=tilt)
-
-    def without_learning(self) -> "EvaluateConfig":
-        """The same with a model that stays as it is."""
-        return replace(self, ttt=None, mixture=None, tilt=None)
 
     def smoke(self, context: int, stride: int) -> "EvaluateConfig":
         """The same in miniature, for a run of seconds."""

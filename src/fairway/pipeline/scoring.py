@@ -107,7 +107,7 @@ class Passes:
 
     def windows(self, model: GPT, name: str) -> StageResult:
         """Without learning, and each window on its own: the quickest look at a model."""
-        config = self.planned.config.without_learning()
+        config = self.planned.config.frozen()
         config = replace(config, stride=config.context or 1)
         frozen = Frozen(model, config.rows, self.runtime.ranks)
         return stage_result(self._walk(frozen, plan_text(config, self.text), name))

@@ -225,7 +225,7 @@ def _check_coding(loaded: LoadedModel, header: _Header, checkpoints: int | None)
 def _evaluation(loaded: LoadedModel, header: _Header) -> EvaluateConfig:
     config = evaluation_of(loaded).resolved(loaded.model.config.train_context)
     if not header.adapt:
-        return config.without_learning()
+        return config.frozen()
     chunk_targets, ttt = config.learner.chunk_targets(), config.ttt
     if ttt is not None and chunk_targets is not None:
         share = share_of(chunk_targets, header.segments, config.stride)

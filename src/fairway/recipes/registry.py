@@ -25,7 +25,7 @@ RUNS: tuple[tuple[Callable[[], Recipe], Script | None], ...] = (  # parents befo
     (sota254.sota254, sota254.SCRIPT),
     (sota254.sponge_bath, sota254.SCRIPT),
     (pr414.pr414, pr414.SCRIPT),
-    (pr414.pr691, pr414.SCRIPT),
+    (pr414.pr691, pr414.SCRIPT_691),
     (pr1394.pr1394, pr1394.SCRIPT_1413),
     (pr1394.pr1413, pr1394.SCRIPT_1413),
     (pr1394.pr1493, pr1394.SCRIPT_1493),

@@ -31,6 +31,7 @@ from fairway.train.schedule import (
     decay_scale,
     lr_scale,
     momentum,
+    steps_left,
 )
 
 Batch = tuple[Tensor, Tensor]  # tokens (B, T) and the token that follows each, (B, T)
@@ -140,6 +141,8 @@ class Step(NamedTuple):
     lr_scale: float
     tokens: int  # over all ranks
     micro_batches: int = 1  # over all ranks, as planned
+    momentum: float = 0.0  # of the matrices
+    grad_norm: Tensor | None = None  # () of all gradients, before clipping; as `loss` to be read
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,8 @@ def training_steps(
         if progress >= 1.0:
             watch.settle(in_flight=0)
             return
-        scale = lr_scale(progress, config.warmdown)
+        left = steps_left(progress, number, config.steps)
+        scale = lr_scale(progress, config.warmdown, left)
         _pass_milestones(pending, model, progress, scale)
         # Before a batch is taken: the place in the batches must be that of the finished steps.
         if stop is not None and _total(int(stop()), ranks):
@@ -217,11 +221,12 @@ def training_steps(
         ranks.sum_([*gradients, loss])
         norms = torch.stack(torch._foreach_norm(gradients))
         watch.check(number + 1, loss, norms, rate=scale)
-        _clip(gradients, norms, config.grad_clip)
-        _set_rates(optimizers, config, progress, number, scale)
+        norm = torch.linalg.vector_norm(norms)
+        _clip(gradients, norm, config.grad_clip)
+        kept = _set_rates(optimizers, config, progress, number, scale)
         optimizers.step()
         optimizers.zero_grad()
-        yield Step(number + 1, progress, loss, scale, tokens, micro_batches)
+        yield Step(number + 1, progress, loss, scale, tokens, micro_batches, kept, norm)
 
 
 def _loop_milestones(model: nn.Module, config: TrainConfig) -> list[Milestone]:
@@ -287,13 +292,14 @@ def _count_tokens(work: Sequence[Batch], step: int, progress: float, ranks: Rank
 
 def _set_rates(
     optimizers: Optimizers, config: TrainConfig, progress: float, step: int, scale: float
-) -> None:
+) -> float:
+    """Those of the step that follows; returns its momentum."""
     full = config.optimizer.muon.momentum
+    kept = momentum(progress, step, full, config.momentum_warmup)
     optimizers.set(
-        lr_scale=scale,
-        momentum=momentum(progress, step, full, config.momentum_warmup),
-        decay_scale=decay_scale(progress, config.decay_taper),
+        lr_scale=scale, momentum=kept, decay_scale=decay_scale(progress, config.decay_taper)
     )
+    return kept
 
 
 def _total(number: int, ranks: Ranks) -> int:
@@ -329,10 +335,9 @@ def _complete_gradients(parameters: dict[str, nn.Parameter]) -> list[Tensor]:
     return gradients
 
 
-def _clip(gradients: list[Tensor], norms: Tensor, largest: float | None) -> None:
+def _clip(gradients: list[Tensor], norm: Tensor, largest: float | None) -> None:
     if largest is not None:
-        total = torch.linalg.vector_norm(norms)
-        torch._foreach_mul_(gradients, (largest / (total + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
 
 
 @contextmanager
