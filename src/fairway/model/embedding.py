@@ -60,6 +60,8 @@ class EmbeddingConfig:
     # token, before it, and not across a BOS (#1667, #1797, mended in #1851).
     smear: Literal["v1", "v2"] | None = None
     smear_window: int = 12  # number of channels that the gate of v2 reads
+    # v2 as it was before #1851: the last token of a document is smeared into the next one's BOS
+    smear_across_documents: bool = False
     value: ValueEmbeddingConfig | None = None
 
     def __post_init__(self) -> None:

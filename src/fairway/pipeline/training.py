@@ -29,6 +29,7 @@ from fairway.train.loop import (
     Step,
     TrainingInterrupted,
     build_clock,
+    context_warmup,
     training_steps,
 )
 from fairway.train.param_groups import build_optimizers
@@ -125,6 +126,7 @@ class Training:
             model, config.optimizer, muon_dtype=runtime.compute_dtype, ranks=runtime.ranks
         )
         self.average = build_average(model, recipe.average)
+        self.warmup = context_warmup(config.batch)
         self.steps = self.tokens = 0
         self.finished, self.reserve_seconds = False, 0.0
         self.step_seconds = 0.0  # of all steps, once they are finished
@@ -151,6 +153,8 @@ class Training:
             tokens=self.tokens,
             spent_seconds=self.spent.seconds,
             finished=self.finished,
+            context=self.warmup.context,
+            context_since=self.warmup.since,
         )
 
     def resume(self) -> None:
@@ -168,6 +172,8 @@ class Training:
         self.steps, self.tokens = saved.step, saved.numbers["tokens"]
         self.batches.position = saved.numbers["position"]
         self.finished = bool(saved.numbers["finished"])
+        self.warmup.context = saved.numbers.get("context")
+        self.warmup.since = saved.numbers.get("context_since")
         self.step_seconds = saved.numbers["spent_seconds"]
         self.spent.before = max(self.spent.before, self.step_seconds)
         self.runtime.log.say(
@@ -253,6 +259,7 @@ class Training:
             compute_dtype=runtime.compute_dtype,
             first_step=self.steps,
             stop=lambda: runtime.stop.asked,
+            warmup=self.warmup,
         ):
             self.average.update(last)
             dealt.step_done(last.micro_batches)

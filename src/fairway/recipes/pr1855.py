@@ -109,14 +109,15 @@ def _lanes(env: Environment) -> ParallelConfig | None:
     return ParallelConfig(start=start, form="lanes") if 0 < start < env["NUM_LAYERS"] else None
 
 
-def _targets(env: Environment) -> tuple[Target, ...]:
+def adapter_targets(env: Environment) -> tuple[Target, ...]:
+    """What has adapters under these variables."""
     return tuple(t for t in TARGETS if env.get(ADAPTER_SWITCHES.get(t, ""), True))
 
 
 def adapter_switch(target: Target) -> Variable:
     """The variable that puts adapters on one kind of projection."""
     path = f"{ADAPTERS}.adapters.targets"
-    return at(ADAPTER_SWITCHES[target], path, to=_targets, back=lambda held: target in held)
+    return at(ADAPTER_SWITCHES[target], path, to=adapter_targets, back=lambda held: target in held)
 
 
 def _pauses(env: Environment) -> tuple[int, ...]:

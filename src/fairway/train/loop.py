@@ -22,6 +22,7 @@ from fairway.train.clock import Clock, StepClock, WallClock
 from fairway.train.divergence import DivergenceWatch
 from fairway.train.param_groups import OptimizerConfig, Optimizers
 from fairway.train.schedule import (
+    ContextWarmup,
     Curriculum,
     DecayTaper,
     MomentumWarmup,
@@ -50,11 +51,18 @@ class BatchConfig:
     micro_batches: int = 1  # number per step, over all ranks together
     # Rows are cut into shorter ones (#2014): the tokens of a step stay as many.
     context_curriculum: Curriculum | None = None
+    # number of steps over which the rate rises anew after the context has changed (#2014)
+    context_warmup: int = 0
     micro_batch_ramp: Curriculum | None = None  # replaces `micro_batches` while it lasts
 
     def __post_init__(self) -> None:
         if min(self.rows, self.context, self.micro_batches) < 1:
             raise ValueError(f"{self}: rows, context and micro_batches must be at least 1")
+        if self.context_warmup < 0 or (self.context_warmup and self.context_curriculum is None):
+            raise ValueError(
+                f"context_warmup={self.context_warmup} follows changes of context_curriculum, "
+                f"which is {self.context_curriculum}; without one set it to 0"
+            )
         for _, value in self.context_curriculum.stages if self.context_curriculum else ():
             if self.context % value:
                 raise ValueError(
@@ -110,6 +118,10 @@ class TrainConfig:
     @property
     def loops_point(self) -> When | None:
         return None if self.loops_at is None else When(progress=self.loops_at)
+
+
+def context_warmup(config: BatchConfig) -> ContextWarmup:
+    return ContextWarmup(config.context_curriculum, config.context_warmup)
 
 
 def build_clock(
@@ -177,6 +189,7 @@ def training_steps(
     compute_dtype: torch.dtype = torch.float32,
     first_step: int = 0,
     stop: Callable[[], bool] | None = None,
+    warmup: ContextWarmup | None = None,
 ) -> Iterator[Step]:
     """Train `model` in place until `clock` runs out, yielding after every optimizer step.
 
@@ -185,6 +198,8 @@ def training_steps(
     compute_dtype  of the forward pass. A model with an attribute `compute_dtype` casts by itself
                    and is given this one; any other runs under autocast
     first_step     steps already finished, for a run that continues
+    warmup         after a change of context; one that has seen the first steps, for a run that
+                   continues. None: a new one
     stop           asked before every step, on every rank or on none; if one says yes, all raise
                    `TrainingInterrupted`
 
@@ -196,6 +211,8 @@ def training_steps(
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     watch = DivergenceWatch(parameters, device)
     pending = [*_loop_milestones(model, config), *milestones]
+    if warmup is None:
+        warmup = context_warmup(config.batch)
     progress = 0.0
     for number in count(first_step):
         # One step may be in flight, so that the GPU has work while the next is being sent. Near
@@ -223,7 +240,8 @@ def training_steps(
         watch.check(number + 1, loss, norms, rate=scale)
         norm = torch.linalg.vector_norm(norms)
         _clip(gradients, norm, config.grad_clip)
-        kept = _set_rates(optimizers, config, progress, number, scale)
+        rising = warmup.scale(progress, number)
+        kept = _set_rates(optimizers, config, progress, number, scale * rising)
         optimizers.step()
         optimizers.zero_grad()
         yield Step(number + 1, progress, loss, scale, tokens, micro_batches, kept, norm)

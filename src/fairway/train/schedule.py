@@ -182,6 +182,35 @@ def current(progress: float, curriculum: Curriculum) -> int:
     return curriculum.stages[-1][1]
 
 
+class ContextWarmup:
+    """The learning rate rises anew after each change of the context (#2014).
+
+    steps    how many it takes; 0: the rate stays as it is
+    context  of the last step; None: there was none yet
+    since    steps that were finished when it changed; None: it has not changed
+    """
+
+    def __init__(self, contexts: Curriculum | None, steps: int) -> None:
+        self.contexts, self.steps = contexts, steps
+        self.context: int | None = None
+        self.since: int | None = None
+
+    def scale(self, progress: float, step: int) -> float:
+        """Multiplier on the rate of the step after `step` finished ones.
+
+        >>> warmup = ContextWarmup(Curriculum(stages=((0.5, 8), (1.0, 16))), steps=4)
+        >>> [warmup.scale(step / 10, step) for step in range(10)]
+        [1.0, 1.0, 1.0, 1.0, 1.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+        """
+        if self.contexts is None or not self.steps:
+            return 1.0
+        context = current(progress, self.contexts)
+        if self.context is not None and context != self.context:
+            self.since = step
+        self.context = context
+        return 1.0 if self.since is None else min(1.0, (step + 1 - self.since) / self.steps)
+
+
 @dataclass(frozen=True, kw_only=True)
 class When:
     """A point in the run: progress reached, or the learning rate below a share of its peak.
