@@ -350,7 +350,7 @@ def fetch(argv: list[str]) -> Answer:
 
 
 def recipes(argv: list[str]) -> Answer:
-    """list all recipes, show one, or compare two: [NAME] [--diff OTHER]"""
+    """list all recipes, show one, or compare it: [NAME] [--diff OTHER | --against ENV.json]"""
     import tyro
 
     from fairway.model.gpt import num_params
@@ -359,7 +359,10 @@ def recipes(argv: list[str]) -> Answer:
     from fairway.recipes.registry import RECIPES, recipe
 
     def options(
-        name: tyro.conf.Positional[str | None] = None, /, diff: str | None = None
+        name: tyro.conf.Positional[str | None] = None,
+        /,
+        diff: str | None = None,
+        against: Path | None = None,
     ) -> Answer:
         """Lists all recipes, shows one as JSON, or prints what differs between two.
 
@@ -367,6 +370,8 @@ def recipes(argv: list[str]) -> Answer:
             name: the recipe to show: a name, package.module:function or path/file.py:function;
                 none lists all names
             diff: the recipe to compare it with; none compares nothing
+            against: JSON file of variables: prints every setting in which the recipe differs from
+                what its script does under them; none compares nothing
         """
         if name is None:
             for each, make in RECIPES.items():
@@ -377,6 +382,16 @@ def recipes(argv: list[str]) -> Answer:
             print(*changes, sep="\n")
             values = {c.path: {diff: repr(c.old), name: repr(c.new)} for c in changes}
             return {"name": name, "other": diff, "changes": values}
+        if against is not None:
+            from fairway.interop.settings import differences_from
+
+            differing = differences_from(recipe(name), read_env(against))
+            print(*differing or ["no setting differs"], sep="\n")
+            return {
+                "name": name,
+                "against": str(against),
+                "changes": {c.path: {"script": repr(c.old), name: repr(c.new)} for c in differing},
+            }
         chosen = recipe(name)
         answer = to_json(chosen) | {"params": num_params(chosen.model)}
         print(json.dumps(answer, indent=1))
