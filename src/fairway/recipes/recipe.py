@@ -24,7 +24,7 @@ class TokensConfig:
     """What the model reads: pieces of how large a vocabulary, of which text, in which order."""
 
     vocab_size: int  # number of token ids, special ones included
-    # reversible text transform by name, undone before bytes are counted; None: none
+    # reversible text transform by name, undone before bytes are counted; None: as the data is
     transform: str | None = None
     # the challenge's own shards, by the name that `fairway fetch` takes; None: there are none
     published: str | None = None
