@@ -1,4 +1,4 @@
-"""The last records in miniature, over several documents: audited legal, and proved, in their order."""
+"""The last records in miniature, over several documents: audited legal, and proved as scored."""
 
 from collections.abc import Callable
 from dataclasses import replace
