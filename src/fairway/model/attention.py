@@ -44,6 +44,8 @@ class AttentionConfig:
     # number of channels of each head with rotary positions, the first ones (#315); None: all
     rope_dims: int | None = None
     rope_base: float = 10_000.0  # base of the rotary frequencies; larger means longer waves
+    # whether angles of inputs longer than the training context are stretched; #1855 does not
+    rope_stretch: bool = True
     qk_gain: float = 1.5  # initial multiplier of each head's queries
     exclusive_layers: int = 0  # so many last layers drop each output's part along its own value
     gate: GateConfig | None = None
@@ -70,15 +72,17 @@ class AttentionConfig:
 
 
 def rope_table(
-    num_positions: int, dims: int, base: float, train_context: int, dtype: torch.dtype
+    num_positions: int, dims: int, base: float, train_context: int | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """cos and sin, each (num_positions, dims / 2), for rotary positions (arXiv:2104.09864).
+
+    train_context  None: angles are never stretched
 
     Past the training length the base grows (NTK scaling), so that the slowest channels turn no
     further than they did in training. The angles depend on num_positions then: encoder and decoder
     must ask for the same number.
     """
-    if num_positions > train_context and dims > 2:
+    if train_context is not None and num_positions > train_context and dims > 2:
         base = base * (num_positions / train_context) ** (dims / (dims - 2))
     frequency = base ** -(torch.arange(0, dims, 2, dtype=torch.float32) / dims)
     angle = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequency)
@@ -93,7 +97,7 @@ class RopeTables:
 
     def __init__(self, config: AttentionConfig, head_dim: int, train_context: int) -> None:
         self.dims, self.base = config.rope_dims or head_dim, config.rope_base
-        self.train_context = train_context
+        self.train_context = train_context if config.rope_stretch else None
         self._made: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, num_positions: int, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fairway.evaluate.chunks import Chunk, ChunkPlan
-from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
+from fairway.evaluate.config import make_predictor, plan_text
 from fairway.evaluate.curves import Curve, curve_data
 from fairway.evaluate.diagnostic import WARNING, adapt_then_score
 from fairway.evaluate.frozen import Frozen
@@ -92,10 +92,6 @@ def score_text(
     return found
 
 
-def without_learning(config: EvaluateConfig) -> EvaluateConfig:
-    return config.frozen()
-
-
 class Passes:
     """The passes over the validation text, each of which goes on from where it was interrupted.
 
@@ -111,7 +107,7 @@ class Passes:
 
     def windows(self, model: GPT, name: str) -> StageResult:
         """Without learning, and each window on its own: the quickest look at a model."""
-        config = without_learning(self.planned.config)
+        config = self.planned.config.frozen()
         config = replace(config, stride=config.context or 1)
         frozen = Frozen(model, config.rows, self.runtime.ranks)
         return stage_result(self._walk(frozen, plan_text(config, self.text), name))
@@ -124,8 +120,9 @@ class Passes:
         config, ranks = self.planned.config, self.runtime.ranks
         plans = plan_text(config, self.text)
         sliding = self._walk(Frozen(model, config.rows, ranks), plans, "score sliding")
-        if config.mixture is not None:
-            self.runtime.log.say(explain("ngram"))
+        for part, native in ((config.mixture, "ngram"), (config.tilt, "hints")):
+            if part is not None:
+                self.runtime.log.say(explain(native))
         with Spent(self.folder / SPENT if ranks.is_main else None).running() as spent:
             learning = self._walk(
                 make_predictor(model, config, seed=recipe.seed, ranks=ranks),
