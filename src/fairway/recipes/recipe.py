@@ -73,6 +73,12 @@ class Recipe:
                 f"{self.name}: tokens.vocab_size={self.tokens.vocab_size} and model.vocab_size="
                 f"{self.model.vocab_size} differ; the model must know every piece and no other"
             )
+        if self.train.batch.joined and self.tokens.order.order != "documents":
+            raise ValueError(
+                f"{self.name}: train.batch.joined reads the rows of a batch as one text, and in "
+                f"tokens.order.order={self.tokens.order.order!r} they are not; set it to "
+                f"'documents', or joined to false"
+            )
         needed = self.quant.reserve_seconds if self.quant.needs_hessians else 0.0
         if self.train.seconds is not None and self.train.reserve_seconds < needed:
             raise ValueError(
