@@ -23,6 +23,7 @@ from fairway.runtime.distributed import Ranks
 from fairway.tokens.val_text import ValText
 
 WARNING = "illegal: learned from a token before scoring it"
+NO_ORDER = "no code length: of two documents, each was scored with the other's text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +74,23 @@ class StreamHints:
         base = cast(ModelPredictor, make_predictor(model, untilted, ranks=ranks))
         illegal = score(StreamTilt(base, tilt, text.tokens))
         honest = score(make_predictor(model, config, ranks=ranks))
-        return IllegalScore(illegal.bits_per_byte, honest)
+        return IllegalScore(illegal.bits_per_byte, honest, NO_ORDER)
+
+
+WARNINGS = {AdaptThenScore.name: WARNING, StreamHints.name: NO_ORDER}
 
 
 @dataclass(frozen=True, repr=False)
 class IllegalScore:
-    """Not a `Score`. Every text it turns into carries the warning."""
+    """Not a `Score`. Every text it turns into carries the warning: why it is none."""
 
     illegal_bits_per_byte: float
     honest: Score
+    warning: str = WARNING
 
     def __str__(self) -> str:
         return (
-            f"{self.illegal_bits_per_byte:.4f} bits per byte ({WARNING}); "
+            f"{self.illegal_bits_per_byte:.4f} bits per byte ({self.warning}); "
             f"the honest score is {self.honest.bits_per_byte:.4f}"
         )
 
@@ -97,7 +102,7 @@ class IllegalScore:
 
     def to_json(self) -> dict[str, float | str]:
         return {
-            "warning": WARNING,
+            "warning": self.warning,
             "illegal_bits_per_byte": self.illegal_bits_per_byte,
             "honest_bits_per_byte": self.honest.bits_per_byte,
         }

@@ -11,7 +11,6 @@ from torch import Tensor
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.config import make_predictor, plan_text
 from fairway.evaluate.curves import Curve, curve_data
-from fairway.evaluate.diagnostic import WARNING
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.planner import Estimate, largest_that_fits
 from fairway.evaluate.predictor import Predictor
@@ -204,7 +203,7 @@ def diagnose(
         found = recipe.diagnostic.found(model, config, text, runtime.ranks)
     runtime.log.say(f"{name}: {found}")
     result = DiagnosticResult(
-        warning=WARNING,
+        warning=found.warning,
         illegal_bits_per_byte=found.illegal_bits_per_byte,
         honest_bits_per_byte=found.honest.bits_per_byte,
     )
