@@ -134,7 +134,8 @@ def diagnostics(result: RunResult) -> list[tuple[str, float, str]]:
         (
             name,
             found.illegal_bits_per_byte,
-            f"{WARNINGS.get(name, WARNING)}; the honest score is {fixed(found.honest_bits_per_byte, 5)}",
+            f"{WARNINGS.get(name, WARNING)}; the honest score is "
+            f"{fixed(found.honest_bits_per_byte, 5)}",
         )
         for name, found in result.diagnostics.items()
     ]
