@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fairway.average import EmaConfig, SwaConfig
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.diagnostic import AdaptThenScore
+from fairway.evaluate.diagnostic import AdaptThenScore, StreamHints
 from fairway.evaluate.planner import Range
 from fairway.model.model_config import ModelConfig
 from fairway.quant.qat import LinearRounding
@@ -62,7 +62,8 @@ class Recipe:
     quant: QuantConfig
     evaluate: EvaluateConfig
     evaluate_range: Range | None = None  # what may be chosen instead, where the clock asks for it
-    diagnostic: AdaptThenScore | None = None  # a number that is no score, computed beside it
+    # a number that is no score, computed beside it
+    diagnostic: AdaptThenScore | StreamHints | None = None
     budget: Budget = field(default_factory=Budget)
     seed: int = 1337  # decides initial weights and all else that is random
 
