@@ -255,6 +255,7 @@ def prepare(argv: list[str]) -> Answer:
         /,
         vocab_size: int | None = None,
         tokenizer: Path | None = None,
+        transform: Literal["caseops"] | None = None,
         val: tuple[Path, ...] = (),
         val_fraction: float | None = None,
         field: str = "text",
@@ -272,6 +273,8 @@ def prepare(argv: list[str]) -> Answer:
             vocab_size: pieces of the tokenizer to train; None where --tokenizer names one
             tokenizer: tokenizer file to use, a model file whose tokenizer to use, or `bytes` for
                 the bytes themselves; None trains one of --vocab-size pieces
+            transform: caseops writes capitals as operators before lowercase words (#1729), which
+                decoding undoes, and the original bytes of each token beside the shards
             val: files or folders of validation text; none where --val-fraction holds some out
             val_fraction: share of the documents to hold out for validation, between 0 and 1; None
                 where --val names some
@@ -287,6 +290,7 @@ def prepare(argv: list[str]) -> Answer:
         request = stage.Request(
             vocab_size=vocab_size,
             tokenizer=tokenizer,
+            transform=transform,
             val=val,
             val_fraction=val_fraction,
             seed=seed,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fairway.average import EmaConfig, SwaConfig
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.diagnostic import AdaptThenScore
+from fairway.evaluate.diagnostic import AdaptThenScore, StreamHints
 from fairway.evaluate.planner import Range
 from fairway.model.model_config import ModelConfig
 from fairway.quant.qat import LinearRounding
@@ -24,7 +24,7 @@ class TokensConfig:
     """What the model reads: pieces of how large a vocabulary, of which text, in which order."""
 
     vocab_size: int  # number of token ids, special ones included
-    # reversible text transform by name, undone before bytes are counted; None: none
+    # reversible text transform by name, undone before bytes are counted; None: as the data is
     transform: str | None = None
     # the challenge's own shards, by the name that `fairway fetch` takes; None: there are none
     published: str | None = None
@@ -62,7 +62,8 @@ class Recipe:
     quant: QuantConfig
     evaluate: EvaluateConfig
     evaluate_range: Range | None = None  # what may be chosen instead, where the clock asks for it
-    diagnostic: AdaptThenScore | None = None  # a number that is no score, computed beside it
+    # a number that is no score, computed beside it
+    diagnostic: AdaptThenScore | StreamHints | None = None
     budget: Budget = field(default_factory=Budget)
     seed: int = 1337  # decides initial weights and all else that is random
 
