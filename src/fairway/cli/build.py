@@ -121,7 +121,8 @@ def _resume_said(argv: list[str]) -> list[str]:
 def _changed(recipe: "Recipe", argv: list[str]) -> "tuple[Recipe, list[str]]":
     """The recipe after --as-published, --env, --set and --train.steps, applied in this order.
 
-    What they make of it are the defaults of other options. `--set` names a field itself, so it has the last word wherever it stands.
+    What they make of it are the defaults of other options. `--set` names a field itself, so it has
+    the last word wherever it stands.
     """
     from fairway.recipes.diff import override
 
