@@ -37,7 +37,8 @@ def of_size(base: Recipe, direction: str, size: int) -> Recipe:
         batch = replace(batch, context=size, rows=max(1, 2048 // size))
     else:
         batch = replace(batch, rows=size // batch.context)
-    return replace(base, model=model, train=replace(base.train, batch=batch))
+    tokens, train = replace(base.tokens, vocab_size=model.vocab_size), base.train
+    return replace(base, model=model, tokens=tokens, train=replace(train, batch=batch))
 
 
 def steps_of(chosen: Recipe):
@@ -67,11 +68,14 @@ SIZES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=list(SIZES), help="directions; all if absent")
     parser.add_argument("--brief", action="store_true", help="two sizes of each, once")
     args = parser.parse_args()
     switch, said = choose_kernels(torch.device("cpu"))
     print(f"kernels of a step: {said}")
     for direction, sizes in SIZES.items():
+        if args.only and direction not in args.only:
+            continue
         chosen = sizes[:2] if args.brief else sizes
         walks = {size: steps_of(of_size(recipe("pocket"), direction, size)) for size in chosen}
         seconds = dict.fromkeys(chosen, float("inf"))
