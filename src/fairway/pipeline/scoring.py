@@ -11,7 +11,6 @@ from torch import Tensor
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.config import make_predictor, plan_text
 from fairway.evaluate.curves import Curve, curve_data
-from fairway.evaluate.diagnostic import WARNING, adapt_then_score
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.planner import Estimate, largest_that_fits
 from fairway.evaluate.predictor import Predictor
@@ -198,15 +197,17 @@ def diagnose(
     """Numbers that are no scores, if the recipe asks for one."""
     if recipe.diagnostic is None:
         return {}
-    with runtime.log.stage("adapt then score"):
-        found = adapt_then_score(model, recipe.diagnostic, text, runtime.ranks)
-    runtime.log.say(f"adapt_then_score: {found}")
+    name = recipe.diagnostic.name
+    with runtime.log.stage(name.replace("_", " ")):
+        config = recipe.evaluate.resolved(recipe.model.train_context)
+        found = recipe.diagnostic.found(model, config, text, runtime.ranks)
+    runtime.log.say(f"{name}: {found}")
     result = DiagnosticResult(
-        warning=WARNING,
+        warning=found.warning,
         illegal_bits_per_byte=found.illegal_bits_per_byte,
         honest_bits_per_byte=found.honest.bits_per_byte,
     )
-    return {"adapt_then_score": result}
+    return {name: result}
 
 
 def stage_result(found: Evaluation) -> StageResult:

@@ -29,6 +29,7 @@ from fairway.train.loop import (
     TrainingInterrupted,
     build_clock,
     context_warmup,
+    parts_at,
     training_steps,
 )
 from fairway.train.param_groups import build_optimizers
@@ -360,5 +361,10 @@ def _compile(model: GPT, recipe: Recipe, runtime: Runtime) -> None:
     loops = {False, True} if recipe.model.loop else {model.loops_active}
     model.train()
     with runtime.log.stage("compile"):
-        loss = compile_loss(model, batch.rows, batch.context, runtime.compute_dtype, loops)
+        shape, parts = (batch.rows, batch.context), {None}
+        if batch.joined:
+            stages = batch.context_curriculum.stages if batch.context_curriculum else ((1.0, 0),)
+            shape = (1, batch.rows * batch.context)
+            parts = {parts_at(batch, end - 1e-9) for end, _ in stages}
+        loss = compile_loss(model, *shape, runtime.compute_dtype, loops, parts)
     model.loss = loss  # type: ignore[method-assign]

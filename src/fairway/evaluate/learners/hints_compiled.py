@@ -1,7 +1,7 @@
 """The memory of `hints.py` in C++ (`native/hints.cpp`): the same hints, many times as fast.
 
 A context takes 20 bytes and a pair of context and token 12, in tables that are at most three
-quarters full: 2.2 GB for the 47.9 million targets of the challenge's text, where nearly all
+quarters full: 2.1 GB for the 47.9 million targets of the challenge's text, where nearly all
 contexts of 15 tokens are new, and half as much again while a table grows.
 """
 
