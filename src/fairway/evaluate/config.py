@@ -8,6 +8,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 
@@ -17,11 +18,17 @@ from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
 from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.phased import Phased
+from fairway.evaluate.learners.settled_mixture import SettledMixture
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.ledger import Ledger, Margins, Ties
 from fairway.evaluate.predictor import ALONE, Predictor
+from fairway.evaluate.settled import Settled, SettledPredictor, settled_model
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
 from fairway.tokens.val_text import ValText
+
+
+Arithmetic = Literal["native", "settled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +37,30 @@ class EvaluateConfig(WindowConfig):
 
     ttt: Sgd | DocumentAdapters | Phased | Learner | None = None  # how the model learns; None: not
     mixture: Mixture | None = None  # n-grams from what was scored, mixed with the model
+    # native: as fast as this machine can, and decoded on its like alone; settled: in float64 and
+    # rounded alike on every machine, so that the score is a code length to the bit, anywhere
+    arithmetic: Arithmetic = "native"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.arithmetic not in get_args(Arithmetic):
+            raise ValueError(
+                f"arithmetic={self.arithmetic!r}; choose one of {', '.join(get_args(Arithmetic))}"
+            )
+        if self.settled and self.precision != "float32":
+            raise ValueError(
+                f"precision={self.precision!r} with settled arithmetic, which computes in float64: "
+                "leave precision as it is, or set arithmetic='native'"
+            )
         self.learner.check(self)
 
     @property
     def learner(self) -> Learner:
         return self.ttt or NoLearning()
+
+    @property
+    def settled(self) -> bool:
+        return self.arithmetic == "settled"
 
     @property
     def learns(self) -> bool:
@@ -112,6 +135,8 @@ def make_predictor(
     model: GPT, config: EvaluateConfig, *, seed: int = 0, ranks: Ranks = ALONE
 ) -> Predictor:
     """The predictor `config` asks for. `model` itself is never changed by it."""
+    if config.settled:
+        return make_settled_predictor(model, config, seed=seed, ranks=ranks)
     if config.context is None:
         config = replace(config, context=model.config.train_context)
     if config.precision != "float32":
@@ -119,3 +144,25 @@ def make_predictor(
         model.compute_dtype = getattr(torch, config.precision)
     base = config.learner.predictor(model, config, seed=seed, ranks=ranks)
     return base if config.mixture is None else config.mixture.wrap(base)
+
+
+def make_settled_predictor(
+    model: GPT,
+    config: EvaluateConfig,
+    *,
+    seed: int = 0,
+    ranks: Ranks = ALONE,
+    margins: Margins | None = None,
+    told: Ties | None = None,
+) -> SettledPredictor:
+    """The predictor `config` asks for, in settled arithmetic.
+
+    margins  around boundaries, within which a tie is noted or told
+    told     the ties of whoever encoded; None: they are noted in `predictor.ledger.ties`
+    """
+    if config.context is None:
+        config = replace(config, context=model.config.train_context)
+    ledger = Ledger(margins or Margins(), told)
+    base = config.learner.predictor(settled_model(model), config, seed=seed, ranks=ranks)
+    settled = Settled(base, ledger)
+    return settled if config.mixture is None else SettledMixture(settled, config.mixture)

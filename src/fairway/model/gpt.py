@@ -19,7 +19,7 @@ from fairway.model.embedding import NgramTable, SmearV1, SmearV2, ValueEmbedding
 from fairway.model.linear import Linear
 from fairway.model.mlp import MLP
 from fairway.model.model_config import ModelConfig
-from fairway.runtime.kernels import rms_norm, softcapped_cross_entropy
+from fairway.runtime.kernels import rms_norm, softcapped_cross_entropy, widened
 
 
 class Lanes(NamedTuple):
@@ -110,7 +110,7 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A causal language model of the lineage from #1 to #1855.
 
-    compute_dtype  type of the activations; weights stay float32
+    compute_dtype  type of the activations; weights stay float32, or are float64 with them
     loops_active   whether the looped blocks repeat; training switches it on part of the way
     """
 
@@ -271,9 +271,10 @@ class GPT(nn.Module):
         cache: Cache | None = None,
         adapters: Adapters | None = None,
     ) -> Tensor:
-        """Next-token logits (B, T - start, V), float32, for token ids (B, T); see `hidden`."""
+        """Next-token logits (B, T - start, V), float32 or wider, for token ids (B, T); see
+        `hidden`."""
         x = self.hidden(tokens, start=start, cache=cache, adapters=adapters)
-        logits = add_delta(self._project(x), adapters, "head", 0, x).float()
+        logits = widened(add_delta(self._project(x), adapters, "head", 0, x))
         cap = self.config.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

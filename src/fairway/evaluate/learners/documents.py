@@ -117,6 +117,7 @@ class DocumentPredictor(Frozen):
         self.config, self.seed = config, seed
         slots = len(model.plan.layers)
         bank = Adapters(config.adapters, model.adapter_dims(), slots, rows)
+        bank = bank.to(model.embed.weight.dtype)
         bank.reset(warm=False, generator=torch.Generator().manual_seed(seed))
         self.bank = bank.to(self.device)
         self.first = {name: torch.zeros_like(p) for name, p in self.bank.named_parameters()}
@@ -186,7 +187,8 @@ class DocumentPredictor(Frozen):
         generator = torch.Generator().manual_seed(self.seed + 1 + document)
         for down in self.bank.down.values():
             bound = down.size(-1) ** -0.5
-            fresh = torch.empty(down[row].shape).uniform_(-bound, bound, generator=generator)
+            fresh = torch.empty(down[row].shape, dtype=down.dtype)
+            fresh.uniform_(-bound, bound, generator=generator)
             down[row].copy_(fresh)
 
     def _step(self, one: WindowBatch, plan: ChunkPlan) -> None:
@@ -203,6 +205,8 @@ class DocumentPredictor(Frozen):
             gradients = torch.autograd.grad(mean, list(named.values()))
         self.steps[rows] += 1
         steps = self.steps[rows].to(self.device)[:, None, None]
+        if gradients[0].dtype == torch.float64:
+            steps = steps.double()  # a float to the power of whole numbers is float32
         bank, chosen = dict(self.bank.named_parameters()), _select(rows)
         with torch.no_grad():
             for (name, leaf), gradient in zip(named.items(), gradients, strict=True):

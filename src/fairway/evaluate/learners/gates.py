@@ -34,7 +34,7 @@ class Gates:
         self.below = [1.0 - share for share in self.above]
 
     def copy(self) -> "Gates":
-        twin = object.__new__(Gates)
+        twin = object.__new__(type(self))
         twin.memory, twin.below, twin.above = self.memory, self.below.copy(), self.above.copy()
         return twin
 

@@ -6,7 +6,7 @@ earlier. This file says what each context suggests; how far it is believed is in
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -93,15 +93,21 @@ class Memory:
     fade    tokens after which a successor of the shortest contexts (orders 0 and 1) has lost all
             but 1/e of its weight
     parent  read where this memory holds nothing; never written
+    exp     the exponential that weights fade by
 
     A memory with a parent is what somebody reads on with who must leave no trace: it copies what
     it changes.
     """
 
     def __init__(
-        self, orders: Sequence[int], fade: float, vocab_size: int, parent: "Memory | None" = None
+        self,
+        orders: Sequence[int],
+        fade: float,
+        vocab_size: int,
+        parent: "Memory | None" = None,
+        exp: Callable[[float], float] = math.exp,
     ) -> None:
-        self.orders, self.fade, self.parent = tuple(orders), fade, parent
+        self.orders, self.fade, self.parent, self.exp = tuple(orders), fade, parent, exp
         self.width = 2 if vocab_size <= 1 << 16 else 4
         self.contexts: dict[bytes, _Context] = {}
         self.recent: dict[bytes, _Recent] = {}
@@ -117,7 +123,7 @@ class Memory:
 
     def branch(self) -> "Memory":
         """A memory that reads this one and writes to itself."""
-        return Memory(self.orders, self.fade, self.vocab_size, parent=self)
+        return Memory(self.orders, self.fade, self.vocab_size, parent=self, exp=self.exp)
 
     def stand_after(self, history: Sequence[int]) -> None:
         """Forget the place and take that after `history`; contexts reach no further back."""
@@ -143,7 +149,7 @@ class Memory:
             found.append(Expert(kind, counts, context.number))
             if len(key) <= self.width:  # orders 0 and 1
                 recent = self._recent(key)
-                worth = recent.total * math.exp((recent.since - self.time) / self.fade)
+                worth = recent.total * self.exp((recent.since - self.time) / self.fade)
                 kind_of_recent = kinds_of_recent + number_class(int(2.0 * worth))
                 kind_of_recent += NUM_NUMBERS if key else 0
                 found.append(Expert(kind_of_recent, recent.weights, recent.total))
@@ -211,10 +217,10 @@ class Memory:
         # A later token weighs more instead of all earlier ones less: one addition, not thousands.
         exponent = (self.time - recent.since) / self.fade
         if exponent > 200.0:  # far from the end of float64, so nothing ever overflows
-            shrink = math.exp(-exponent)
+            shrink = self.exp(-exponent)
             recent.weights = {token: w * shrink for token, w in recent.weights.items()}
             recent.total *= shrink
             recent.since, exponent = self.time, 0.0
-        weight = math.exp(exponent)
+        weight = self.exp(exponent)
         recent.weights[token] = recent.weights.get(token, 0.0) + weight
         recent.total += weight

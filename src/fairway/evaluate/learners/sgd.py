@@ -184,11 +184,16 @@ class WeightLearner:
         self.stepper = new_stepper(config, self.trained, ranks)
         share = len(range(ranks.rank, config.batch_sequences, ranks.world_size))
         self.compiled_shape, self.compiled_loss = (share, context), model.loss
-        if config.compiled and share:
+        if config.compiled and share and not self._settled:
             with self._precision():
                 self.compiled_loss = compile_loss(
                     model, *self.compiled_shape, model.compute_dtype, {model.loops_active}
                 )
+
+    @property
+    def _settled(self) -> bool:
+        """Weights in float64 are those of settled arithmetic: learned in it, and not compiled."""
+        return next(iter(self.trained.values())).dtype == torch.float64
 
     def learn(self, texts: Sequence[Tensor], rate: float) -> None:
         """All epochs over `texts`, each (n,) int64, at `rate` times the configured lr."""
@@ -223,7 +228,8 @@ class WeightLearner:
     @contextmanager
     def _precision(self) -> Iterator[None]:
         before = self.model.compute_dtype
-        self.model.compute_dtype = getattr(torch, self.config.precision or "float32")
+        precision = "float64" if self._settled else self.config.precision or "float32"
+        self.model.compute_dtype = getattr(torch, precision)
         try:
             yield
         finally:
