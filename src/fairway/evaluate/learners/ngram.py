@@ -2,15 +2,17 @@
 
 Contexts of several lengths are looked up by their very tokens, so nothing collides and whatever is
 counted has occurred. The long ones act as a copy expert: what they point at continues a phrase seen
-earlier. This file says what each context suggests; how far it is believed is in `mixture.py`.
+earlier. This file says what each context suggests; how far it is believed is in `mixture.py`. The
+same in C++, to the last bit, is in `ngram_compiled.py`.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
 Counts: TypeAlias = "int | dict[int, int] | dict[int, float]"  # an int: that token and no other
 
@@ -20,6 +22,9 @@ AGES = (60, 250, 1_000, 5_000)  # tokens; the last class is older still
 NUMBERS = (0, 1, 2, 3, 4, 4, 4, 4, *(5,) * 8, *(6,) * 48)  # class of a number below 64
 NUM_AGES, NUM_NUMBERS, NUM_SUCCESSORS = len(AGES) + 1, 8, 5
 NUM_KINDS = NUM_AGES * NUM_NUMBERS * NUM_SUCCESSORS
+
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2
+_TERMS = tuple(1.0 / math.factorial(n) for n in range(14, -1, -1))
 
 
 class Expert(NamedTuple):
@@ -52,6 +57,42 @@ class Expert(NamedTuple):
             distribution[tokens] += numbers * (weight / self.total)
 
 
+class Says(NamedTuple):
+    """What the experts say of some targets, each before it is read, laid end to end.
+
+    numbers  (targets,) int64, experts of each
+    kinds    (n,) int64 of each expert
+    ahead    (n,) float64, the probability each gives the token that came
+    pointed  (n,) int64, the only token it points at; -1 where it is spread over several
+    """
+
+    numbers: np.ndarray
+    kinds: np.ndarray
+    ahead: np.ndarray
+    pointed: np.ndarray
+
+
+class NgramMemory(Protocol):
+    """What a mixture asks of a memory; see `Memory`."""
+
+    def orders_of_kinds(self) -> list[int]: ...
+    def branch(self) -> Self: ...
+    def absorb(self, branch: Self) -> None: ...
+    def stand_after(self, history: Sequence[int]) -> None: ...
+    def push(self, token: int) -> None: ...
+    def read(self, text: Tensor, num_targets: int) -> None: ...
+    def gather(self, text: Tensor, num_targets: int) -> Says: ...
+    def suggestions(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def ahead(self, token: int) -> np.ndarray: ...
+    def join(self, kept: np.ndarray, model: np.ndarray) -> np.ndarray: ...
+
+
+def orders_of_kinds(orders: Sequence[int]) -> list[int]:
+    """The contexts' length for each kind: counts, then newest, then recent successors."""
+    by_order = [order for order in orders for _ in range(NUM_KINDS)]
+    return by_order * 2 + [0] * NUM_NUMBERS + [1] * NUM_NUMBERS
+
+
 @dataclass(slots=True)
 class _Context:
     """What followed one context. `number` counts by update exclusion, see `Memory.push`."""
@@ -78,6 +119,20 @@ class _Recent:
         return _Recent(self.since, self.total, dict(self.weights))
 
 
+def portable_exp(x: float) -> float:
+    """e**x to a few last bits, the same ones everywhere: sums and products in a fixed order.
+
+    >>> abs(portable_exp(1.0) - math.e) < 1e-15
+    True
+    """
+    halvings = math.floor(x * 1.4426950408889634 + 0.5)
+    rest = (x - halvings * _LN2_HIGH) - halvings * _LN2_LOW
+    value = 0.0
+    for term in _TERMS:
+        value = value * rest + term
+    return math.ldexp(value, halvings)
+
+
 def number_class(number: int) -> int:
     return NUMBERS[number] if number < len(NUMBERS) else NUM_NUMBERS - 1
 
@@ -93,7 +148,7 @@ class Memory:
     fade    tokens after which a successor of the shortest contexts (orders 0 and 1) has lost all
             but 1/e of its weight
     parent  read where this memory holds nothing; never written
-    exp     the exponential that weights fade by
+    portable  fade by an exponential that is the same to the last bit on every machine
 
     A memory with a parent is what somebody reads on with who must leave no trace: it copies what
     it changes.
@@ -105,9 +160,11 @@ class Memory:
         fade: float,
         vocab_size: int,
         parent: "Memory | None" = None,
-        exp: Callable[[float], float] = math.exp,
+        portable: bool = False,
     ) -> None:
-        self.orders, self.fade, self.parent, self.exp = tuple(orders), fade, parent, exp
+        self.orders, self.fade, self.parent = tuple(orders), fade, parent
+        self.portable = portable
+        self.exp: Callable[[float], float] = portable_exp if portable else math.exp
         self.width = 2 if vocab_size <= 1 << 16 else 4
         self.contexts: dict[bytes, _Context] = {}
         self.recent: dict[bytes, _Recent] = {}
@@ -117,13 +174,17 @@ class Memory:
         self.keys: list[bytes] = []  # the contexts that end here, the shortest first
 
     def orders_of_kinds(self) -> list[int]:
-        """The contexts' length for each kind: counts, then newest, then recent successors."""
-        by_order = [order for order in self.orders for _ in range(NUM_KINDS)]
-        return by_order * 2 + [0] * NUM_NUMBERS + [1] * NUM_NUMBERS
+        return orders_of_kinds(self.orders)
 
     def branch(self) -> "Memory":
         """A memory that reads this one and writes to itself."""
-        return Memory(self.orders, self.fade, self.vocab_size, parent=self, exp=self.exp)
+        return Memory(self.orders, self.fade, self.vocab_size, self, self.portable)
+
+    def absorb(self, branch: "Memory") -> None:
+        """Know and stand as a branch of this memory does, which must not be used any more."""
+        self.contexts.update(branch.contexts)
+        self.recent.update(branch.recent)
+        self.time, self.tail, self.keys = branch.time, branch.tail, branch.keys
 
     def stand_after(self, history: Sequence[int]) -> None:
         """Forget the place and take that after `history`; contexts reach no further back."""
@@ -149,6 +210,7 @@ class Memory:
             found.append(Expert(kind, counts, context.number))
             if len(key) <= self.width:  # orders 0 and 1
                 recent = self._recent(key)
+                assert recent is not None
                 worth = recent.total * self.exp((recent.since - self.time) / self.fade)
                 kind_of_recent = kinds_of_recent + number_class(int(2.0 * worth))
                 kind_of_recent += NUM_NUMBERS if key else 0
@@ -186,6 +248,56 @@ class Memory:
         self.tail = (self.tail + token.to_bytes(self.width, "little"))[-longest:]
         self._find_keys()
 
+    def read(self, text: Tensor, num_targets: int) -> None:
+        """Push the targets of a window, which are its last tokens.
+
+        Contexts are those of the window's own text: it may be all that a reader of it has seen.
+        """
+        tokens = text.tolist()
+        first = len(tokens) - num_targets
+        self.stand_after(tokens[:first])
+        for token in tokens[first:]:
+            self.push(token)
+
+    def gather(self, text: Tensor, num_targets: int) -> Says:
+        """`read`, and what the experts said of each target before it was pushed."""
+        tokens = text.tolist()
+        first = len(tokens) - num_targets
+        self.stand_after(tokens[:first])
+        numbers, kinds, ahead, pointed = [], [], [], []
+        for token in tokens[first:]:
+            experts = self.experts()
+            numbers.append(len(experts))
+            kinds += [expert.kind for expert in experts]
+            ahead += [expert.probability(token) for expert in experts]
+            pointed += [expert.pointed for expert in experts]
+            self.push(token)
+        integers = (np.array(one, np.int64) for one in (numbers, kinds, pointed))
+        numbers, kinds, pointed = integers
+        return Says(numbers, kinds, np.array(ahead, np.float64), pointed)
+
+    def suggestions(self) -> tuple[np.ndarray, np.ndarray]:
+        """(kinds, pointed) of the experts on the token awaited here, the least specific first."""
+        experts = self.experts()
+        kinds, pointed = ([e.kind for e in experts], [e.pointed for e in experts])
+        return np.array(kinds, np.int64), np.array(pointed, np.int64)
+
+    def ahead(self, token: int) -> np.ndarray:
+        """The probability that each of them gives a token."""
+        return np.array([expert.probability(token) for expert in self.experts()], np.float64)
+
+    def join(self, kept: np.ndarray, model: np.ndarray) -> np.ndarray:
+        """Their mixture with the model's probabilities (V,), all float64.
+
+        kept  for each expert the share that it leaves to what lies below it
+        """
+        mixed = np.zeros_like(model)
+        weight = 1.0  # of what is not yet shared out, from the most specific expert downwards
+        for share, expert in zip(reversed(kept.tolist()), reversed(self.experts()), strict=True):
+            expert.add_to(mixed, weight * (1.0 - share))
+            weight *= share
+        return mixed + weight * model
+
     def _find_keys(self) -> None:
         tail, width = self.tail, self.width
         sizes = [order * width for order in self.orders if order * width <= len(tail)]
@@ -204,16 +316,17 @@ class Memory:
                 own = self.contexts[key] = inherited.copy()
         return own
 
-    def _recent(self, key: bytes) -> _Recent:
+    def _recent(self, key: bytes) -> _Recent | None:
         own = self.recent.get(key)
-        if own is not None:
-            return own
-        return _Recent(self.time) if self.parent is None else self.parent._recent(key)
+        return self.parent._recent(key) if own is None and self.parent is not None else own
 
     def _push_recent(self, key: bytes, token: int) -> None:
         recent = self.recent.get(key)
         if recent is None:
-            recent = self.recent[key] = self._recent(key).copy()
+            inherited = self._recent(key)
+            # A new one begins now, whoever makes it: what a branch learns is what all would learn.
+            recent = _Recent(self.time) if inherited is None else inherited.copy()
+            self.recent[key] = recent
         # A later token weighs more instead of all earlier ones less: one addition, not thousands.
         exponent = (self.time - recent.since) / self.fade
         if exponent > 200.0:  # far from the end of float64, so nothing ever overflows
