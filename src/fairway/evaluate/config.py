@@ -162,7 +162,7 @@ def make_settled_predictor(
     """
     if config.context is None:
         config = replace(config, context=model.config.train_context)
-    ledger = Ledger(margins or Margins(), told)
+    ledger = Ledger(margins or config.learner.margins(), told)
     base = config.learner.predictor(settled_model(model), config, seed=seed, ranks=ranks)
     settled = Settled(base, ledger)
     return settled if config.mixture is None else SettledMixture(settled, config.mixture)

@@ -9,6 +9,7 @@ has to be alike, so sums may be taken in any order and functions from any librar
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,6 +22,10 @@ from fairway.runtime.limits import require_within
 MOST_LOGIT = float(1 << 16)  # beyond it float64 is too coarse beside the margin
 _ROUND = 1.5 * 2.0**52  # adding and taking away rounds to whole numbers, halves to even
 _BLOCK = 1 << 17  # values rounded at once, so that they stay in the processor's cache
+_NOTHING = 2.0**-200
+_ROOT_BITS, _LEAST_ROOT = 5, -2  # a root keeps so many bits, unless it is far below the grid
+# Parts of a state's names that say that its values are means of squares.
+SECOND_MOMENTS = frozenset({"exp_avg_sq", "second"})
 _STEPS_PER_NAT = STEPS_PER_OCTAVE / math.log(2)
 
 
@@ -33,13 +38,13 @@ class Margins:
     """How near a boundary a value is announced, and how coarse what is learned is rounded.
 
     logit       nats; logits themselves are rounded to 1/256 of a factor of two, 0.0027 nats
-    state       share of a tensor's largest magnitude, rounded up to a power of two
-    state_bits  what is learned is rounded to 2**-state_bits of that
+    state       share of the power of two that spans a tensor of what was learned
+    state_bits  what is learned is rounded to 2**-state_bits of that power
     """
 
     logit: float = 1e-11
-    state: float = 2.0**-42
-    state_bits: int = 17
+    state: float = 2.0**-40
+    state_bits: int = 15
 
     def __post_init__(self) -> None:
         require_within(self, logit=(1e-15, 1e-4), state=(1e-16, 1e-6), state_bits=(4, 40))
@@ -76,6 +81,7 @@ class Ledger:
         self.ties = Ties() if told is None else told
         self.settled = 0  # values of what was learned, so far
         self._by_position: dict[int, list[tuple[int, bool]]] = {}
+        self._state_places: list[int] | None = None
 
     def ends(self, logits: Tensor, positions: Tensor) -> Tensor:
         """Where the slices of all symbols end, (n, V) int64 (see `settled_ends`).
@@ -127,12 +133,23 @@ class Ledger:
                 allowed = 2 * self.margins.logit * _STEPS_PER_NAT
                 steps[row, symbol] = _as_told(exact, up, allowed, f"token {position:,}")
 
+    @torch.no_grad()
     def settle(self, state: Mapping[str, Tensor]) -> None:
-        """Round what was learned, in place, tensor after tensor; only float64 is rounded."""
+        """Round what was learned, in place, tensor after tensor; only float64 is rounded.
+
+        Second moments are rounded by their roots, which are of the size of gradients, and to
+        five significant bits, since a quotient by one that became zero would be no number.
+        """
         for name, values in state.items():
-            if values.dtype == torch.float64:
-                self._settle(name, values)
-                self.settled += values.numel()
+            if values.dtype != torch.float64 or not values.numel():
+                continue
+            if SECOND_MOMENTS.isdisjoint(name.split("/")):
+                self._settle(values, name)
+            else:
+                roots = values.sqrt()
+                self._settle(roots, name, significant=_ROOT_BITS)
+                values.copy_(roots.square_())
+            self.settled += 1 + values.numel()
 
     def state(self) -> dict[str, Tensor]:
         """What an interrupted evaluation goes on with."""
@@ -148,8 +165,70 @@ class Ledger:
         if self.told is None:
             self.ties = Ties(*(_places(state[name]) for name in ("logits", "state")))
 
-    def _settle(self, name: str, values: Tensor) -> None:
-        raise NotImplementedError
+    def _settle(self, values: Tensor, name: str, significant: int | None = None) -> None:
+        """Round to one grid, or to so many significant bits, down to where the grid would be."""
+        largest = float(torch.linalg.vector_norm(values, float("inf")))
+        if not math.isfinite(largest):
+            raise ValueError(
+                f"what was learned in {name} is no longer finite; lower the learning rate"
+            )
+        if largest < _NOTHING:
+            values.zero_()
+            return
+        exponent = self._exponent(largest)
+        steps = values * 2.0 ** (self.margins.state_bits - exponent)  # exact, like the way back
+        margin = self.margins.state * 2.0**self.margins.state_bits
+        finer = None
+        if significant is not None:
+            bits = torch.frexp(steps).exponent.clamp_min_(_LEAST_ROOT)
+            finer = torch.ldexp(torch.ones((), dtype=steps.dtype), significant - bits)
+            steps *= finer
+            margin = margin * finer
+        rounded = (steps + _ROUND).sub_(_ROUND)
+        off = (steps - rounded).abs_()
+        # Added to what is compared, not taken from the half: a margin may be less than its ulp.
+        near = off + margin > 0.5
+        places = near.flatten().nonzero()[:, 0].tolist() if self.told is None else self._told_here(
+            values.numel()
+        )
+        flat, exact = rounded.view(-1), steps.flatten()
+        margins = margin.flatten() if isinstance(margin, Tensor) else None
+        for place in places:
+            at = self.settled + 1 + place
+            if self.told is None:
+                self.ties.state[at] = bool(flat[place] > exact[place])
+            else:
+                allowed = 2 * float(margin if margins is None else margins[place])
+                flat[place] = _as_told(
+                    float(exact[place]), self.ties.state[at], allowed, f"{name}, value {place:,}"
+                )
+        if finer is not None:
+            rounded /= finer
+        values.copy_(rounded.mul_(2.0 ** (exponent - self.margins.state_bits)))
+
+    def _exponent(self, largest: float) -> int:
+        """Of the power of two that spans a tensor, which is settled like any value.
+
+        Three quarters of the largest magnitude decide: numbers on a grid never lie at a boundary.
+        """
+        part, exponent = math.frexp(0.75 * largest)
+        lower = part < 0.5 * (1.0 + 4.0 * self.margins.state)
+        if not lower and part <= 1.0 - 2.0 * self.margins.state:
+            return exponent
+        bound = exponent - 1 if lower else exponent
+        if self.told is None:
+            self.ties.state[self.settled] = exponent > bound
+            return exponent
+        return bound + self.ties.state.get(self.settled, exponent > bound)
+
+    def _told_here(self, number: int) -> list[int]:
+        """The announced places among the next `number` values."""
+        if self._state_places is None:
+            self._state_places = sorted(self.ties.state)
+        first = self.settled + 1
+        begin = bisect_left(self._state_places, first)
+        end = bisect_left(self._state_places, first + number)
+        return [place - first for place in self._state_places[begin:end]]
 
 
 def _places(pairs: Tensor) -> Places:

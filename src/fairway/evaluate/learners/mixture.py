@@ -288,7 +288,9 @@ class MixtureReader:
     def __init__(self, predictor: MixturePredictor, plan: ChunkPlan) -> None:
         self.predictor, self.plan = predictor, plan
         self.base = predictor.base.reader(plan)
-        self.rows: dict[int, MixtureRow] = {}  # of the plan; they outlive the windows opened in them
+        self.rows: dict[
+            int, MixtureRow
+        ] = {}  # of the plan; they outlive the windows opened in them
         self.open: list[MixtureRow] = []
         self.mixed: Tensor | None = None
 

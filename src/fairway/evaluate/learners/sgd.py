@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
+from fairway.evaluate.ledger import Margins
 from fairway.evaluate.learners.optimizers import Optimizer, is_control, new_stepper
 from fairway.evaluate.predictor import ALONE
 from fairway.model.gpt import GPT
@@ -101,6 +102,10 @@ class Sgd(Learner):
     def resolved(self, precision: Precision, compiled: bool) -> "Sgd":
         on = compiled if self.compiled is None else self.compiled
         return replace(self, precision=self.precision or precision, compiled=on)
+
+    def margins(self) -> Margins:
+        # Of plain steps and of Muon's, all that differs is the last bit of a weight.
+        return Margins() if self.optimizer == "adamw" else Margins(state=2.0**-43, state_bits=17)
 
     def describe(self) -> str:
         return f"{self.epochs} epochs"
