@@ -1,5 +1,6 @@
 """What judges a model, as typed: its score, a proof and its decoder."""
 
+import gzip
 import json
 from dataclasses import replace
 from functools import partial
@@ -22,6 +23,24 @@ def test_a_model_is_scored_as_it_says_or_as_told(ask: Ask) -> None:
     assert learning["bits_per_byte"] < frozen["bits_per_byte"]
     short = ask("score", MODEL, "data", "--tokens", "33", "--evaluate.stride", "16")
     assert short["tokens"] == 32
+
+
+def test_any_text_is_scored_and_a_packed_one_alike(
+    ask: Ask, work: Path, capsysbinary: pytest.CaptureFixture
+) -> None:
+    (work / "verse.txt").write_bytes(VERSES[3])
+    plain = ask("score", MODEL, "verse.txt")
+    assert plain["bytes"] == len(VERSES[3])
+    (work / "verse.gz").write_bytes(gzip.compress(VERSES[3]))
+    assert ask("score", MODEL, "verse.gz")["bits_per_byte"] == plain["bits_per_byte"]
+    two = ask("score", MODEL, "verse.txt", "verse.gz", "--evaluate.stride", "16")
+    assert two["bytes"] == 2 * plain["bytes"]
+    (work / "empty.txt").write_text("")
+    capsysbinary.readouterr()
+    for wrong, said in (("empty.txt", "no byte to score"), ("data/nope", "no such source")):
+        assert main(["score", MODEL, wrong]) == 2
+        assert said in capsysbinary.readouterr().err.decode()
+    assert main(["score", MODEL, "data", "verse.txt"]) == 2
 
 
 def test_a_proof_is_made_and_verified(ask: Ask, work: Path) -> None:

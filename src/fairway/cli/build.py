@@ -234,7 +234,7 @@ def import_(argv: list[str]) -> Answer:
 
 
 def prepare(argv: list[str]) -> Answer:
-    """text, JSON lines or Parquet, or .xz of them, to shards and a tokenizer: OUT SOURCE..."""
+    """text, JSON lines or Parquet, packed or not, to shards and a tokenizer: OUT SOURCE..."""
     import tyro
 
     from fairway import prepare as stage
@@ -248,6 +248,7 @@ def prepare(argv: list[str]) -> Answer:
         tokenizer: Path | None = None,
         val: tuple[Path, ...] = (),
         val_fraction: float | None = None,
+        field: str = "text",
         seed: int = 0,
         workers: int | None = None,
         overwrite: bool = False,
@@ -258,11 +259,12 @@ def prepare(argv: list[str]) -> Answer:
             out: the data folder to make
             sources: files or folders of training text
             vocab_size: pieces of the tokenizer to train; None where --tokenizer names one
-            tokenizer: tokenizer file to use, or `bytes` for the bytes themselves; None trains
-                one of --vocab-size pieces
+            tokenizer: tokenizer file to use, a model file whose tokenizer to use, or `bytes` for
+                the bytes themselves; None trains one of --vocab-size pieces
             val: files or folders of validation text; none where --val-fraction holds some out
             val_fraction: share of the documents to hold out for validation, between 0 and 1; None
                 where --val names some
+            field: name under which JSON lines and Parquet hold a document
             seed: decides which documents are held out; the same seed holds out the same ones
             workers: processes that encode; None starts one for each core
             overwrite: replace the data folder that is there, once the new one is whole; and begin
@@ -277,6 +279,7 @@ def prepare(argv: list[str]) -> Answer:
                 val=val,
                 val_fraction=val_fraction,
                 seed=seed,
+                field=field,
                 workers=workers,
                 overwrite=overwrite,
                 progress=progress,

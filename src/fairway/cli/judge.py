@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,19 +26,19 @@ if TYPE_CHECKING:
 
 
 def score(argv: list[str]) -> Answer:
-    """score a model on the validation text of a data folder: MODEL DATA"""
-    from fairway.proof.prove import validation_text
+    """score a model on a data folder's validation text, or on any text: MODEL DATA|FILE..."""
     from fairway.runtime.files import atomic_write
-    from fairway.tokens.shards import DataFolder
-    from fairway.tokens.val_text import ValText
 
-    usage = "usage: fairway score MODEL DATA [--evaluate.OPTION VALUE] [--set evaluate.PATH=JSON]"
-    model, folder, rest = two_paths(argv, usage, "fairway score MODEL DATA")
+    usage = (
+        "usage: fairway score MODEL DATA|FILE... [--evaluate.OPTION VALUE] "
+        "[--set evaluate.PATH=JSON]"
+    )
+    model, first, rest = two_paths(argv, usage, "fairway score MODEL DATA")
+    more = list(takewhile(lambda word: not word.startswith("-"), rest))
     loaded = open_model(model)
-    evaluate, options = _score_options(loaded, rest)
-    data = DataFolder(folder)
-    validation_text(loaded, data)  # refuses a folder of another tokenizer
-    found = _score(loaded, ValText.of(data, options.tokens), evaluate, options)
+    evaluate, options = _score_options(loaded, rest[len(more) :])
+    text = _text_to_score(loaded, [first, *map(Path, more)], options.tokens)
+    found = _score(loaded, text, evaluate, options)
     if found is None:
         return {}
     print(f"{found.score.bits_per_byte:.5f} bits per byte", file=sys.stderr)
@@ -53,6 +54,24 @@ def score(argv: list[str]) -> Answer:
     if options.out is not None:
         atomic_write(options.out, json.dumps(answer, indent=1).encode())
     return answer
+
+
+def _text_to_score(loaded: "LoadedModel", sources: list[Path], num_tokens: int | None) -> "ValText":
+    """The validation text of a data folder, or the documents of any files."""
+    from fairway.prepare import read_documents
+    from fairway.proof.prove import validation_text
+    from fairway.tokens.shards import DataFolder, is_data_folder
+    from fairway.tokens.val_text import ValText
+
+    if is_data_folder(sources[0]):
+        if len(sources) > 1:
+            raise ValueError(f"{sources[0]} is a data folder; score it without {sources[1]}")
+        text = validation_text(loaded, DataFolder(sources[0]))
+    else:
+        text = ValText.of_documents(read_documents(sources), loaded.tokenizer)
+        if not int(text.target_bytes.sum()):
+            raise ValueError(f"there is no byte to score in {', '.join(map(str, sources))}")
+    return text if num_tokens is None else text.first(num_tokens - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

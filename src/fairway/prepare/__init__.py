@@ -2,5 +2,8 @@
 
 from fairway.prepare.corpus import cut_end, prepare, prepare_documents
 from fairway.prepare.sources import read_documents
+from fairway.runtime.callable_module import make_callable
 
 __all__ = ["cut_end", "prepare", "prepare_documents", "read_documents"]
+
+make_callable(__name__, prepare)  # so that `fairway.prepare(...)` is what people expect

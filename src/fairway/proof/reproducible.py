@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import fairway
 from fairway.runtime.device import machine
+from fairway.runtime.version import VERSION
 
 
 class NotReproducible(ValueError):
@@ -93,7 +93,7 @@ def circumstances() -> dict[str, str]:
         "python": found.python,
         "torch": found.torch,
         "numpy": np.__version__,
-        "fairway": fairway.__version__,
+        "fairway": VERSION,
     }
 
 

@@ -104,6 +104,7 @@ class SettledMixture(MixturePredictor):
                 windows=tuple(chunk.plan.windows[i] for i in members),
                 rows=tuple(chunk.plan.rows[i] for i in members),
                 ends=tuple(chunk.plan.ends[i] for i in members if chunk.plan.ends),
+                places=tuple(chunk.plan.places[i] for i in members if chunk.plan.places),
             )
             texts = tuple(chunk.texts[i] for i in members)
             part, offsets = Chunk(plan, texts, chunk.span_texts, chunk.num_bytes), plan.offsets
