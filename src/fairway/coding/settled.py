@@ -57,9 +57,10 @@ def running_sums(units: Tensor) -> Tensor:
     return units.cumsum(-1, dtype=torch.long)
 
 
-def units_of(ends: Tensor) -> Tensor:
-    """The sizes (n, V) of the slices that end there."""
-    return ends.diff(dim=-1, prepend=ends.new_zeros(ends.size(0), 1))
+def log_probs_of(ends: Tensor) -> Tensor:
+    """(n, V) float64: what the slices that end there (n, V) stand for."""
+    sizes = ends.diff(dim=-1, prepend=ends.new_zeros(ends.size(0), 1))
+    return (sizes.double() / ends[:, -1:].double()).log()
 
 
 def slices_of(ends: Tensor, symbols: Tensor) -> Slices:

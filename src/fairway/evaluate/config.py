@@ -20,14 +20,13 @@ from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.settled_mixture import SettledMixture
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.evaluate.ledger import Ledger, Margins, Ties
+from fairway.evaluate.ledger import Ledger
 from fairway.evaluate.orders import Order
 from fairway.evaluate.predictor import ALONE, Predictor
 from fairway.evaluate.settled import Settled, SettledPredictor, settled_model
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
 from fairway.tokens.val_text import ValText
-
 
 Arithmetic = Literal["native", "settled"]
 
@@ -85,6 +84,7 @@ class EvaluateConfig(WindowConfig):
     def settled(self) -> bool:
         return self.arithmetic == "settled"
 
+    @property
     def least_stride(self) -> int:
         """Targets of a window in the batch that has the shortest ones."""
         return min([self.stride, *(stride for _, stride in self.short_strides)])
@@ -184,17 +184,15 @@ def make_settled_predictor(
     *,
     seed: int = 0,
     ranks: Ranks = ALONE,
-    margins: Margins | None = None,
-    told: Ties | None = None,
+    ledger: Ledger | None = None,
 ) -> SettledPredictor:
     """The predictor `config` asks for, in settled arithmetic.
 
-    margins  around boundaries, within which a tie is noted or told
-    told     the ties of whoever encoded; None: they are noted in `predictor.ledger.ties`
+    ledger  of whoever encoded, to decode; None: a new one, in which ties are noted
     """
     if config.context is None:
         config = replace(config, context=model.config.train_context)
-    ledger = Ledger(margins or config.learner.margins(), told)
+    ledger = ledger or Ledger(config.learner.margins())
     base = config.learner.predictor(settled_model(model), config, seed=seed, ranks=ranks)
     settled = Settled(base, ledger)
     return settled if config.mixture is None else SettledMixture(settled, config.mixture)

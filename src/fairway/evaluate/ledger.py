@@ -181,15 +181,17 @@ class Ledger:
         finer = None
         if significant is not None:
             bits = torch.frexp(steps).exponent.clamp_min_(_LEAST_ROOT)
-            finer = torch.ldexp(torch.ones((), dtype=steps.dtype), significant - bits)
+            finer = torch.ldexp(torch.ones_like(steps), significant - bits)
             steps *= finer
             margin = margin * finer
         rounded = (steps + _ROUND).sub_(_ROUND)
         off = (steps - rounded).abs_()
         # Added to what is compared, not taken from the half: a margin may be less than its ulp.
         near = off + margin > 0.5
-        places = near.flatten().nonzero()[:, 0].tolist() if self.told is None else self._told_here(
-            values.numel()
+        places = (
+            near.flatten().nonzero()[:, 0].tolist()
+            if self.told is None
+            else self._told_here(values.numel())
         )
         flat, exact = rounded.view(-1), steps.flatten()
         margins = margin.flatten() if isinstance(margin, Tensor) else None

@@ -13,10 +13,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fairway.coding.settled import Slices, slices_of, units_of
+from fairway.coding.settled import Slices, log_probs_of, slices_of
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.ledger import Ledger
 from fairway.evaluate.predictor import ModelPredictor, Predictor, Reader
+from fairway.evaluate.window_batch import WindowBatch
 from fairway.model.gpt import GPT
 from fairway.runtime.tensor_file import under
 
@@ -27,6 +28,7 @@ class SettledPredictor(Predictor, Protocol):
     scored  the slices of the targets of the chunk that was scored last
     """
 
+    model: GPT
     ledger: Ledger
     scored: Slices
 
@@ -65,6 +67,9 @@ class Settled:
         self.base, self.ledger = base, ledger
         self.model, self.ranks = base.model, base.ranks
         self.scored = Slices(*torch.zeros(3, 0, dtype=torch.long))
+
+    def batches(self, chunk: Chunk) -> Iterator[tuple[WindowBatch, Tensor]]:
+        return self.base.batches(chunk)
 
     def distributions(self, chunk: Chunk) -> Iterator[tuple[int, Tensor]]:
         """This rank's windows: the number of each, and its `SettledReader.ends`, (targets, V)."""
@@ -127,8 +132,7 @@ class ModelSettledReader:
         return self.ledger.ends(self.base.logits, self.positions).cpu()
 
     def log_probs(self) -> Tensor:
-        units = units_of(self.ends()).double()
-        return (units / units.sum(-1, keepdim=True)).log()
+        return log_probs_of(self.ends())
 
     def push(self, tokens: Tensor) -> None:
         self.base.push(tokens)

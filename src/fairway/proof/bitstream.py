@@ -125,7 +125,7 @@ def encode_stream(
             everywhere else
     """
     source, checkpoints = Known(tokens), Checkpoints(config.every)
-    _fill_in(new_predictor(), plans, given.clone(), source, checkpoints, config, progress)
+    fill_in(new_predictor(), plans, given.clone(), source, checkpoints, config, progress)
     return Encoded(source.encoder.finish(), checkpoints.finish(), source.nats)
 
 
@@ -151,7 +151,7 @@ def decode_stream(
     checked = Checkpoints(config.every, expected=checkpoints)
     tokens, source = given.clone(), Coded(data)
     try:
-        _fill_in(new_predictor(), plans, tokens, source, checked, config, progress, batch)
+        fill_in(new_predictor(), plans, tokens, source, checked, config, progress, batch)
     except Deviates as error:
         raise NotReproducible(f"after {source.num_tokens:,} tokens: {error}") from error
     checked.finish()
@@ -159,7 +159,7 @@ def decode_stream(
     return tokens
 
 
-def _fill_in(
+def fill_in(
     predictor: Predictor,
     plans: Sequence[ChunkPlan],
     tokens: Tensor,

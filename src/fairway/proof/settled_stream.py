@@ -4,7 +4,7 @@ The slices of all targets come from scoring in batches. They are written in the 
 decoder will ask for them, which reads token by token (`bitstream.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,7 +34,7 @@ class SettledEncoding:
 
 
 def encode_settled(
-    new_predictor: Callable[[], SettledPredictor],
+    predictor: SettledPredictor,
     plans: Sequence[ChunkPlan],
     text: ValText,
     config: WalkConfig,
@@ -44,9 +44,10 @@ def encode_settled(
 ) -> SettledEncoding:
     """The bits of every target of `plans`, from one pass that scores and learns.
 
-    learned  the chunks to learn from; None: all
+    predictor  fresh
+    learned    the chunks to learn from; None: all
     """
-    predictor, encoder = new_predictor(), TextEncoder()
+    encoder = TextEncoder()
     checkpoints, tokens = Checkpoints(config.every), text.tokens.long()
     total = sum(plan.num_targets for plan in plans)
     # No lesson after the last target: a decoder gives none, and its ties would be numbers for

@@ -261,11 +261,11 @@ class MixtureRow:
         self.chosen = np.empty(0, np.int64)
         self.model = np.empty(0)  # (V,) the model's probabilities
 
-    def look(self, log_probs: Tensor) -> np.ndarray:
-        """The mixed distribution (V,), given the model's log_probs (V,)."""
-        self.model = np.maximum(log_probs.exp().numpy(), TINY)
+    def look(self, given: Tensor) -> np.ndarray:
+        """The mixed distribution (V,), given the model's log-probabilities (V,)."""
+        self.model = np.maximum(given.exp().numpy(), TINY)
         kinds, pointed = self.memory.suggestions()
-        of_pointed = log_probs[torch.from_numpy(np.maximum(pointed, 0))]
+        of_pointed = given[torch.from_numpy(np.maximum(pointed, 0))]
         self.chosen = chosen_gates(kinds, pointed, of_pointed)
         return self.memory.join(self.gates.kept(self.chosen), self.model)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairway.coding.settled import ONE, Slices, units_of
+from fairway.coding.settled import ONE, Slices, log_probs_of
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.learners.evidence import rows_of
 from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates
@@ -59,7 +59,7 @@ class SettledMixture(MixturePredictor):
         super().__init__(base, config)
         kinds = self.memory.orders_of_kinds()
         self.gates = PortableGates(kinds, memory=config.memory, open=config.open)
-        self.ledger, self.scored = base.ledger, base.scored
+        self.model, self.ledger, self.scored = base.model, base.ledger, base.scored
         self._slices = base.scored
 
     @property
@@ -134,8 +134,12 @@ class SettledMixture(MixturePredictor):
 class SettledRow(MixtureRow):
     """A row whose model, and whose mixture, are slices."""
 
-    def settle(self, model: NDArray[np.int64]) -> NDArray[np.int64]:
+    def look(self, given: Tensor) -> NDArray[np.int64]:
         """Where the mixture's slices end (V,), given where the model's do (V,)."""
+        return self.settle(given.numpy())
+
+    def settle(self, model: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`look` at an array."""
         self.model = np.diff(model, prepend=0) / model[-1]
         kinds, pointed = self.memory.suggestions()
         surprise = (self.model[pointed, None] < _SURPRISING).sum(1)
@@ -155,14 +159,13 @@ class SettledMixtureReader(MixtureReader):
 
     def ends(self) -> Tensor:
         if self.mixed is None:
-            model = self.base.ends().numpy()
-            settled = [row.settle(ends) for row, ends in zip(self.open, model, strict=True)]
+            model = self.base.ends()
+            settled = [row.look(ends) for row, ends in zip(self.open, model, strict=True)]
             self.mixed = torch.from_numpy(np.stack(settled))
         return self.mixed
 
     def log_probs(self) -> Tensor:
-        units = units_of(self.ends()).double()
-        return (units / units.sum(-1, keepdim=True)).log()
+        return log_probs_of(self.ends())
 
     def push(self, tokens: Tensor) -> None:
         self.ends()  # what comes is learned from beside what was expected

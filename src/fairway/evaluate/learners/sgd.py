@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
-from fairway.evaluate.ledger import Margins
 from fairway.evaluate.learners.optimizers import Optimizer, is_control, new_stepper
 from fairway.evaluate.learners.pause_text import packed_rows
+from fairway.evaluate.ledger import Margins
 from fairway.evaluate.predictor import ALONE
 from fairway.model.gpt import GPT
 from fairway.model.segments import Segments, document_segments
