@@ -18,6 +18,9 @@ from fairway.audit.byte_total import count_bytes, read_pieces
 from fairway.audit.findings import AuditReport
 from fairway.audit.model_scorer import ModelScorer
 from fairway.audit.scorer import Answer, ProcessScorer
+from fairway.evaluate.config import EvaluateConfig
+from fairway.evaluate.learners.phased import Phased
+from fairway.evaluate.learners.sgd import Sgd
 from fairway.pipeline.story import RunOptions, run_on
 from fairway.prepare import prepare_documents
 from fairway.recipes.registry import recipe, smoke
@@ -84,6 +87,33 @@ def test_an_honest_run_is_legal_in_every_probe(made: Path, audited: Audited) -> 
     assert "fresh process" in report.probes["determinism"].summary
     assert report.probes["order"].details["lessons"] > 0
     assert report.probes["causality"].details["edits"] > 10
+
+
+@pytest.mark.slow
+def test_an_order_of_documents_is_audited_in_that_order(
+    made: Path, tmp_path: Path, audited: Audited
+) -> None:
+    """Pauses of learning, so that what comes later knows what came before."""
+    base = smoke(recipe("pocket"))
+    steps = Sgd(chunk_tokens=32, epochs=1, lr=0.1)
+    settings = EvaluateConfig(
+        context=16,
+        stride=8,
+        rows=2,
+        documents=True,
+        order="shortest_first",
+        ttt=Phased(pauses=(1, 2), adapters=None, sgd=steps),
+    )
+    here = Runtime(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "data").symlink_to(made / "data")
+    options = RunOptions(proof_tokens=0, audit_seconds=0, compute_dtype="float32")
+    data = DataFolder(tmp_path / "data")
+    run_on(here, replace(base, evaluate=settings), data, tmp_path / "run", options)
+    report = audited(tmp_path, seconds=math.inf)
+    assert report.verdict == "legal", report.text()
+    assert report.order["name"] == "shortest first"
+    assert report.order["permutation_bits"] == 0 < report.order["length_bits"]
 
 
 @pytest.mark.usefixtures("without_process")
@@ -203,6 +233,46 @@ def test_a_probe_of_the_users_own_is_asked_too(made: Path, audited: Audited) -> 
     report = audited(made, probes=[mean_nats])
     assert report.verdict == "illegal"
     assert [name for name, probe in report.probes.items() if not probe.ok] == ["mean_nats"]
+
+
+@pytest.mark.usefixtures("without_process")
+def test_a_probe_may_score_a_stream_of_any_length(made: Path, audited: Audited) -> None:
+    """Its beginning costs what it costs within the whole; more text than there is has a price."""
+    seen: dict[str, float] = {}
+
+    def lengths(case: Case) -> ProbeResult:
+        whole, n = case.answer.nats, len(case.tokens)
+        part = case.score(case.tokens[: n // 2])
+        more = case.score(np.concatenate([case.tokens, case.tokens[1:5]]))
+        assert whole is not None
+        assert part is not None
+        assert more is not None
+        seen.update(part=len(part), more=len(more), first=float(part[0] - whole[0]))
+        return ProbeResult("", True, "two other lengths")
+
+    report = audited(made, probes=[lengths])
+    assert report.probes["lengths"].ok, report.probes["lengths"].summary
+    assert report.verdict == "legal"
+    assert seen["more"] - 2 * seen["part"] in (4, 5, 6)
+    assert seen["first"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.usefixtures("without_process")
+def test_a_probe_that_fails_is_named_and_the_others_are_asked(made: Path, audited: Audited) -> None:
+    def wrong(case: Case) -> ProbeResult:
+        case.score(case.tokens[:0])
+        raise ZeroDivisionError("nothing\nto divide")
+
+    def mine(case: Case) -> ProbeResult:
+        return ProbeResult("", True, "was asked")
+
+    report = audited(made, probes=[wrong, mine])
+    assert report.probes["mine"].ok
+    assert report.probes["budget"].name == "budget"
+    assert (report.verdict, report.exit_status) == ("unknown", 2)
+    assert "probe 'wrong': " in report.to_json()["problem"]
+    assert AuditReport.from_json(report.to_json()) == report
+    assert "none  wrong: failed: " in report.text()
 
 
 @pytest.mark.usefixtures("without_process")

@@ -7,12 +7,18 @@ from typing import Any
 import pytest
 
 from fairway.interop.environment import model_config, parse_environment
-from fairway.interop.settings import published_evaluation, training_settings
+from fairway.interop.settings import (
+    differences_from,
+    ignored_by,
+    published_evaluation,
+    training_settings,
+)
 from fairway.recipes.diff import diff, override
 from fairway.recipes.registry import PUBLISHED, RECIPES, SCRIPTS, recipe
 from fairway.recipes.script import Environment
 
-# Taken while each variable was still stated by itself, beside the recipes.
+# Taken while each variable was still stated by itself, beside the recipes. Those of the last
+# records are held by their commands instead: tests/recipes/test_last_records.py.
 GOLDEN: dict[str, dict[str, dict[str, Any]]] = json.loads(
     Path(__file__).with_name("settings.golden.json").read_text()
 )
@@ -22,7 +28,7 @@ def variables(text: str) -> dict[str, str]:
     return dict(assignment.split("=", 1) for assignment in text.split(" ") if assignment)
 
 
-@pytest.mark.parametrize("lineage", SCRIPTS)
+@pytest.mark.parametrize("lineage", GOLDEN["defaults"])
 def test_defaults_are_those_of_the_script(lineage: str) -> None:
     defaults, golden = SCRIPTS[lineage].defaults, GOLDEN["defaults"][lineage]
     assert defaults == golden
@@ -31,7 +37,7 @@ def test_defaults_are_those_of_the_script(lineage: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", GOLDEN["records"])
 def test_every_variable_changes_of_a_record_what_it_did(name: str) -> None:
     for text, golden in GOLDEN["records"][name].items():
         try:
@@ -43,7 +49,7 @@ def test_every_variable_changes_of_a_record_what_it_did(name: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["models", "evaluations"])
-@pytest.mark.parametrize("lineage", SCRIPTS)
+@pytest.mark.parametrize("lineage", GOLDEN["defaults"])
 def test_every_variable_changes_of_the_script_what_it_did(lineage: str, what: str) -> None:
     def described(env: dict[str, str]) -> object:
         if what == "models":
@@ -143,3 +149,28 @@ def test_a_variable_changes_what_it_changed_there(name: str, env: dict, changes:
 def test_what_no_run_of_ours_can_be_is_refused(name: str, env: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         training_settings(recipe(name), env)
+
+
+def test_a_recipe_is_compared_with_a_command_line() -> None:
+    found = {
+        d.path: (d.old, d.new) for d in differences_from(recipe("pr1493"), {"TTT_ENABLED": "1"})
+    }
+    assert found == {"model.attention.qk_gain": (5.0, 5.25)}
+    assert differences_from(recipe("pr1493"), {"TTT_ENABLED": "1", "QK_GAIN_INIT": "5.25"}) == []
+    with pytest.raises(ValueError, match="pocket is not a published run"):
+        differences_from(recipe("pocket"), {})
+
+
+def test_the_warmdown_of_691_is_that_of_its_own_run() -> None:
+    assert recipe("pr691").train.warmdown.fraction == 3500 / 5436
+    assert training_settings(recipe("pr691"), {"WARMDOWN_ITERS": "3500"}) == {}
+    steps = training_settings(recipe("pr691"), {"WARMDOWN_ITERS": "7000"})
+    assert steps == {"train.warmdown.fraction": None, "train.warmdown.steps": 7000}
+
+
+def test_an_ignored_variable_is_named() -> None:
+    env = {"PHASED_TTT_ENABLED": "1"}
+    assert training_settings(recipe("pr1855"), env) == {}
+    said = ignored_by(recipe("pr1855"), env)
+    assert said == "PHASED_TTT_ENABLED is read by no line of pr1855's script"
+    assert ignored_by(recipe("pr1855"), {}) == ""

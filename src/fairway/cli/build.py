@@ -5,11 +5,13 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fairway.cli.answer import Answer, No, shown, take_settings, take_values
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fairway.pipeline.story import RunOptions
     from fairway.recipes.recipe import Recipe
     from fairway.result import RunResult
@@ -117,15 +119,22 @@ def _resume_said(argv: list[str]) -> list[str]:
 
 
 def _changed(recipe: "Recipe", argv: list[str]) -> "tuple[Recipe, list[str]]":
-    """The recipe after --set, --env and --train.steps; they are the defaults of other options."""
+    """The recipe after --env, --set and --train.steps; they are the defaults of other options.
+
+    `--set` names a field itself, so it has the last word wherever it stands.
+    """
     from fairway.recipes.diff import override
 
-    chosen, rest = take_settings(recipe, argv)
-    files, rest = take_values("--env", rest)
+    chosen = recipe
+    files, rest = take_values("--env", argv)
     for file in files:
-        from fairway.interop.settings import training_settings
+        from fairway.interop.settings import ignored_by, training_settings
 
-        chosen = override(chosen, training_settings(chosen, read_env(Path(file))))
+        env = read_env(Path(file))
+        chosen = override(chosen, training_settings(chosen, env))
+        if ignored := ignored_by(chosen, env):
+            print(f"note: {ignored}", file=sys.stderr)
+    chosen, rest = take_settings(chosen, rest)
     if "--train.steps" in rest:  # they replace the clock
         train = replace(chosen.train, seconds=None, steps=1, reserve_seconds=0.0)
         chosen = replace(chosen, train=train, quant=replace(chosen.quant, reserve_seconds=0.0))
@@ -246,11 +255,14 @@ def prepare(argv: list[str]) -> Answer:
         /,
         vocab_size: int | None = None,
         tokenizer: Path | None = None,
+        transform: Literal["caseops"] | None = None,
         val: tuple[Path, ...] = (),
         val_fraction: float | None = None,
         field: str = "text",
         seed: int = 0,
         workers: int | None = None,
+        engine: Literal["own", "datatrove"] = "own",
+        tasks: int | None = None,
         overwrite: bool = False,
     ) -> Answer:
         """Turns raw text into a data folder; interrupted, the same command goes on.
@@ -261,31 +273,59 @@ def prepare(argv: list[str]) -> Answer:
             vocab_size: pieces of the tokenizer to train; None where --tokenizer names one
             tokenizer: tokenizer file to use, a model file whose tokenizer to use, or `bytes` for
                 the bytes themselves; None trains one of --vocab-size pieces
+            transform: caseops writes capitals as operators before lowercase words (#1729), which
+                decoding undoes, and the original bytes of each token beside the shards
             val: files or folders of validation text; none where --val-fraction holds some out
             val_fraction: share of the documents to hold out for validation, between 0 and 1; None
                 where --val names some
             field: name under which JSON lines and Parquet hold a document
             seed: decides which documents are held out; the same seed holds out the same ones
             workers: processes that encode; None starts one for each core
+            engine: own reads one file after another; datatrove works on many at a time, and on many
+                machines (examples/cluster/prepare_datatrove.py). The bytes are the same
+            tasks: parts into which datatrove divides the work; None: one for each file
             overwrite: replace the data folder that is there, once the new one is whole; and begin
                 anew what was interrupted with other arguments
         """
+        request = stage.Request(
+            vocab_size=vocab_size,
+            tokenizer=tokenizer,
+            transform=transform,
+            val=val,
+            val_fraction=val_fraction,
+            seed=seed,
+            field=field,
+        )
+        if engine == "own" and tasks is not None:
+            raise ValueError("--tasks divides the work for --engine datatrove; give both, or none")
         with listening(), shown("prepare") as progress:
-            return stage.prepare(
-                out,
-                sources,
-                vocab_size=vocab_size,
-                tokenizer=tokenizer,
-                val=val,
-                val_fraction=val_fraction,
-                seed=seed,
-                field=field,
-                workers=workers,
-                overwrite=overwrite,
-                progress=progress,
+            if engine == "datatrove":
+                prepare_in_tasks = _datatrove()
+                return prepare_in_tasks(
+                    out,
+                    sources,
+                    request,
+                    workers=workers,
+                    tasks=tasks,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+            return stage.prepare_request(
+                out, sources, request, workers=workers, overwrite=overwrite, progress=progress
             )
 
     return tyro.cli(options, args=argv, prog="fairway prepare")
+
+
+def _datatrove() -> "Callable[..., Answer]":
+    """The engine of that name; ValueError where it is not installed."""
+    try:
+        from fairway.prepare.datatrove_engine import prepare_with_datatrove
+    except ImportError as error:
+        raise ValueError(
+            f"--engine datatrove needs `pip install 'fairway[datatrove]'` ({error})"
+        ) from error
+    return prepare_with_datatrove
 
 
 def fetch(argv: list[str]) -> Answer:
@@ -314,7 +354,7 @@ def fetch(argv: list[str]) -> Answer:
 
 
 def recipes(argv: list[str]) -> Answer:
-    """list all recipes, show one, or compare two: [NAME] [--diff OTHER]"""
+    """list all recipes, show one, or compare it: [NAME] [--diff OTHER | --against ENV.json]"""
     import tyro
 
     from fairway.model.gpt import num_params
@@ -323,7 +363,10 @@ def recipes(argv: list[str]) -> Answer:
     from fairway.recipes.registry import RECIPES, recipe
 
     def options(
-        name: tyro.conf.Positional[str | None] = None, /, diff: str | None = None
+        name: tyro.conf.Positional[str | None] = None,
+        /,
+        diff: str | None = None,
+        against: Path | None = None,
     ) -> Answer:
         """Lists all recipes, shows one as JSON, or prints what differs between two.
 
@@ -331,6 +374,8 @@ def recipes(argv: list[str]) -> Answer:
             name: the recipe to show: a name, package.module:function or path/file.py:function;
                 none lists all names
             diff: the recipe to compare it with; none compares nothing
+            against: JSON file of variables: prints every setting in which the recipe differs from
+                what its script does under them; none compares nothing
         """
         if name is None:
             for each, make in RECIPES.items():
@@ -341,6 +386,16 @@ def recipes(argv: list[str]) -> Answer:
             print(*changes, sep="\n")
             values = {c.path: {diff: repr(c.old), name: repr(c.new)} for c in changes}
             return {"name": name, "other": diff, "changes": values}
+        if against is not None:
+            from fairway.interop.settings import differences_from
+
+            differing = differences_from(recipe(name), read_env(against))
+            print(*differing or ["no setting differs"], sep="\n")
+            return {
+                "name": name,
+                "against": str(against),
+                "changes": {c.path: {"script": repr(c.old), name: repr(c.new)} for c in differing},
+            }
         chosen = recipe(name)
         answer = to_json(chosen) | {"params": num_params(chosen.model)}
         print(json.dumps(answer, indent=1))

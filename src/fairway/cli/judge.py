@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from fairway.audit.findings import AuditReport
     from fairway.evaluate.config import EvaluateConfig
     from fairway.evaluate.timed import Evaluation
+    from fairway.proof.certificate import Certificate
     from fairway.tokens.val_text import ValText
 
 
 def score(argv: list[str]) -> Answer:
     """score a model on a data folder's validation text, or on any text: MODEL DATA|FILE..."""
+    from fairway.proof.scored import told
     from fairway.runtime.files import atomic_write
 
     usage = (
@@ -49,8 +51,7 @@ def score(argv: list[str]) -> Answer:
         "bytes": found.score.num_bytes,
         "seconds": found.seconds,
         "note": found.note,
-        "learned": found.schedule,
-    }
+    } | told(found, loaded, text, evaluate, options.seed)
     if options.out is not None:
         atomic_write(options.out, json.dumps(answer, indent=1).encode())
     return answer
@@ -83,7 +84,7 @@ class ScoreOptions:
             None sets no limit
         checkpoint: file to go on from if it is there, kept while scoring; None keeps none
         tokens: number of tokens to read, from the start of the text; None reads all of it
-        out: JSON file to write the answer to as well; None writes none
+        out: JSON file to write the answer to as well, for `fairway prove --score`; None writes none
         seed: decides the initial weights of adapters; without adapters nothing is random
     """
 
@@ -159,15 +160,13 @@ def prove(argv: list[str]) -> Answer:
     """encode validation text with the scored predictor, decode it again, certify: MODEL DATA"""
     import tyro
 
-    from fairway.proof.prove import prove as prove_text
-    from fairway.proof.prove import validation_text
     from fairway.runtime.files import atomic_write
-    from fairway.tokens.shards import DataFolder
 
     def options(
         model: tyro.conf.Positional[Path],
         data: tyro.conf.Positional[Path],
         /,
+        score: Path | None = None,
         tokens: int | None = None,
         documents: int | None = None,
         out: Path = Path("proof.fwp"),
@@ -177,29 +176,57 @@ def prove(argv: list[str]) -> Answer:
         Args:
             model: the model file
             data: the prepared text
+            score: what `fairway score --out` wrote, or a run's result.json: that very evaluation
+                is proved, with its settings, its seed and the lessons that its clock left time for;
+                None takes the result.json beside the model, if it tells of that file
             tokens: number of tokens to prove, from the start; None proves all
             documents: number of documents to prove instead of tokens; None proves all
             out: the proof file to write; its certificate lies beside it, as .json
         """
-        loaded = open_model(model)
-        text = validation_text(loaded, DataFolder(data))
-        with shown("prove") as progress:
-            certificate = prove_text(
-                loaded,
-                text,
-                out=out,
-                num_targets=tokens,
-                num_documents=documents,
-                progress=progress,
-            )
+        certificate, differs = _proved(model, data, score, tokens, documents, out)
         atomic_write(out.with_suffix(".json"), certificate.to_json().encode())
-        print(certificate.verdict, file=sys.stderr)
+        print(differs or certificate.verdict, file=sys.stderr)
         answer = json.loads(certificate.to_json())
-        if not certificate.holds:
-            raise No(answer)
+        if differs or not certificate.holds:
+            raise No(answer | ({"differs": differs} if differs else {}))
         return answer
 
     return tyro.cli(options, args=argv, prog="fairway prove")
+
+
+def _proved(
+    model: Path,
+    data: Path,
+    score: Path | None,
+    tokens: int | None,
+    documents: int | None,
+    out: Path,
+) -> "tuple[Certificate, str]":
+    """The certificate, and in words how the score that was to be proved is another."""
+    from fairway.proof.prove import prove as prove_text
+    from fairway.proof.prove import validation_text
+    from fairway.proof.scored import read_scored, scored_beside
+    from fairway.tokens.shards import DataFolder
+
+    loaded = open_model(model)
+    text = validation_text(loaded, DataFolder(data))
+    scored = scored_beside(loaded) if score is None else read_scored(score)
+    if scored is not None:
+        scored.require_model(loaded)
+        text = scored.text_of(text, data)
+    with shown("prove") as progress:
+        certificate = prove_text(
+            loaded,
+            text,
+            out=out,
+            evaluate=None if scored is None else scored.evaluate,
+            num_targets=tokens,
+            num_documents=documents,
+            learned=None if scored is None else scored.learned,
+            seed=0 if scored is None else scored.seed,
+            progress=progress,
+        )
+    return certificate, "" if scored is None else scored.differs(certificate)
 
 
 def verify(argv: list[str]) -> Answer:

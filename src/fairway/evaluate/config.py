@@ -20,6 +20,7 @@ from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.settled_mixture import SettledMixture
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.learners.tilt import Tilt
 from fairway.evaluate.ledger import Ledger
 from fairway.evaluate.orders import Order
 from fairway.evaluate.predictor import ALONE, Predictor
@@ -43,6 +44,7 @@ class EvaluateConfig(WindowConfig):
     short_strides: tuple[tuple[int, int], ...] = ()
     ttt: Sgd | DocumentAdapters | Phased | Learner | None = None  # how the model learns; None: not
     mixture: Mixture | None = None  # n-grams from what was scored, mixed with the model
+    tilt: Tilt | None = None  # hints from what was scored, to which the model's logits are tilted
     # native: as fast as this machine can, and decoded on its like alone; settled: in float64 and
     # rounded alike on every machine, so that the score is a code length to the bit, anywhere
     arithmetic: Arithmetic = "native"
@@ -57,6 +59,11 @@ class EvaluateConfig(WindowConfig):
             raise ValueError(
                 f"precision={self.precision!r} with settled arithmetic, which computes in float64: "
                 "leave precision as it is, or set arithmetic='native'"
+            )
+        if self.settled and self.tilt is not None:
+            raise ValueError(
+                "tilt with settled arithmetic: tilting knows native floats only; set tilt=None, or "
+                "arithmetic='native'"
             )
         self.learner.check(self)
         if self.order not in get_args(Order):
@@ -80,6 +87,10 @@ class EvaluateConfig(WindowConfig):
     def learner(self) -> Learner:
         return self.ttt or NoLearning()
 
+    def frozen(self) -> "EvaluateConfig":
+        """The same windows without any learning; whatever order there was mattered to that only."""
+        return replace(self, ttt=None, mixture=None, tilt=None, order="file", short_strides=())
+
     @property
     def settled(self) -> bool:
         return self.arithmetic == "settled"
@@ -91,7 +102,7 @@ class EvaluateConfig(WindowConfig):
 
     @property
     def learns(self) -> bool:
-        return self.ttt is not None or self.mixture is not None
+        return any(part is not None for part in (self.ttt, self.mixture, self.tilt))
 
     def resolved(
         self, train_context: int, precision: Precision = "float32", compiled: bool = False
@@ -107,7 +118,8 @@ class EvaluateConfig(WindowConfig):
         """The same with values from a search for whatever learns."""
         ttt = None if self.ttt is None else self.ttt.suggest(trial, self)
         mixture = None if self.mixture is None else self.mixture.suggest(trial)
-        return replace(self, ttt=ttt, mixture=mixture)
+        tilt = None if self.tilt is None else self.tilt.suggest(trial)
+        return replace(self, ttt=ttt, mixture=mixture, tilt=tilt)
 
     def smoke(self, context: int, stride: int) -> "EvaluateConfig":
         """The same in miniature, for a run of seconds."""
@@ -155,7 +167,9 @@ def plan_evaluation(
         return plan_documents(starts, num_tokens, *shape, config.order, config.short_strides)
     chunk_tokens = max(every // config.stride, 1) * config.stride
     plans = plan_chunks(num_tokens, context, config.stride, chunk_tokens, starts)
-    return plans if config.mixture is None else config.mixture.arranged(plans)
+    # N-grams and hints are learned from token to token, across documents.
+    one_row = config.mixture is not None or config.tilt is not None
+    return [replace(p, rows=(0,) * len(p.rows)) for p in plans] if one_row else plans
 
 
 def plan_text(config: EvaluateConfig, text: ValText) -> list[ChunkPlan]:
@@ -175,6 +189,8 @@ def make_predictor(
         model = copy.copy(model)  # the same weights, computed with otherwise
         model.compute_dtype = getattr(torch, config.precision)
     base = config.learner.predictor(model, config, seed=seed, ranks=ranks)
+    if config.tilt is not None:
+        base = config.tilt.wrap(base)
     return base if config.mixture is None else config.mixture.wrap(base)
 
 

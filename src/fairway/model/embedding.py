@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairway.model.linear import Linear
+from fairway.runtime.kernels import shift_right, smear
 from fairway.runtime.limits import require_within
 
 # Odd multipliers of the published bigram hash (#162); the third serves trigrams.
@@ -25,6 +26,8 @@ class NgramTableConfig:
     order: int = 2  # number of tokens that are hashed together, 2 or 3
     buckets: int = 2048  # number of rows of the table
     dim: int = 128  # width of a row; it is projected up to the model's
+    # which of the two begins at zero: the table, as published, or the projection
+    starts_at_zero: Literal["table", "projection"] = "table"
 
     def __post_init__(self) -> None:
         if not 2 <= self.order <= len(HASH_MULTIPLIERS):
@@ -51,12 +54,15 @@ class ValueEmbeddingConfig:
 class EmbeddingConfig:
     # width of a token's vector; None: the model's own, anything narrower is projected up
     dim: int | None = None
-    init_std: float = 0.005  # standard deviation of the initial embedding
+    # standard deviation of the initial embedding where it is the head as well; else that is 1
+    init_std: float = 0.005
     ngrams: tuple[NgramTableConfig, ...] = ()
     # v1 mixes by a gate per channel after the first norm (#65), v2 by one gate driven by the
     # token, before it, and not across a BOS (#1667, #1797, mended in #1851).
     smear: Literal["v1", "v2"] | None = None
     smear_window: int = 12  # number of channels that the gate of v2 reads
+    # v2 as it was before #1851: the last token of a document is smeared into the next one's BOS
+    smear_across_documents: bool = False
     value: ValueEmbeddingConfig | None = None
 
     def __post_init__(self) -> None:
@@ -120,13 +126,6 @@ class ValueEmbedding(nn.Module):
         return {layer: x * scales[i] for i, layer in enumerate(self.layers)}
 
 
-def shift_right(x: Tensor, before: Tensor | None) -> Tensor:
-    """x one position later: (B, T, D); the first place takes `before` (B, 1, D), or zeros."""
-    if before is None:
-        return F.pad(x, (0, 0, 1, 0))[:, : x.size(1)]
-    return torch.cat((before, x[:, :-1]), dim=1)
-
-
 class SmearV1(nn.Module):
     def __init__(self, model_dim: int) -> None:
         super().__init__()
@@ -145,6 +144,4 @@ class SmearV2(nn.Module):
     def forward(self, x: Tensor, before: Tensor | None, same_document: Tensor) -> Tensor:
         """`same_document` (B, T) is False at a BOS: what stands before it is another text, which
         a reader starting at this BOS has never seen."""
-        gate = torch.sigmoid(x[..., : self.gate.numel()] @ self.gate.to(x.dtype))
-        weight = (self.strength.to(x.dtype) * gate * same_document).unsqueeze(-1)
-        return x + weight * shift_right(x, before)
+        return smear(x, self.gate, self.strength, same_document, before)

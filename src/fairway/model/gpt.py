@@ -19,8 +19,14 @@ from fairway.model.embedding import NgramTable, SmearV1, SmearV2, ValueEmbedding
 from fairway.model.linear import Linear
 from fairway.model.mlp import MLP
 from fairway.model.model_config import ModelConfig
-from fairway.model.segments import Segments
-from fairway.runtime.kernels import rms_norm, softcapped_cross_entropy, widened
+from fairway.model.segments import Parts, Segments, neighbour_mask, places_in_parts
+from fairway.runtime.kernels import (
+    mix_norm,
+    rms_norm,
+    scaled_cast,
+    softcapped_cross_entropy,
+    widened,
+)
 
 
 class Lanes(NamedTuple):
@@ -47,17 +53,10 @@ class Block(nn.Module):
         self.form = config.parallel.form if config.parallel is not None and parallel else "serial"
 
     def read(self, x: Tensor) -> Tensor:
-        x = rms_norm(x)
-        return x if self.read_scale == 1.0 else x * self.read_scale
-
-    def mix(self, x: Tensor, first: Tensor) -> Tensor:
-        if self.residual_mix is None:
-            return x
-        mix = self.residual_mix.to(x.dtype)
-        return torch.addcmul(mix[1] * first, mix[0], x)
+        return rms_norm(x, self.read_scale)
 
     def run_mlp(self, x: Tensor, slot: int, adapters: Adapters | None) -> Tensor:
-        x = self.read(x)
+        """The MLP's output for what it reads, which `read` made of a stream."""
         return add_delta(self.mlp(x, self.mlp_scale), adapters, "mlp", slot, x, self.mlp_scale)
 
     def forward(
@@ -81,9 +80,12 @@ class Block(nn.Module):
 
         All others as `CausalSelfAttention.forward` takes them.
         """
-        mixed = self.mix(x, first)
+        if self.residual_mix is None:
+            mixed, read = x, self.read(x)
+        else:
+            mixed, read = mix_norm(x, first, self.residual_mix, self.read_scale)
         attn_out = self.attention(
-            self.read(mixed),
+            read,
             rope,
             start=start,
             mask=mask,
@@ -95,12 +97,12 @@ class Block(nn.Module):
         )
         x, mixed = x[:, start:], mixed[:, start:]
         if self.form == "shared":
-            return mixed + attn_out + self.run_mlp(mixed, slot, adapters), None
+            return mixed + attn_out + self.run_mlp(read[:, start:], slot, adapters), None
         if lanes is None:
-            x = mixed + attn_out
-            return x + self.run_mlp(x, slot, adapters), None
+            x, read = mix_norm(mixed, attn_out, scale=self.read_scale)
+            return x + self.run_mlp(read, slot, adapters), None
         lane = lanes.second[:, start:]
-        mlp_out = self.run_mlp(lane, slot, adapters)
+        mlp_out = self.run_mlp(self.read(lane), slot, adapters)
         carry, route = lanes.carry.to(x.dtype), lanes.route.to(x.dtype)
         return (
             carry[0] * x + route[0, 0] * attn_out + route[1, 0] * mlp_out,
@@ -113,6 +115,7 @@ class GPT(nn.Module):
 
     compute_dtype  type of the activations; weights stay float32, or are float64 with them
     loops_active   whether the looped blocks repeat; training switches it on part of the way
+    parts          how training attends to one long row; None: as the config says
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -120,6 +123,7 @@ class GPT(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.loops_active = True
+        self.parts: Parts | None = None
         dim, attention = config.model_dim, config.attention
         embed_dim = config.embedding.dim or dim
         self.embed = nn.Embedding(config.vocab_size, embed_dim)
@@ -148,6 +152,12 @@ class GPT(nn.Module):
         if config.parallel is not None and config.parallel.form == "lanes":
             self.lane_carry = nn.Parameter(torch.full((config.num_layers, 2), 1.1))
             self.lane_route = nn.Parameter(torch.ones(config.num_layers, 2, 2))
+        # Buffers, not parameters: no optimizer may find them (`ModelConfig.asymmetric_softcap`).
+        self.softcap_positive: Tensor | None
+        self.softcap_negative: Tensor | None
+        for sign in ("positive", "negative"):
+            begins = torch.tensor(config.logit_softcap) if config.asymmetric_softcap else None
+            self.register_buffer(f"softcap_{sign}", begins)
         self.final_norm = nn.Identity()  # a place to look: its output is what the head reads
         self.head = None if config.tied else Linear(embed_dim, config.vocab_size)
         self.extra_heads = nn.ModuleList(
@@ -158,21 +168,26 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        nn.init.normal_(self.embed.weight, std=self.config.embedding.init_std)
+        config = self.config
+        nn.init.normal_(self.embed.weight, std=config.embedding.init_std if config.tied else 1.0)
         for name, module in self.named_modules():
             if not isinstance(module, Linear):
                 continue
             # Blocks start as the identity, heads as the uniform distribution.
             if name.endswith(("attention.output", "mlp.down", "head")) or name.startswith(
-                ("extra_heads.", "ngrams.")
+                "extra_heads."
             ):
                 nn.init.zeros_(module.weight)
-            elif self.config.init == "orthogonal":
-                nn.init.orthogonal_(module.weight)
-        for table in self.ngrams:
+            elif config.init == "orthogonal":
+                # What is added to the stream beside the blocks' outputs is damped by their number.
+                damped = (2 * config.num_layers) ** -0.5 if name.endswith(".project") else 1.0
+                nn.init.orthogonal_(module.weight, gain=damped)
+        for table, settings in zip(self.ngrams, config.embedding.ngrams, strict=True):
             # A zero table under a zero projection would never receive a gradient.
-            if isinstance(table, NgramTable) and table.project is not None:
-                nn.init.normal_(table.table.weight, std=self.config.embedding.init_std)
+            assert isinstance(table, NgramTable)
+            if settings.starts_at_zero == "projection" and table.project is not None:
+                nn.init.zeros_(table.project.weight)
+                nn.init.normal_(table.table.weight, std=config.embedding.init_std)
 
     @property
     def plan(self) -> DepthPlan:
@@ -229,7 +244,13 @@ class GPT(nn.Module):
             values = {layer: segments.take(value) for layer, value in values.items()}
         rope = self.rope(x.size(1) if cache is None else cache.context, x)
         within = self.config.attention.within_documents and segments is None
-        mask = document_mask(seen == self.config.bos_id, new) if within else None
+        opens = seen == self.config.bos_id
+        if self.parts is not None and self.training:
+            places = places_in_parts(opens[0], self.parts.longest)
+            cos, sin = self.rope(self.parts.block, x)
+            rope, mask = (cos[places], sin[places]), neighbour_mask(places, self.parts.block)
+        else:
+            mask = document_mask(opens, new) if within else None
 
         plan, first, lane = self.plan, x, None
         skips: list[Tensor] = []
@@ -282,7 +303,9 @@ class GPT(nn.Module):
         `hidden`."""
         x = self.hidden(tokens, start=start, cache=cache, adapters=adapters)
         logits = widened(add_delta(self._project(x), adapters, "head", 0, x))
-        cap = self.config.logit_softcap
+        cap: float | Tensor | None = self.config.logit_softcap
+        if self.softcap_positive is not None and self.softcap_negative is not None:
+            cap = torch.where(logits > 0, self.softcap_positive, self.softcap_negative)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def loss(
@@ -325,7 +348,7 @@ class GPT(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         weight = self.embed.weight if self.head is None else self.head.weight
-        return nn.functional.linear(x, weight.to(x.dtype))
+        return nn.functional.linear(x, scaled_cast(weight, None, x))
 
     def _embed(self, seen: Tensor, new: int, cache: Cache | None) -> Tensor:
         tokens = seen[:, seen.size(1) - new :]
@@ -335,7 +358,8 @@ class GPT(nn.Module):
             x = x + table(seen, new, x.dtype)
         raw = x[:, -1:]
         if self.smear_v2 is not None:
-            x = self.smear_v2(x, before, tokens != self.config.bos_id)
+            across = self.config.embedding.smear_across_documents
+            x = self.smear_v2(x, before, (tokens != self.config.bos_id) | across)
         x = rms_norm(x)
         if self.smear_v1 is not None:
             raw = x[:, -1:]

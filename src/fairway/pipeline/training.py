@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairway.artifact.config_json import config_from_json
 from fairway.average import build_average
 from fairway.model.gpt import GPT
 from fairway.pipeline.folder import RECIPE, RunFolder, read_run
-from fairway.quant.qat import attach, detach, plain_name
+from fairway.quant.qat import detach, late_rounding, plain_name
 from fairway.recipes.recipe import Recipe
 from fairway.result import TrainResult
 from fairway.runtime.attention_backend import choose_attention_backend
+from fairway.runtime.kernel_choice import choose_kernels
 from fairway.runtime.run_log import Stage
 from fairway.runtime.setup import Runtime
 from fairway.runtime.spent import Spent
@@ -24,10 +25,11 @@ from fairway.tokens.shards import DataFolder
 from fairway.train.checkpoints import CHECKPOINT, Checkpoints
 from fairway.train.compiled import compile_loss
 from fairway.train.loop import (
-    Milestone,
     Step,
     TrainingInterrupted,
     build_clock,
+    context_warmup,
+    parts_at,
     training_steps,
 )
 from fairway.train.param_groups import build_optimizers
@@ -124,6 +126,7 @@ class Training:
             model, config.optimizer, muon_dtype=runtime.compute_dtype, ranks=runtime.ranks
         )
         self.average = build_average(model, recipe.average)
+        self.warmup = context_warmup(config.batch)
         self.steps = self.tokens = 0
         self.finished, self.reserve_seconds = False, 0.0
         self.step_seconds = 0.0  # of all steps, once they are finished
@@ -150,6 +153,8 @@ class Training:
             tokens=self.tokens,
             spent_seconds=self.spent.seconds,
             finished=self.finished,
+            context=self.warmup.context,
+            context_since=self.warmup.since,
         )
 
     def resume(self) -> None:
@@ -167,6 +172,8 @@ class Training:
         self.steps, self.tokens = saved.step, saved.numbers["tokens"]
         self.batches.position = saved.numbers["position"]
         self.finished = bool(saved.numbers["finished"])
+        self.warmup.context = saved.numbers.get("context")
+        self.warmup.since = saved.numbers.get("context_since")
         self.step_seconds = saved.numbers["spent_seconds"]
         self.spent.before = max(self.spent.before, self.step_seconds)
         self.runtime.log.say(
@@ -179,8 +186,9 @@ class Training:
         backend = choose_attention_backend(runtime.device, runtime.compute_dtype, None)
         if runtime.device.type == "cuda":
             runtime.log.say(f"attention by {backend.name}: {backend.reason}")
+        kernels, said = choose_kernels(runtime.device)
         if runtime.compiled:
-            with backend.active():  # what is chosen while compiling stays chosen
+            with backend.active(), kernels():  # what is chosen while compiling stays chosen
                 _compile(self.model, self.recipe, runtime)
         total = seconds or float(self.recipe.train.steps or 0)
         with (
@@ -188,8 +196,10 @@ class Training:
             self.spent.running(),
             runtime.log.stage("train", total=total) as stage,
             backend.active(),
+            kernels(),
             self.checkpoints,
         ):
+            runtime.log.say(f"kernels of a step: {said}")
             try:
                 with runtime.ranks.lockstep():
                     self._take_steps(stage)
@@ -242,10 +252,13 @@ class Training:
                 reserve_seconds=self.reserve_seconds,
             ),
             ranks=runtime.ranks,
-            milestones=_late_rounding(self.recipe),
+            milestones=late_rounding(
+                self.recipe.round_from, self.recipe.round_as or self.recipe.quant
+            ),
             compute_dtype=runtime.compute_dtype,
             first_step=self.steps,
             stop=lambda: runtime.stop.asked,
+            warmup=self.warmup,
         ):
             self.average.update(last)
             dealt.step_done(last.micro_batches)
@@ -342,22 +355,16 @@ def load_trained(out: Path, device: torch.device) -> tuple[Recipe, GPT]:
     return recipe, model.eval()
 
 
-def _late_rounding(recipe: Recipe) -> list[Milestone]:
-    """Training sees rounded weights from `round_from` on (#414)."""
-    if recipe.round_from is None:
-        return []
-
-    def round_from_here(model: nn.Module) -> None:
-        attach(model, recipe.round_as or recipe.quant)
-
-    return [Milestone("rounding", recipe.round_from, round_from_here)]
-
-
 def _compile(model: GPT, recipe: Recipe, runtime: Runtime) -> None:
     """Compile the training step, before the clock starts."""
     batch = recipe.train.batch
     loops = {False, True} if recipe.model.loop else {model.loops_active}
     model.train()
     with runtime.log.stage("compile"):
-        loss = compile_loss(model, batch.rows, batch.context, runtime.compute_dtype, loops)
+        shape, parts = (batch.rows, batch.context), {None}
+        if batch.joined:
+            stages = batch.context_curriculum.stages if batch.context_curriculum else ((1.0, 0),)
+            shape = (1, batch.rows * batch.context)
+            parts = {parts_at(batch, end - 1e-9) for end, _ in stages}
+        loss = compile_loss(model, *shape, runtime.compute_dtype, loops, parts)
     model.loss = loss  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ memory does not grow with them.
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fairway.prepare.partial import Corpus, Manifest, write_folder
 from fairway.prepare.shard_journal import Identity
 from fairway.prepare.sources import FIELD, Position, printable, read_documents, source_files
 from fairway.runtime.progress import Progress, silent
-from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, require_transform
 
 
 def prepare(
@@ -31,6 +32,7 @@ def prepare(
     seed: int = 0,
     field: str = FIELD,
     tokens_per_shard: int = 10_000_000,
+    transform: str | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -41,33 +43,88 @@ def prepare(
     own; `bytes` stands for the one that needs no file), and exactly one of val (files of their own)
     and val_fraction (whole documents, chosen by a hash of their content; of a text that is one
     document, its end) must be given. No document lands in both splits: training copies of
-    validation documents are dropped and counted. `progress` counts bytes read.
+    validation documents are dropped and counted. transform "caseops" writes capitals as operators
+    (#1729), and the original bytes of each token beside the validation shards. `progress` counts
+    bytes read.
 
     Interrupted, and called again with the same arguments, it goes on after the last finished shard;
     the result has the same bytes, whatever the interruptions and the number of workers.
     """
-    sources, val = list(map(Path, sources)), list(map(Path, val))
-    chosen = _chosen(tokenizer, vocab_size)
-    held_out = HeldOut(sources, val, val_fraction, seed, field)
+    request = Request(
+        vocab_size=vocab_size,
+        tokenizer=tokenizer,
+        val=list(map(Path, val)),
+        val_fraction=val_fraction,
+        seed=seed,
+        field=field,
+        tokens_per_shard=tokens_per_shard,
+        transform=transform,
+    )
+    sources = list(map(Path, sources))
+    return prepare_request(
+        out, sources, request, workers=workers, overwrite=overwrite, progress=progress
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """How a corpus is to become a data folder; see `prepare`."""
+
+    vocab_size: int | None = None
+    tokenizer: Path | None = None
+    val: Sequence[Path] = ()
+    val_fraction: float | None = None
+    seed: int = 0
+    field: str = FIELD
+    tokens_per_shard: int = 10_000_000
+    transform: str | None = None
+
+
+def prepare_request(
+    out: Path,
+    sources: Sequence[Path],
+    request: Request,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Manifest:
+    """`prepare` with its arguments as one value."""
+    corpus, _ = requested(out, sources, request)
+    return write_folder(Path(out), corpus, workers=workers, overwrite=overwrite, progress=progress)
+
+
+def requested(out: Path, sources: Sequence[Path], request: Request) -> "tuple[Corpus, HeldOut]":
+    """The corpus of a request that can be met; ValueError for any other. Nothing is written yet."""
+    chosen = _chosen(request.tokenizer, request.vocab_size)
+    require_transform(request.transform)
+    if chosen is not None and request.transform not in (None, chosen.transform):
+        raise ValueError(
+            f"{request.tokenizer} was not made for transform {request.transform!r}: train one with "
+            "--vocab-size, or leave --transform out"
+        )
+    held_out = HeldOut(sources, request.val, request.val_fraction, request.seed, request.field)
     corpus = Corpus(
         documents=held_out.documents,
-        described=[str(source) for source in (*sources, *val)],
-        identity=_identity(sources, val, chosen)
+        described=[str(source) for source in (*sources, *request.val)],
+        identity=_identity(sources, request.val, chosen)
         | {
-            "vocab_size": vocab_size,
-            "val_fraction": val_fraction,
-            "seed": seed,
-            "field": field,
-            "tokens_per_shard": tokens_per_shard,
-        },
-        vocab_size=vocab_size,
+            "vocab_size": request.vocab_size,
+            "val_fraction": request.val_fraction,
+            "seed": request.seed,
+            "field": request.field,
+            "tokens_per_shard": request.tokens_per_shard,
+        }
+        | ({"transform": request.transform} if request.transform else {}),
+        vocab_size=request.vocab_size,
         tokenizer=chosen,
-        tokens_per_shard=tokens_per_shard,
+        tokens_per_shard=request.tokens_per_shard,
+        transform=request.transform,
         compare=held_out.may_repeat,
         position=held_out.position,
     )
-    _keep_apart(Path(out), (*sources, *val))
-    return write_folder(Path(out), corpus, workers=workers, overwrite=overwrite, progress=progress)
+    _keep_apart(Path(out), (*sources, *request.val))
+    return corpus, held_out
 
 
 class HeldOut:
@@ -134,7 +191,13 @@ def cut_end(document: bytes, fraction: float) -> tuple[bytes, bytes]:
 
 
 def prepare_documents(
-    out: Path, train: Sequence[bytes], val: Sequence[bytes], *, vocab_size: int, source: str
+    out: Path,
+    train: Sequence[bytes],
+    val: Sequence[bytes],
+    *,
+    vocab_size: int,
+    source: str,
+    transform: str | None = None,
 ) -> Manifest:
     """`prepare` for documents in memory."""
     splits = {"train": train, "val": val}
@@ -144,8 +207,13 @@ def prepare_documents(
     corpus = Corpus(
         documents=lambda split: iter(splits[split]),
         described=[source],
-        identity={"sources": digest.hexdigest(), "vocab_size": vocab_size},
+        identity={
+            "sources": digest.hexdigest(),
+            "vocab_size": vocab_size,
+            "transform": transform,
+        },
         vocab_size=vocab_size,
+        transform=transform,
     )
     return write_folder(Path(out), corpus, workers=1)
 

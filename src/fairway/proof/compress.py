@@ -119,7 +119,9 @@ def compress(
     with reproducible(header.threads):
         if header.settled is None:
             new_predictor = partial(make_predictor, loaded.model, evaluation)
-            coded = encode_stream(new_predictor, plans, tokens, walk, given=known, progress=progress)
+            coded = encode_stream(
+                new_predictor, plans, tokens, walk, given=known, progress=progress
+            )
             del told["settled"]
         else:
             # Bytes belong to scores, not here.
@@ -260,7 +262,7 @@ def _evaluation(loaded: LoadedModel, header: _Header) -> EvaluateConfig:
     else:
         config = replace(config, arithmetic="settled", precision="float32")
     if not header.adapt:
-        return replace(config, ttt=None, mixture=None)
+        return config.frozen()
     chunk_targets, ttt = config.learner.chunk_targets(), config.ttt
     if ttt is not None and chunk_targets is not None:
         share = share_of(chunk_targets, header.segments, config.stride)

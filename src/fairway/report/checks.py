@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fairway.audit.findings import AuditReport
-from fairway.evaluate.diagnostic import WARNING
+from fairway.evaluate.diagnostic import WARNING, WARNINGS
 from fairway.result import ArtifactResult, EvaluateResult, ProofResult, RunResult, TrainResult
 
 State = Literal["kept", "broken", "not run", "no limit"]
@@ -45,7 +45,7 @@ def cap_check(artifact: ArtifactResult | None) -> Check:
     if cap is None:
         return Check(name, "no limit", _megabytes(total), f"{total:,} bytes; no cap was set.")
     short = f"{_megabytes(total)} of {_megabytes(cap)}"
-    if total > cap:
+    if artifact.over_cap:
         sentence = f"{total:,} bytes against a cap of {cap:,}: {total - cap:,} bytes over."
         return Check(name, "broken", short, sentence)
     sentence = f"{total:,} bytes under a cap of {cap:,}: {cap - total:,} bytes to spare."
@@ -60,7 +60,7 @@ def seconds_check(name: str, part: TrainResult | EvaluateResult | None) -> Check
         return Check(name, "no limit", f"{seconds:,.0f} s", f"{seconds:,.1f} s; no budget was set.")
     short = f"{seconds:,.0f} of {budget:,.0f} s"
     sentence = f"{seconds:,.1f} s of a budget of {budget:,.1f} s"
-    if seconds > budget:
+    if part.over_time:
         excess = f"{seconds - budget:,.2f} s too long"
         return Check(name, "broken", f"{short}: over time", f"Over time: {sentence}, {excess}.")
     return Check(name, "kept", short, f"{sentence}.")
@@ -134,7 +134,8 @@ def diagnostics(result: RunResult) -> list[tuple[str, float, str]]:
         (
             name,
             found.illegal_bits_per_byte,
-            f"{WARNING}; the honest score is {fixed(found.honest_bits_per_byte, 5)}",
+            f"{WARNINGS.get(name, WARNING)}; the honest score is "
+            f"{fixed(found.honest_bits_per_byte, 5)}",
         )
         for name, found in result.diagnostics.items()
     ]
