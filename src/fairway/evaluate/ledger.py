@@ -48,7 +48,8 @@ class Margins:
 
     def __post_init__(self) -> None:
         require_within(self, logit=(1e-15, 1e-4), state=(1e-16, 1e-6), state_bits=(4, 40))
-        if self.state >= 2.0 ** -(self.state_bits + 3):
+        # Roots of second moments are rounded up to 2**7 times as fine.
+        if self.state > 2.0 ** -(self.state_bits + 10):
             raise ValueError(f"a margin of {self.state:g} is none beside {self.state_bits} bits")
 
 
