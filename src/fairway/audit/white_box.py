@@ -17,6 +17,7 @@ from fairway.audit.comparison import Comparison, Noise
 from fairway.audit.findings import Finding, ProbeResult, found
 from fairway.audit.model_scorer import positions
 from fairway.audit.stream import BOS, Edit
+from fairway.coding.settled import log_probs_of
 from fairway.evaluate.chunks import Chunk, ChunkPlan, cut_chunk
 from fairway.evaluate.clocked import LearnsFrom
 from fairway.evaluate.predictor import Predictor
@@ -188,8 +189,9 @@ class Distributions:
     sums: list[float] = field(default_factory=list)
     nats: dict[int, float] = field(default_factory=dict)
 
-    def take(self, positions: Tensor, log_probs: Tensor) -> Tensor:
+    def take(self, positions: Tensor, given: Tensor) -> Tensor:
         taken = self.tokens[positions]
+        log_probs = log_probs_of(given) if given.dtype == torch.long else given
         self.sums += log_probs.exp().sum(dim=1).tolist()
         nats = -log_probs.gather(1, taken[:, None])[:, 0]
         self.nats.update(zip(positions.tolist(), nats.tolist(), strict=True))

@@ -242,6 +242,9 @@ def verify(argv: list[str]) -> Answer:
         model: tyro.conf.Positional[Path],
         /,
         text: Path | None = None,
+        threads: int | None = None,
+        rows: int | None = None,
+        device: str = "cpu",
     ) -> Answer:
         """Decodes the text and checks its hash against the one in the proof.
 
@@ -249,11 +252,17 @@ def verify(argv: list[str]) -> Answer:
             file: the proof file
             model: the model file it was made with
             text: file to write the decoded text to, documents separated by NUL; None writes none
+            threads: threads to decode with, in settled arithmetic; None takes the encoder's number
+            rows: rows to compute together, in settled arithmetic; None takes the encoder's number
+            device: cpu, cuda or cuda:N; another than the encoder's in settled arithmetic only
         """
+        from fairway.runtime.device import choose_device
+
         loaded = open_model(model)
+        loaded.model.to(choose_device(device))
         try:
             with shown("verify") as progress:
-                decoded = decode(file, loaded, progress)
+                decoded = decode(file, loaded, progress, threads=threads, rows=rows)
         except NotReproducible as error:
             print(f"no: {error}", file=sys.stderr)
             raise No({"equal": False, "problem": str(error)}) from error

@@ -14,6 +14,7 @@ slices takes longer than coding them.
 
 from collections.abc import Sequence
 from math import isqrt, log
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +24,9 @@ _STEP_BITS = 10
 STEPS = 1 << _STEP_BITS  # of log2 p, per halving
 _HALVINGS = 31  # at which no unit is left but the one that every symbol gets
 _TOLERANCE = 0.01  # how far from 1 the probabilities may sum
+
+FOREIGN = "the coded text is damaged, or was coded under another model"
+Ints: TypeAlias = "Sequence[int] | NDArray[np.int64]"
 
 _STATE_BITS, _WORD_BITS = 64, 16
 _TOP = 1 << _STATE_BITS
@@ -124,6 +128,14 @@ class TextEncoder:
             for start, end, total in zip(starts, ends, cdf[:, -1].tolist(), strict=True):
                 self._push(start, end - start, total)
 
+    def push_slices(self, starts: Ints, sizes: Ints, totals: Ints) -> None:
+        """Append n symbols by their slices, each of a total of about 2**30."""
+        parts = (np.asarray(part).tolist() for part in (starts, sizes, totals))
+        for start, size, total in zip(*parts, strict=True):
+            if not 0 <= start < start + size <= total:
+                raise ValueError(f"a slice from {start}, of {size}, does not lie within {total}")
+            self._push(start, size, total)
+
     def _push(self, start: int, size: int, total: int) -> None:
         unit = self._width // total
         self._low, self._width = self._low + unit * start, unit * size
@@ -180,6 +192,10 @@ class TextDecoder:
         symbols = [self._pop(cdf) for rows in blocks for cdf in integer_cdf(log_probs[rows])]
         return np.array(symbols, dtype=np.int64)
 
+    def pop_slices(self, ends: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The next B symbols (B,), given where their slices end (B, V), rising from above 0."""
+        return np.array([self._pop_end(row) for row in ends], dtype=np.int64)
+
     def finish(self) -> None:
         """Say that all symbols were read; raises ValueError when bytes are left."""
         left = len(self._data) - self._place
@@ -192,10 +208,22 @@ class TextDecoder:
         unit = self._width // int(cdf[-1])
         symbol = int(cdf.searchsorted(self._offset // unit, side="right")) - 1
         if symbol == len(cdf) - 1:
-            raise ValueError("the coded text is damaged, or was coded under another model")
-        start = int(cdf[symbol])
+            raise ValueError(FOREIGN)
+        self._narrow(unit, int(cdf[symbol]), int(cdf[symbol + 1]))
+        return symbol
+
+    def _pop_end(self, ends: NDArray[np.int64]) -> int:
+        unit = self._width // int(ends[-1])
+        symbol = int(ends.searchsorted(self._offset // unit, side="right"))
+        if symbol == len(ends):
+            raise ValueError(FOREIGN)
+        self._narrow(unit, int(ends[symbol - 1]) if symbol else 0, int(ends[symbol]))
+        return symbol
+
+    def _narrow(self, unit: int, start: int, stop: int) -> None:
+        """Go on within [start, stop) units of the interval."""
         self._offset -= unit * start
-        self._width = unit * (int(cdf[symbol + 1]) - start)
+        self._width = unit * (stop - start)
         while self._width < _BOTTOM:
             word = self._data[self._place : self._place + _WORD_BYTES].ljust(_WORD_BYTES, b"\0")
             self._offset = (self._offset << _WORD_BITS) | int.from_bytes(word, "big")
@@ -206,4 +234,3 @@ class TextDecoder:
                     f"the coded text ends early: {len(self._data)} bytes hold fewer symbols than "
                     f"were asked for, so it was cut off or coded under another model"
                 )
-        return symbol

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -18,13 +18,18 @@ from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
 from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.phased import Phased
+from fairway.evaluate.learners.settled_mixture import SettledMixture
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.learners.tilt import Tilt
+from fairway.evaluate.ledger import Ledger
 from fairway.evaluate.orders import Order
 from fairway.evaluate.predictor import ALONE, Predictor
+from fairway.evaluate.settled import Settled, SettledPredictor, settled_model
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
 from fairway.tokens.val_text import ValText
+
+Arithmetic = Literal["native", "settled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +45,26 @@ class EvaluateConfig(WindowConfig):
     ttt: Sgd | DocumentAdapters | Phased | Learner | None = None  # how the model learns; None: not
     mixture: Mixture | None = None  # n-grams from what was scored, mixed with the model
     tilt: Tilt | None = None  # hints from what was scored, to which the model's logits are tilted
+    # native: as fast as this machine can, and decoded on its like alone; settled: in float64 and
+    # rounded alike on every machine, so that the score is a code length to the bit, anywhere
+    arithmetic: Arithmetic = "native"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.arithmetic not in get_args(Arithmetic):
+            raise ValueError(
+                f"arithmetic={self.arithmetic!r}; choose one of {', '.join(get_args(Arithmetic))}"
+            )
+        if self.settled and self.precision != "float32":
+            raise ValueError(
+                f"precision={self.precision!r} with settled arithmetic, which computes in float64: "
+                "leave precision as it is, or set arithmetic='native'"
+            )
+        if self.settled and self.tilt is not None:
+            raise ValueError(
+                "tilt with settled arithmetic: tilting knows native floats only; set tilt=None, or "
+                "arithmetic='native'"
+            )
         self.learner.check(self)
         if self.order not in get_args(Order):
             raise ValueError(f"order={self.order!r}; choose one of {', '.join(get_args(Order))}")
@@ -68,6 +90,10 @@ class EvaluateConfig(WindowConfig):
     def frozen(self) -> "EvaluateConfig":
         """The same windows without any learning; whatever order there was mattered to that only."""
         return replace(self, ttt=None, mixture=None, tilt=None, order="file", short_strides=())
+
+    @property
+    def settled(self) -> bool:
+        return self.arithmetic == "settled"
 
     @property
     def least_stride(self) -> int:
@@ -155,6 +181,8 @@ def make_predictor(
     model: GPT, config: EvaluateConfig, *, seed: int = 0, ranks: Ranks = ALONE
 ) -> Predictor:
     """The predictor `config` asks for. `model` itself is never changed by it."""
+    if config.settled:
+        return make_settled_predictor(model, config, seed=seed, ranks=ranks)
     if config.context is None:
         config = replace(config, context=model.config.train_context)
     if config.precision != "float32":
@@ -164,3 +192,23 @@ def make_predictor(
     if config.tilt is not None:
         base = config.tilt.wrap(base)
     return base if config.mixture is None else config.mixture.wrap(base)
+
+
+def make_settled_predictor(
+    model: GPT,
+    config: EvaluateConfig,
+    *,
+    seed: int = 0,
+    ranks: Ranks = ALONE,
+    ledger: Ledger | None = None,
+) -> SettledPredictor:
+    """The predictor `config` asks for, in settled arithmetic.
+
+    ledger  of whoever encoded, to decode; None: a new one, in which ties are noted
+    """
+    if config.context is None:
+        config = replace(config, context=model.config.train_context)
+    ledger = ledger or Ledger(config.learner.margins())
+    base = config.learner.predictor(settled_model(model), config, seed=seed, ranks=ranks)
+    settled = Settled(base, ledger)
+    return settled if config.mixture is None else SettledMixture(settled, config.mixture)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args
 
 from fairway.evaluate.chunks import ChunkPlan
+from fairway.evaluate.ledger import Margins
 from fairway.evaluate.predictor import ModelPredictor
 from fairway.evaluate.windows import check_window_shape
 from fairway.model.gpt import GPT
@@ -114,6 +115,14 @@ class Learner(Pluggable, ABC):
         It goes into the artifact, for a decoder has to learn as the scorer did.
         """
         return self
+
+    def margins(self) -> Margins:
+        """How what it learns is rounded in settled arithmetic; machines' deviations decide.
+
+        The default suits optimizers that divide by the root of a mean of squares, which makes much
+        of small differences.
+        """
+        return Margins()
 
     def describe(self) -> str:
         """What tells it from its other choices, in the planner's lines: "3 epochs"; or ""."""

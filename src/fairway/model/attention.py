@@ -85,8 +85,9 @@ def rope_table(
     """
     if train_context is not None and num_positions > train_context and dims > 2:
         base = base * (num_positions / train_context) ** (dims / (dims - 2))
-    frequency = base ** -(torch.arange(0, dims, 2, dtype=torch.float32) / dims)
-    angle = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequency)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    frequency = base ** -(torch.arange(0, dims, 2, dtype=wide) / dims)
+    angle = torch.outer(torch.arange(num_positions, dtype=wide), frequency)
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 

@@ -20,7 +20,13 @@ from fairway.model.linear import Linear
 from fairway.model.mlp import MLP
 from fairway.model.model_config import ModelConfig
 from fairway.model.segments import Parts, Segments, neighbour_mask, places_in_parts
-from fairway.runtime.kernels import mix_norm, rms_norm, scaled_cast, softcapped_cross_entropy
+from fairway.runtime.kernels import (
+    mix_norm,
+    rms_norm,
+    scaled_cast,
+    softcapped_cross_entropy,
+    widened,
+)
 
 
 class Lanes(NamedTuple):
@@ -107,7 +113,7 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A causal language model of the lineage from #1 to #1855.
 
-    compute_dtype  type of the activations; weights stay float32
+    compute_dtype  type of the activations; weights stay float32, or are float64 with them
     loops_active   whether the looped blocks repeat; training switches it on part of the way
     parts          how training attends to one long row; None: as the config says
     """
@@ -293,9 +299,10 @@ class GPT(nn.Module):
         cache: Cache | None = None,
         adapters: Adapters | None = None,
     ) -> Tensor:
-        """Next-token logits (B, T - start, V), float32, for token ids (B, T); see `hidden`."""
+        """Next-token logits (B, T - start, V), float32 or wider, for token ids (B, T); see
+        `hidden`."""
         x = self.hidden(tokens, start=start, cache=cache, adapters=adapters)
-        logits = add_delta(self._project(x), adapters, "head", 0, x).float()
+        logits = widened(add_delta(self._project(x), adapters, "head", 0, x))
         cap: float | Tensor | None = self.config.logit_softcap
         if self.softcap_positive is not None and self.softcap_negative is not None:
             cap = torch.where(logits > 0, self.softcap_positive, self.softcap_negative)

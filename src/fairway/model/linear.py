@@ -1,7 +1,8 @@
 """A matrix in float32 that multiplies in whatever precision its input has.
 
 Weights are kept in float32 for the optimizer and the quantizer; the activations' type decides the
-arithmetic, so one model trains in bfloat16 and is scored in float32 without being converted.
+arithmetic, so one model trains in bfloat16 and is scored in float32 without being converted. Only
+settled arithmetic converts a copy, to float64 (`evaluate/settled.py`).
 """
 
 import torch.nn.functional as F

@@ -32,6 +32,17 @@ uint64_t stir(uint64_t hash, uint64_t token) {
     return hash ^ (hash >> 29);
 }
 
+// portable_exp of ngram.py.
+double portable_exp(double x) {
+    constexpr double LN2_HIGH = 6.93147180369123816490e-01, LN2_LOW = 1.90821492927058770002e-10;
+    double halvings = std::floor(x * 1.4426950408889634 + 0.5);
+    double rest = (x - halvings * LN2_HIGH) - halvings * LN2_LOW;
+    double value = 0.0, factorials[15] = {1.0};
+    for (int n = 1; n < 15; n++) factorials[n] = factorials[n - 1] * n;
+    for (int n = 14; n >= 0; n--) value = value * rest + 1.0 / factorials[n];
+    return std::ldexp(value, static_cast<int>(halvings));
+}
+
 // token -> value, in the order of arrival; many of them through a table of places.
 struct Counts {
     std::vector<int32_t> tokens;
@@ -110,6 +121,7 @@ struct Memory {
     Memory *parent;
     std::vector<int32_t> orders;
     double fade;
+    bool portable = false;
     int64_t time = 0;
     std::vector<int32_t> text;
     int64_t tail = 0;  // tokens at the end of the text that contexts may be made of
@@ -122,6 +134,8 @@ struct Memory {
     Found found[MOST_ORDERS];
     bool looked = false;  // whether `found` is of this place
     std::vector<Expert> experts;
+
+    double exp(double x) const { return portable ? portable_exp(x) : std::exp(x); }
 
     void find_keys() {
         looked = false;
@@ -225,7 +239,7 @@ struct Memory {
             experts.push_back({kind, one.lone, several, static_cast<double>(one.number)});
             if (one.recent >= 0) {
                 Recent &recent = owner.recents[one.recent];
-                double worth = recent.total * std::exp(static_cast<double>(recent.since - time) / fade);
+                double worth = recent.total * exp(static_cast<double>(recent.since - time) / fade);
                 int64_t of_recent = 2 * kinds_of_newest + number_class(static_cast<int64_t>(2.0 * worth));
                 of_recent += one.length ? NUM_NUMBERS : 0;
                 experts.push_back({of_recent, -1, &recent.weights, recent.total});
@@ -237,13 +251,13 @@ struct Memory {
     void push_recent(Recent &recent, int32_t token) {
         double exponent = static_cast<double>(time - recent.since) / fade;
         if (exponent > 200.0) {
-            double shrink = std::exp(-exponent);
+            double shrink = exp(-exponent);
             for (double &value : recent.weights.values) value *= shrink;
             recent.total *= shrink;
             recent.since = time;
             exponent = 0.0;
         }
-        double weight = std::exp(exponent);
+        double weight = exp(exponent);
         if (double *value = recent.weights.find(token)) *value += weight;
         else recent.weights.insert(token, weight);
         recent.total += weight;
@@ -334,11 +348,13 @@ struct Memory {
 
 extern "C" {
 
-Memory *memory_new(const int32_t *orders, int64_t num_orders, double fade, Memory *parent) {
+Memory *memory_new(const int32_t *orders, int64_t num_orders, double fade, Memory *parent,
+                   int64_t portable) {
     Memory *memory = new Memory();
     memory->parent = parent;
     memory->orders.assign(orders, orders + num_orders);
     memory->fade = fade;
+    memory->portable = portable != 0;
     memory->time = parent ? parent->time : 0;
     return memory;
 }

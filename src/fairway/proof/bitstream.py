@@ -16,9 +16,11 @@ from torch import Tensor
 
 from fairway.coding.symbols import TextDecoder, TextEncoder
 from fairway.evaluate.chunks import ChunkPlan, cut_chunk
+from fairway.evaluate.ledger import Deviates
 from fairway.evaluate.predictor import Predictor, Reader
 from fairway.evaluate.window_batch import group_windows
 from fairway.proof.reproducible import Checkpoints, NotReproducible
+from fairway.proof.split_reader import SplitReader, distribution
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.val_text import ValText
 
@@ -48,8 +50,9 @@ class WalkConfig:
 class Source(Protocol):
     """Where tokens come from."""
 
-    def take(self, positions: Tensor, log_probs: Tensor) -> Tensor:
-        """The (n,) int64 tokens at `positions` (n,), coded with log_probs (n, V) float64."""
+    def take(self, positions: Tensor, given: Tensor) -> Tensor:
+        """The (n,) int64 tokens at `positions` (n,), coded with log_probs (n, V) float64 or, in
+        settled arithmetic, where slices end (n, V) int64."""
         ...
 
 
@@ -59,10 +62,10 @@ class Known:
     def __init__(self, tokens: Tensor) -> None:
         self.tokens, self.encoder, self.nats = tokens, TextEncoder(), 0.0
 
-    def take(self, positions: Tensor, log_probs: Tensor) -> Tensor:
+    def take(self, positions: Tensor, given: Tensor) -> Tensor:
         tokens = self.tokens[positions]
-        self.encoder.push_many(log_probs.numpy(), tokens.numpy())
-        self.nats -= log_probs.gather(1, tokens[:, None]).sum().item()
+        self.encoder.push_many(given.numpy(), tokens.numpy())
+        self.nats -= given.gather(1, tokens[:, None]).sum().item()
         return tokens
 
 
@@ -72,9 +75,11 @@ class Coded:
     def __init__(self, data: bytes) -> None:
         self.decoder, self.num_tokens = TextDecoder(data), 0
 
-    def take(self, positions: Tensor, log_probs: Tensor) -> Tensor:
+    def take(self, positions: Tensor, given: Tensor) -> Tensor:
+        settled = given.dtype == torch.long
+        pop = self.decoder.pop_slices if settled else self.decoder.pop_many
         with self._bits_can_be_wrong():
-            tokens = torch.from_numpy(self.decoder.pop_many(log_probs.numpy()))
+            tokens = torch.from_numpy(pop(given.numpy()))
         self.num_tokens += len(tokens)
         return tokens
 
@@ -120,7 +125,7 @@ def encode_stream(
             everywhere else
     """
     source, checkpoints = Known(tokens), Checkpoints(config.every)
-    _fill_in(new_predictor(), plans, given.clone(), source, checkpoints, config, progress)
+    fill_in(new_predictor(), plans, given.clone(), source, checkpoints, config, progress)
     return Encoded(source.encoder.finish(), checkpoints.finish(), source.nats)
 
 
@@ -132,22 +137,29 @@ def decode_stream(
     *,
     given: Tensor,
     checkpoints: Sequence[int],
+    batch: int | None = None,
     progress: Progress = silent,
 ) -> Tensor:
     """The (N,) int64 tokens that `encode_stream` was given, from their bits alone.
+
+    batch  most rows to compute together, for settled arithmetic, which does not depend on it; None:
+           as many as stand in step in the stream
 
     Raises `NotReproducible` at the first checkpoint where this machine's tokens are not those that
     were coded.
     """
     checked = Checkpoints(config.every, expected=checkpoints)
     tokens, source = given.clone(), Coded(data)
-    _fill_in(new_predictor(), plans, tokens, source, checked, config, progress)
+    try:
+        fill_in(new_predictor(), plans, tokens, source, checked, config, progress, batch)
+    except Deviates as error:
+        raise NotReproducible(f"after {source.num_tokens:,} tokens: {error}") from error
     checked.finish()
     source.finish()
     return tokens
 
 
-def _fill_in(
+def fill_in(
     predictor: Predictor,
     plans: Sequence[ChunkPlan],
     tokens: Tensor,
@@ -155,6 +167,7 @@ def _fill_in(
     checkpoints: Checkpoints,
     config: WalkConfig,
     progress: Progress,
+    batch: int | None = None,
 ) -> None:
     """Fill the unknown places of `tokens` from `source`, chunk after chunk.
 
@@ -165,7 +178,11 @@ def _fill_in(
     # Bytes belong to scores, not here. The text is filled in while it is read.
     text = ValText(tokens, torch.zeros(max(0, len(tokens) - 1), dtype=torch.long), ())
     for number, plan in enumerate(plans, start=1):
-        reader = predictor.reader(plan)
+        reader = (
+            predictor.reader(plan)
+            if batch is None or batch >= config.rows
+            else SplitReader(predictor, plan, batch)
+        )
         for members in in_step(plan, config.rows, config.pad_to):
             read_in_step(reader, plan, members, tokens, source, checkpoints)
             progress(checkpoints.num_tokens, total)
@@ -202,11 +219,11 @@ def read_in_step(
     reader.start(members, torch.stack([tokens[w.start : w.score_from] for w in windows]))
     num_steps = int(lengths.max())
     for step in range(num_steps):
-        log_probs, positions = reader.log_probs(), begins + step
+        found, positions = distribution(reader), begins + step
         open_rows = (step < lengths).nonzero()[:, 0]
         if len(open_rows) < len(windows):
-            log_probs, positions = log_probs[open_rows], positions[open_rows]
-        taken = source.take(positions, log_probs)
+            found, positions = found[open_rows], positions[open_rows]
+        taken = source.take(positions, found)
         tokens[positions] = taken
         checkpoints.add(taken)
         if step + 1 < num_steps:

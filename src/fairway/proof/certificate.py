@@ -11,13 +11,34 @@ CODER_BITS = 64  # what the arithmetic coder may need to say where it ends
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettledFacts:
+    """What settled arithmetic rested on.
+
+    margin, state_margin  within which values were announced: nats of a logit, and share of a
+                          tensor's magnitude of what was learned
+    state_bits            what was learned is rounded to 2**-state_bits of that magnitude
+    deviation, state_deviation  largest seen while encoding, in the same units: batched here against
+                          token by token in another process; None: not looked for
+    ties, tie_bytes       announced, and what telling them takes
+    """
+
+    margin: float
+    state_margin: float
+    state_bits: int
+    deviation: float | None
+    state_deviation: float | None
+    ties: int
+    tie_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Certificate:
     """A text was coded with a scored predictor, decoded again and compared.
 
     num_tokens             targets coded; the first token of the stream is given
     num_bytes              bytes of text these tokens stand for, as the score counts them
     text_bytes             bytes of the text that decoding returned
-    coded_bytes            length of the bitstream
+    coded_bytes            length of the bitstream, the ties of settled arithmetic included
     side_bytes             the rest of the proof file: header, document lengths, checkpoints
     coded_bits_per_byte    8 * coded_bytes / num_bytes
     claimed_bits_per_byte  what scoring the same tokens in batches says
@@ -40,6 +61,7 @@ class Certificate:
     decode_seconds: float
     threads: int
     circumstances: dict[str, str]
+    settled: SettledFacts | None = None
 
     @property
     def gap(self) -> float:
@@ -48,6 +70,8 @@ class Certificate:
 
     @property
     def allowed_gap(self) -> float:
+        if self.settled is not None:  # the claim is that code's own length, but for its end
+            return (8 * self.settled.tie_bytes + CODER_BITS) / self.num_bytes
         return TOLERANCE_BITS_PER_BYTE + CODER_BITS / self.num_bytes
 
     @property

@@ -6,7 +6,6 @@ it is evaluated. The layout of the bytes is in `artifact/sections.py`, the codin
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,16 +18,25 @@ from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.artifact.sections import Refused, Section, pack_frame, unpack_frame
 from fairway.evaluate.chunks import ChunkPlan
-from fairway.evaluate.config import EvaluateConfig, make_predictor
+from fairway.evaluate.config import (
+    Arithmetic,
+    EvaluateConfig,
+    make_predictor,
+    make_settled_predictor,
+)
+from fairway.evaluate.ledger import Ledger, Margins, Ties
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream
 from fairway.proof.decoder_limits import MOST_FILE, check_coding, check_facts
 from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
+from fairway.proof.settled_stream import encode_settled
+from fairway.proof.ties import read_ties, tie_sections
 from fairway.proof.verify import check_model, explained
 from fairway.runtime.files import atomic_write, read_file, require_other
 from fairway.runtime.progress import Progress, silent
+from fairway.tokens.val_text import ValText
 
 MAGIC = b"FWC2"
 RECORDED = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
@@ -40,14 +48,17 @@ class CompressConfig:
 
     segments  coded side by side; None: one for each 16,384 tokens, at most 32
     adapt     learn from the file on the way, as the artifact's evaluation does; needs more time
-    threads   more than one helps wide models only, and decompressing must use as many
+    threads   more than one helps wide models only; in native arithmetic, decompressing must use as
+              many
     every     tokens between two checkpoints of four bytes
+    arithmetic  settled: opens on any machine; native: on the like of this one alone
     """
 
     segments: int | None = None
     adapt: bool = True
     threads: int = 1
     every: int = 4096
+    arithmetic: Arithmetic = "settled"
 
     def __post_init__(self) -> None:
         if (self.segments is not None and self.segments < 1) or self.every < 1:
@@ -68,6 +79,7 @@ class _Header:
     threads: int
     every: int
     made: dict[str, str]
+    settled: Margins | None = None
 
 
 def compress(
@@ -98,24 +110,36 @@ def compress(
         threads=config.threads,
         every=config.every,
         made={key: circumstances()[key] for key in RECORDED},
+        settled=evaluation_of(loaded).learner.margins() if config.arithmetic == "settled" else None,
     )
     _check_coding(loaded, header, None)
     tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), header, tokenizer.bos_id)
-    new_predictor, plans, walk = _coding(loaded, header)
+    evaluation, plans, walk = _coding(loaded, header)
+    sections, told = [], config_to_json(header)
     with reproducible(header.threads):
-        coded = encode_stream(
-            new_predictor,
-            plans,
-            tokens,
-            walk,
-            given=known,
-            progress=progress,
-        )
-    sections = [
-        Section("checkpoints", "stored", np.array(coded.checkpoints, dtype="<u4").tobytes()),
-        Section("symbols", "stored", coded.data),
-    ]
-    return pack_frame(MAGIC, config_to_json(header), sections)
+        if header.settled is None:
+            new_predictor = partial(make_predictor, loaded.model, evaluation)
+            coded = encode_stream(
+                new_predictor, plans, tokens, walk, given=known, progress=progress
+            )
+            del told["settled"]
+        else:
+            # Bytes belong to scores, not here.
+            text = ValText(tokens, torch.zeros(len(tokens) - 1, dtype=torch.long), ())
+            predictor = make_settled_predictor(
+                loaded.model, evaluation, ledger=Ledger(header.settled)
+            )
+            found = encode_settled(predictor, plans, text, walk, progress=progress)
+            coded, sections = found.encoded, tie_sections(found.ties, len(tokens))
+    return pack_frame(
+        MAGIC,
+        told,
+        [
+            Section("checkpoints", "stored", np.array(coded.checkpoints, dtype="<u4").tobytes()),
+            Section("symbols", "stored", coded.data),
+            *sections,
+        ],
+    )
 
 
 def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) -> bytes:
@@ -131,12 +155,21 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
         symbols = frame.read("symbols", len(data))
         _check_coding(loaded, header, len(checkpoints))
         check_facts({"model": header.model, "text": header.text}, header.made)
+        length = header.num_tokens + header.segments
+        ties = Ties() if header.settled is None else read_ties(frame, length)
     except ValueError as error:
         raise Refused(f"its header is no compressed file's: {error}") from error
     check_model(header.model, loaded, "file")
     unknown = torch.full((header.num_tokens,), -1)
     _, known = _with_bos(unknown, header, loaded.tokenizer.bos_id)
-    new_predictor, plans, walk = _coding(loaded, header)
+    evaluation, plans, walk = _coding(loaded, header)
+
+    def new_predictor() -> Predictor:
+        if header.settled is None:
+            return make_predictor(loaded.model, evaluation)
+        ledger = Ledger(header.settled, ties)
+        return make_settled_predictor(loaded.model, evaluation, ledger=ledger)
+
     try:
         with reproducible(header.threads):
             tokens = decode_stream(
@@ -224,6 +257,10 @@ def _check_coding(loaded: LoadedModel, header: _Header, checkpoints: int | None)
 
 def _evaluation(loaded: LoadedModel, header: _Header) -> EvaluateConfig:
     config = evaluation_of(loaded).resolved(loaded.model.config.train_context)
+    if header.settled is None:
+        config = replace(config, arithmetic="native")
+    else:
+        config = replace(config, arithmetic="settled", precision="float32")
     if not header.adapt:
         return config.frozen()
     chunk_targets, ttt = config.learner.chunk_targets(), config.ttt
@@ -236,11 +273,11 @@ def _evaluation(loaded: LoadedModel, header: _Header) -> EvaluateConfig:
 
 def _coding(
     loaded: LoadedModel, header: _Header
-) -> tuple[Callable[[], Predictor], list[ChunkPlan], WalkConfig]:
-    """What encoder and decoder share: new predictors, plans, and how the plans are walked."""
+) -> tuple[EvaluateConfig, list[ChunkPlan], WalkConfig]:
+    """What encoder and decoder share: how to predict, plans, and how the plans are walked."""
     config = _evaluation(loaded, header)
     bounds, every = _bounds(header), config.learner.chunk_targets()
     plans = plan_segments(bounds, config.known_context, config.stride, every)
     pad_to = loaded.model.config.train_context
     walk = WalkConfig(rows=header.segments, pad_to=pad_to, every=header.every)
-    return partial(make_predictor, loaded.model, config), plans, walk
+    return config, plans, walk

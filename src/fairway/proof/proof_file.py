@@ -4,13 +4,14 @@ The layout of the bytes is in `artifact/sections.py`; making one in `prove.py`, 
 `verify.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.artifact.sections import Refused, Section, best_packed, pack_frame, unpack_frame
 from fairway.evaluate.config import EvaluateConfig
+from fairway.evaluate.ledger import Margins, Ties
 from fairway.proof.bitstream import WalkConfig
 from fairway.proof.decoder_limits import (
     MOST_TOKENS,
@@ -20,6 +21,7 @@ from fairway.proof.decoder_limits import (
     check_facts,
 )
 from fairway.proof.prefix import Prefix, pack_starts, unpack_starts
+from fairway.proof.ties import read_ties, tie_sections
 from fairway.runtime.limits import require_within
 
 MAGIC = b"FWP2"
@@ -35,6 +37,7 @@ class ProofFile:
     evaluate     how the tokens were scored; `seed` is that of `make_predictor`
     learned      the chunks that were learned from, as runs [first, stop), where a clock left some
                  out; None: all
+    settled      the margins of settled arithmetic, and `ties` within them; None: native
     """
 
     artifact_sha256: str
@@ -48,6 +51,15 @@ class ProofFile:
     checkpoints: tuple[int, ...]
     symbols: bytes
     learned: tuple[tuple[int, int], ...] | None = None
+    settled: Margins | None = None
+    ties: Ties = field(default_factory=Ties)
+
+    @property
+    def tie_bytes(self) -> int:
+        return sum(len(section.data) for section in self._tie_sections())
+
+    def _tie_sections(self) -> list[Section]:
+        return [] if self.settled is None else tie_sections(self.ties, self.prefix.num_tokens)
 
     def to_bytes(self) -> bytes:
         header = _Header(
@@ -62,14 +74,17 @@ class ProofFile:
             evaluate=self.evaluate,
             circumstances=self.circumstances,
             learned=self.learned,
+            settled=self.settled,
         )
         told = config_to_json(header)
-        if self.learned is None:
-            del told["learned"]
+        for name in ("learned", "settled"):
+            if told[name] is None:
+                del told[name]
         sections = [
             best_packed("starts", pack_starts(self.prefix.starts)),
             Section("checkpoints", "stored", np.array(self.checkpoints, dtype="<u4").tobytes()),
             Section("symbols", "stored", self.symbols),
+            *self._tie_sections(),
         ]
         return pack_frame(MAGIC, told, sections)
 
@@ -109,6 +124,8 @@ class ProofFile:
                 checkpoints=tuple(checkpoints.tolist()),
                 symbols=frame.read("symbols", len(data)),
                 learned=header.learned,
+                settled=header.settled,
+                ties=Ties() if header.settled is None else read_ties(frame, header.num_tokens),
             )
         except ValueError as error:
             raise Refused(f"its header is no proof's: {error}") from error
@@ -129,8 +146,11 @@ class _Header:
     evaluate: EvaluateConfig
     circumstances: dict[str, str]
     learned: tuple[tuple[int, int], ...] | None = None
+    settled: Margins | None = None
 
     def __post_init__(self) -> None:
+        if self.evaluate.settled != (self.settled is not None):
+            raise ValueError(f"arithmetic={self.evaluate.arithmetic!r} with margins {self.settled}")
         require_within(
             self,
             num_tokens=(2, MOST_TOKENS),

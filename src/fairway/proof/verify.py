@@ -14,7 +14,8 @@ from torch import Tensor
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.artifact.sections import Refused
 from fairway.evaluate.clocked import following
-from fairway.evaluate.config import make_predictor
+from fairway.evaluate.config import make_predictor, make_settled_predictor
+from fairway.evaluate.ledger import Ledger
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import decode_stream
 from fairway.proof.decoder_limits import MOST_FILE
@@ -32,7 +33,7 @@ class Verification:
 
     documents            the text, document by document; the last may end in the middle
     tokens               (N,) int64, the decoded stream
-    coded_bytes          length of the bitstream
+    coded_bytes          length of the bitstream, the ties of settled arithmetic included
     """
 
     documents: tuple[bytes, ...] = field(repr=False)
@@ -55,8 +56,18 @@ class Verification:
         return len(self.tokens) - 1
 
 
-def verify(path: Path, loaded: LoadedModel, progress: Progress = silent) -> Verification:
+def verify(
+    path: Path,
+    loaded: LoadedModel,
+    progress: Progress = silent,
+    *,
+    threads: int | None = None,
+    rows: int | None = None,
+) -> Verification:
     """Decode the proof at `path` with the model it names.
+
+    threads, rows  to decode with, for proofs in settled arithmetic, which go with any: None takes
+                   those of the encoder
 
     Raises `Refused` when the file is damaged, is no proof, or was made with another model, and
     `NotReproducible` when this machine computes other probabilities; both before any text is out.
@@ -66,22 +77,32 @@ def verify(path: Path, loaded: LoadedModel, progress: Progress = silent) -> Veri
         raise Refused(f"no proof at {path}; `fairway prove` writes one")
     try:
         proof = ProofFile.from_bytes(read_file(path, MOST_FILE))
-        return decode_proof(proof, loaded, progress)
+        return decode_proof(proof, loaded, progress, threads=threads, rows=rows)
     except (Refused, NotReproducible) as error:
         raise type(error)(f"{path}: {error}") from error
 
 
 def decode_proof(
-    proof: ProofFile, loaded: LoadedModel, progress: Progress = silent
+    proof: ProofFile,
+    loaded: LoadedModel,
+    progress: Progress = silent,
+    *,
+    threads: int | None = None,
+    rows: int | None = None,
 ) -> Verification:
     """The text of a proof; see `verify`."""
+    if proof.settled is None and (threads, rows) != (None, None):
+        raise ValueError(
+            "the proof is in native arithmetic, which decodes with the encoder's own threads and "
+            "batches only; leave both as they are, or prove with arithmetic='settled'"
+        )
     check_model(proof.artifact_sha256, loaded, "proof")
     bos_id, vocab_size = loaded.model.config.bos_id, loaded.model.config.vocab_size
     if proof.prefix.first_token >= vocab_size:
         raise Refused(f"its first token is {proof.prefix.first_token}, of a model's {vocab_size}")
     started = time.perf_counter()
     try:
-        with reproducible(proof.threads):
+        with reproducible(threads or proof.threads):
             tokens = decode_stream(
                 predictors(loaded, proof),
                 proof.prefix.plans(proof.evaluate),
@@ -89,6 +110,7 @@ def decode_proof(
                 proof.walk,
                 given=proof.prefix.given(bos_id),
                 checkpoints=proof.checkpoints,
+                batch=rows,
                 progress=progress,
             )
     except NotReproducible as error:
@@ -102,7 +124,7 @@ def decode_proof(
     return Verification(
         documents=documents,
         tokens=tokens,
-        coded_bytes=len(proof.symbols),
+        coded_bytes=len(proof.symbols) + proof.tie_bytes,
         seconds=time.perf_counter() - started,
     )
 
@@ -111,7 +133,16 @@ def predictors(loaded: LoadedModel, proof: ProofFile) -> Callable[[], Predictor]
     """Makes the predictor that a proof was coded with, anew for each walk."""
 
     def new_predictor() -> Predictor:
-        made = make_predictor(loaded.model, proof.evaluate, seed=proof.seed)
+        made: Predictor = (
+            make_predictor(loaded.model, proof.evaluate, seed=proof.seed)
+            if proof.settled is None
+            else make_settled_predictor(
+                loaded.model,
+                proof.evaluate,
+                seed=proof.seed,
+                ledger=Ledger(proof.settled, proof.ties),
+            )
+        )
         return following(made, proof.learned)
 
     return new_predictor

@@ -52,11 +52,16 @@ class LowRank:
             )
 
     def correction(self) -> Tensor:
-        """A @ B, float32 (R, C)."""
+        """A @ B, float32 (R, C): the same bits on any machine.
+
+        Terms have at most 40 significant bits, so float64 holds each of them exactly, and their sum
+        as well unless scales lie very far apart; it is then rounded once.
+        """
         offset = 0.0 if self.zeros else 0.5
-        a = (self.a_codes.float() + offset) * self.a_scale.float()
-        steps = self.b_scale.float().repeat_interleave(self.group, dim=1)
-        return a @ ((self.b_codes.float() + offset) * steps[:, : self.b_codes.size(1)])
+        a = (self.a_codes.double() + offset) * self.a_scale.double()
+        steps = self.b_scale.double().repeat_interleave(self.group, dim=1)
+        b = (self.b_codes.double() + offset) * steps[:, : self.b_codes.size(1)]
+        return (a @ b).float()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

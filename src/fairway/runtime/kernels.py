@@ -18,6 +18,11 @@ from torch.autograd.function import once_differentiable
 EPS = torch.finfo(torch.float32).eps  # what F.rms_norm uses for float32 when no eps is given
 
 
+def widened(x: Tensor) -> Tensor:
+    """In float32, or as it is where it is float64: what sums of many terms are taken in."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class Absent:
     """In place of kernels that nobody has loaded: they take nothing."""
 
@@ -52,14 +57,16 @@ def _is_plain(x: Tensor) -> bool:
 
 def rms_norm_plain(x: Tensor) -> Tensor:
     """x / rms(x) over the last dimension, without parameters; any shape and float type."""
-    return F.rms_norm(x, (x.size(-1),))
+    # One model, one function: float64 takes float32's epsilon, not its own.
+    return F.rms_norm(x, (x.size(-1),), eps=EPS if x.dtype == torch.float64 else None)
 
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: _Kept, x: Tensor) -> Tensor:
         width = x.size(-1)
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
         inverse = norm.square_().div_(width).add_(EPS).rsqrt_().to(x.dtype)
         y = x * inverse
         ctx.save_for_backward(y, inverse)
@@ -140,7 +147,7 @@ def softcapped_cross_entropy_plain(
 
     logits (N, V) any float, before the cap; targets (N,) int64; softcap None: no cap.
     """
-    logits = logits.float()
+    logits = widened(logits)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     return F.cross_entropy(logits, targets)
@@ -157,7 +164,7 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
         step = max(1, (1 << 17) // logits.size(1))  # half a megabyte of float32
         for start in range(0, rows, step):
             target = targets[start : start + step, None]
-            z = logits[start : start + step].float()
+            z = widened(logits[start : start + step])
             bend = None
             if softcap is not None:
                 bend = (z / softcap).tanh_()
@@ -170,7 +177,8 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
                 p.addcmul_(p * bend, bend, value=-1.0)  # tanh' = 1 - tanh**2
             d_logits[start : start + step] = p.div_(rows)
         ctx.save_for_backward(d_logits)
-        return (total / rows).float()
+        mean = total / rows
+        return mean if logits.dtype == torch.float64 else mean.float()
 
     @staticmethod
     @once_differentiable

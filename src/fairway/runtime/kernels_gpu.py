@@ -39,7 +39,8 @@ def take(x: Tensor) -> bool:
 
 def take_loss(logits: Tensor) -> bool:
     """The same for the loss, which stays what it is inside `torch.compile`."""
-    return _active and logits.is_cuda and logits.is_floating_point()
+    floats = logits.is_floating_point() and logits.dtype != torch.float64
+    return _active and logits.is_cuda and floats
 
 
 def _programs() -> Any:

@@ -128,7 +128,8 @@ class DocumentPredictor(Frozen):
         super().__init__(model, rows, ranks)
         self.config, self.seed, self.draw = config, seed, draw or self._drawn
         slots = len(model.plan.layers)
-        self.bank = Adapters(config.adapters, model.adapter_dims(), slots, rows).to(self.device)
+        bank = Adapters(config.adapters, model.adapter_dims(), slots, rows)
+        self.bank = bank.to(self.device, model.embed.weight.dtype)
         self.first = {name: torch.zeros_like(p) for name, p in self.bank.named_parameters()}
         self.second = {name: torch.zeros_like(p) for name, p in self.bank.named_parameters()}
         self.aside: dict[str, Tensor] = {}  # A of full batches, while an incomplete one has its own
@@ -229,7 +230,11 @@ class DocumentPredictor(Frozen):
         fresh = {}
         for key, down in self.bank.down.items():
             shape, bound = (self.rows // len(numbers), *down.shape[1:]), down.size(-1) ** -0.5
-            rows = [torch.empty(shape).uniform_(-bound, bound, generator=g) for g in generators]
+            empty = [torch.empty(shape, dtype=down.dtype) for _ in generators]
+            rows = [
+                row.uniform_(-bound, bound, generator=generator)
+                for row, generator in zip(empty, generators, strict=True)
+            ]
             fresh[key] = torch.cat(rows)
         return fresh
 

@@ -40,7 +40,7 @@ class Gates:
         self.below = array("d", [1.0 - share for share in self.above])
 
     def copy(self) -> "Gates":
-        twin = object.__new__(Gates)
+        twin = object.__new__(type(self))
         twin.memory, twin.below, twin.above = self.memory, self.below[:], self.above[:]
         return twin
 

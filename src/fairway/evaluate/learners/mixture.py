@@ -247,21 +247,21 @@ def chosen_gates(kinds: np.ndarray, pointed: np.ndarray, log_probs: Tensor) -> n
     return kinds * NUM_SURPRISES + surprise_class(nats).numpy()
 
 
-class _Row:
+class MixtureRow:
     """Where one row of a reader stands: its memory, its gates, and what they say of the next."""
 
-    def __init__(self, row_state: RowState) -> None:
-        self.memory, self.gates = row_state.memory, row_state.gates
+    def __init__(self, state: RowState) -> None:
+        self.state, self.memory, self.gates = state, state.memory, state.gates
         self.targets_left = 0
         self.position = 0  # in the stream, of the next target
         self.chosen = np.empty(0, np.int64)
         self.model = np.empty(0)  # (V,) the model's probabilities
 
-    def look(self, log_probs: Tensor) -> np.ndarray:
-        """The mixed distribution (V,), given the model's log_probs (V,)."""
-        self.model = np.maximum(log_probs.exp().numpy(), TINY)
+    def look(self, given: Tensor) -> np.ndarray:
+        """The mixed distribution (V,), given the model's log-probabilities (V,)."""
+        self.model = np.maximum(given.exp().numpy(), TINY)
         kinds, pointed = self.memory.suggestions()
-        of_pointed = log_probs[torch.from_numpy(np.maximum(pointed, 0))]
+        of_pointed = given[torch.from_numpy(np.maximum(pointed, 0))]
         self.chosen = chosen_gates(kinds, pointed, of_pointed)
         return self.memory.join(self.gates.kept(self.chosen), self.model)
 
@@ -279,11 +279,15 @@ class _Row:
 class MixtureReader:
     """The mixture one token at a time, for rows in step."""
 
+    row_type: type[MixtureRow] = MixtureRow
+
     def __init__(self, predictor: MixturePredictor, plan: ChunkPlan) -> None:
         self.predictor, self.plan = predictor, plan
         self.base = predictor.base.reader(plan)
-        self.rows: dict[int, _Row] = {}  # of the plan; they outlive the windows opened in them
-        self.open: list[_Row] = []
+        self.rows: dict[
+            int, MixtureRow
+        ] = {}  # of the plan; they outlive the windows opened in them
+        self.open: list[MixtureRow] = []
         self.mixed: Tensor | None = None
 
     def start(self, windows: Sequence[int], histories: Tensor) -> None:
@@ -292,7 +296,7 @@ class MixtureReader:
         for i, history in zip(windows, histories.tolist(), strict=True):
             window, number = self.plan.windows[i], self.plan.rows[i]
             if number not in self.rows:
-                self.rows[number] = _Row(self.predictor.row_state(number))
+                self.rows[number] = self.row_type(self.predictor.row_state(number))
             row = self.rows[number]
             if row.targets_left == 1:  # nobody had to push a window's last token
                 row.push(history[row.position - window.start])
@@ -309,6 +313,9 @@ class MixtureReader:
 
     def push(self, tokens: Tensor) -> None:
         self.log_probs()  # what comes is learned from beside what was expected
+        self._push(tokens)
+
+    def _push(self, tokens: Tensor) -> None:
         for row, token in zip(self.open, tokens.tolist(), strict=True):
             row.push(token)
         self.base.push(tokens)

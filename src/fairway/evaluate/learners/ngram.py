@@ -7,7 +7,7 @@ same in C++, to the last bit, is in `ngram_compiled.py`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
@@ -22,6 +22,9 @@ AGES = (60, 250, 1_000, 5_000)  # tokens; the last class is older still
 NUMBERS = (0, 1, 2, 3, 4, 4, 4, 4, *(5,) * 8, *(6,) * 48)  # class of a number below 64
 NUM_AGES, NUM_NUMBERS, NUM_SUCCESSORS = len(AGES) + 1, 8, 5
 NUM_KINDS = NUM_AGES * NUM_NUMBERS * NUM_SUCCESSORS
+
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2
+_TERMS = tuple(1.0 / math.factorial(n) for n in range(14, -1, -1))
 
 
 class Expert(NamedTuple):
@@ -116,6 +119,20 @@ class _Recent:
         return _Recent(self.since, self.total, dict(self.weights))
 
 
+def portable_exp(x: float) -> float:
+    """e**x to a few last bits, the same ones everywhere: sums and products in a fixed order.
+
+    >>> abs(portable_exp(1.0) - math.e) < 1e-15
+    True
+    """
+    halvings = math.floor(x * 1.4426950408889634 + 0.5)
+    rest = (x - halvings * _LN2_HIGH) - halvings * _LN2_LOW
+    value = 0.0
+    for term in _TERMS:
+        value = value * rest + term
+    return math.ldexp(value, halvings)
+
+
 def number_class(number: int) -> int:
     return NUMBERS[number] if number < len(NUMBERS) else NUM_NUMBERS - 1
 
@@ -131,15 +148,23 @@ class Memory:
     fade    tokens after which a successor of the shortest contexts (orders 0 and 1) has lost all
             but 1/e of its weight
     parent  read where this memory holds nothing; never written
+    portable  fade by an exponential that is the same to the last bit on every machine
 
     A memory with a parent is what somebody reads on with who must leave no trace: it copies what
     it changes.
     """
 
     def __init__(
-        self, orders: Sequence[int], fade: float, vocab_size: int, parent: "Memory | None" = None
+        self,
+        orders: Sequence[int],
+        fade: float,
+        vocab_size: int,
+        parent: "Memory | None" = None,
+        portable: bool = False,
     ) -> None:
         self.orders, self.fade, self.parent = tuple(orders), fade, parent
+        self.portable = portable
+        self.exp: Callable[[float], float] = portable_exp if portable else math.exp
         self.width = 2 if vocab_size <= 1 << 16 else 4
         self.contexts: dict[bytes, _Context] = {}
         self.recent: dict[bytes, _Recent] = {}
@@ -153,7 +178,7 @@ class Memory:
 
     def branch(self) -> "Memory":
         """A memory that reads this one and writes to itself."""
-        return Memory(self.orders, self.fade, self.vocab_size, parent=self)
+        return Memory(self.orders, self.fade, self.vocab_size, self, self.portable)
 
     def absorb(self, branch: "Memory") -> None:
         """Know and stand as a branch of this memory does, which must not be used any more."""
@@ -186,7 +211,7 @@ class Memory:
             if len(key) <= self.width:  # orders 0 and 1
                 recent = self._recent(key)
                 assert recent is not None
-                worth = recent.total * math.exp((recent.since - self.time) / self.fade)
+                worth = recent.total * self.exp((recent.since - self.time) / self.fade)
                 kind_of_recent = kinds_of_recent + number_class(int(2.0 * worth))
                 kind_of_recent += NUM_NUMBERS if key else 0
                 found.append(Expert(kind_of_recent, recent.weights, recent.total))
@@ -305,10 +330,10 @@ class Memory:
         # A later token weighs more instead of all earlier ones less: one addition, not thousands.
         exponent = (self.time - recent.since) / self.fade
         if exponent > 200.0:  # far from the end of float64, so nothing ever overflows
-            shrink = math.exp(-exponent)
+            shrink = self.exp(-exponent)
             recent.weights = {token: w * shrink for token, w in recent.weights.items()}
             recent.total *= shrink
             recent.since, exponent = self.time, 0.0
-        weight = math.exp(exponent)
+        weight = self.exp(exponent)
         recent.weights[token] = recent.weights.get(token, 0.0) + weight
         recent.total += weight

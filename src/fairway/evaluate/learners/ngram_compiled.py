@@ -12,7 +12,7 @@ from fairway.runtime.native import library
 
 NAME = "ngram"
 _POINTERS = {
-    "memory_new": ("pointer", "array", "integer", "real", "pointer"),
+    "memory_new": ("pointer", "array", "integer", "real", "pointer", "integer"),
     "memory_free": (None, "pointer"),
     "memory_stand_after": (None, "pointer", "array", "integer"),
     "memory_push": (None, "pointer", "integer"),
@@ -32,12 +32,14 @@ _KINDS = {
 }
 
 
-def new_memory(orders: Sequence[int], fade: float, vocab_size: int) -> NgramMemory:
+def new_memory(
+    orders: Sequence[int], fade: float, vocab_size: int, portable: bool = False
+) -> NgramMemory:
     """An empty memory in its fastest form that can be had here; see `native.explain`."""
     functions = library(NAME)
     if functions is None:
-        return Memory(orders, fade, vocab_size)
-    return CompiledMemory(_declared(functions), orders, fade)
+        return Memory(orders, fade, vocab_size, portable=portable)
+    return CompiledMemory(_declared(functions), orders, fade, portable=portable)
 
 
 def _declared(functions: ctypes.CDLL) -> ctypes.CDLL:
@@ -57,13 +59,19 @@ class CompiledMemory:
         orders: Sequence[int],
         fade: float,
         parent: "CompiledMemory | None" = None,
+        portable: bool = False,
     ) -> None:
         self.functions, self.orders, self.fade = functions, tuple(orders), fade
+        self.portable = portable
         self.parent = parent  # kept: the branch reads it
         self.most = 2 * len(self.orders) + 2  # experts of one target
         lengths = np.array(self.orders, np.int32)
         self.handle = functions.memory_new(
-            lengths.ctypes.data, len(lengths), fade, None if parent is None else parent.handle
+            lengths.ctypes.data,
+            len(lengths),
+            fade,
+            None if parent is None else parent.handle,
+            portable,
         )
 
     def __del__(self) -> None:
@@ -73,7 +81,7 @@ class CompiledMemory:
         return orders_of_kinds(self.orders)
 
     def branch(self) -> "CompiledMemory":
-        return CompiledMemory(self.functions, self.orders, self.fade, parent=self)
+        return CompiledMemory(self.functions, self.orders, self.fade, self, self.portable)
 
     def absorb(self, branch: "CompiledMemory") -> None:
         self.functions.memory_absorb(self.handle, branch.handle)

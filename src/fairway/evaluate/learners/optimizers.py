@@ -1,6 +1,6 @@
 """Optimizers for learning at test time: steps at a rate given each time, plain tensors as state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol
 
@@ -117,8 +117,7 @@ class MuonStepper:
             else:
                 rest[name] = parameter
         shape = MuonConfig(lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-        on_cpu = all(parameter.device.type == "cpu" for parameter in named.values())
-        dtype = torch.float32 if on_cpu else torch.bfloat16
+        dtype = _dtype_of_products(named.values())
         self.muons = [
             (rate, Muon(matrices, shape, dtype=dtype, ranks=ranks))
             for rate, matrices in by_rate.items()
@@ -149,6 +148,14 @@ class MuonStepper:
         if self.rest is not None:
             rest = {key: value for key, value in state.items() if not key.endswith("/muon")}
             self.rest.load_state_dict(rest)
+
+
+def _dtype_of_products(parameters: Collection[Tensor]) -> torch.dtype:
+    """In which to orthogonalize: as fast as the device allows, unless the weights are float64."""
+    if any(parameter.dtype == torch.float64 for parameter in parameters):
+        return torch.float64
+    on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
+    return torch.float32 if on_cpu else torch.bfloat16
 
 
 def rate_of(name: str, rates: Sequence[tuple[str, float]]) -> float:

@@ -20,6 +20,7 @@ from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
 from fairway.evaluate.learners.optimizers import Optimizer, is_control, new_stepper
 from fairway.evaluate.learners.pause_text import packed_rows
+from fairway.evaluate.ledger import Margins
 from fairway.evaluate.predictor import ALONE
 from fairway.model.gpt import GPT
 from fairway.model.segments import Segments, document_segments
@@ -107,6 +108,10 @@ class Sgd(Learner):
     def resolved(self, precision: Precision, compiled: bool) -> "Sgd":
         on = compiled if self.compiled is None else self.compiled
         return replace(self, precision=self.precision or precision, compiled=on)
+
+    def margins(self) -> Margins:
+        # Of plain steps and of Muon's, all that differs is the last bit of a weight.
+        return Margins() if self.optimizer == "adamw" else Margins(state=2.0**-43, state_bits=17)
 
     def describe(self) -> str:
         return f"{self.epochs} epochs"
@@ -196,11 +201,16 @@ class WeightLearner:
         share = len(range(ranks.rank, config.whole_batch(context), ranks.world_size))
         share = min(share, MOST_SEQUENCES)
         self.compiled_shape, self.compiled_loss = (share, context), model.loss
-        if config.compiled and share:
+        if config.compiled and share and not self._settled:
             with self._precision():
                 self.compiled_loss = compile_loss(
                     model, *self.compiled_shape, model.compute_dtype, {model.loops_active}
                 )
+
+    @property
+    def _settled(self) -> bool:
+        """Weights in float64 are those of settled arithmetic: learned in it, and not compiled."""
+        return next(iter(self.trained.values())).dtype == torch.float64
 
     def restart(self) -> None:
         """Forget the optimizer's state, not the weights."""
@@ -249,7 +259,8 @@ class WeightLearner:
     @contextmanager
     def _precision(self) -> Iterator[None]:
         before = self.model.compute_dtype
-        self.model.compute_dtype = getattr(torch, self.config.precision or "float32")
+        precision = "float64" if self._settled else self.config.precision or "float32"
+        self.model.compute_dtype = getattr(torch, precision)
         try:
             yield
         finally:

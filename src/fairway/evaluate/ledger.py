@@ -1,0 +1,256 @@
+"""Rounding alike on every machine: what lies near two roundings is written down, or looked up.
+
+Machines differ in the last bits of float64. A value is rounded to a grid that is coarse beside such
+differences, so all of them find the same point of it, except where the value lies within their
+differences of a boundary between two points. Whoever encodes sees how near a boundary each value
+lies; where it is nearer than a margin, far above any difference, a tie is noted: which value, and
+which way it went. Whoever decodes takes the ties as told and rounds everything else. Nothing else
+has to be alike, so sums may be taken in any order and functions from any library.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fairway.coding.settled import STEPS_PER_OCTAVE, settled_ends
+from fairway.runtime.limits import require_within
+
+MOST_LOGIT = float(1 << 16)  # beyond it float64 is too coarse beside the margin
+_ROUND = 1.5 * 2.0**52  # adding and taking away rounds to whole numbers, halves to even
+_BLOCK = 1 << 17  # values rounded at once, so that they stay in the processor's cache
+_NOTHING = 2.0**-200
+_ROOT_BITS, _LEAST_ROOT = 5, -2  # a root keeps so many bits, unless it is far below the grid
+# Parts of a state's names that say that its values are means of squares.
+SECOND_MOMENTS = frozenset({"exp_avg_sq", "second"})
+_STEPS_PER_NAT = STEPS_PER_OCTAVE / math.log(2)
+
+
+class Deviates(ValueError):
+    """This machine computes values that lie further off than any margin allows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margins:
+    """How near a boundary a value is announced, and how coarse what is learned is rounded.
+
+    logit       nats; logits themselves are rounded to 1/256 of a factor of two, 0.0027 nats
+    state       share of the power of two that spans a tensor of what was learned
+    state_bits  what is learned is rounded to 2**-state_bits of that power
+    """
+
+    logit: float = 1e-11
+    state: float = 2.0**-40
+    state_bits: int = 15
+
+    def __post_init__(self) -> None:
+        require_within(self, logit=(1e-15, 1e-4), state=(1e-16, 1e-6), state_bits=(4, 40))
+        # Roots of second moments are rounded up to 2**7 times as fine.
+        if self.state > 2.0 ** -(self.state_bits + 10):
+            raise ValueError(f"a margin of {self.state:g} is none beside {self.state_bits} bits")
+
+
+Places = dict[int, bool]  # by place: whether it was rounded up
+
+
+@dataclass(frozen=True)
+class Ties:
+    """Values that lay within a margin of a boundary.
+
+    logits  by position in the stream * vocabulary + symbol
+    state   by number, counted over all that was ever settled, lesson after lesson
+    """
+
+    logits: Places = field(default_factory=dict)
+    state: Places = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.logits) + len(self.state)
+
+
+class Ledger:
+    """Rounds, and keeps the ties: notes them, or follows those it was told.
+
+    told  of the encoder; None: they are noted in `ties`
+    """
+
+    def __init__(self, margins: Margins, told: Ties | None = None) -> None:
+        self.margins, self.told = margins, told
+        self.ties = Ties() if told is None else told
+        self.settled = 0  # values of what was learned, so far
+        self._by_position: dict[int, list[tuple[int, bool]]] = {}
+        self._state_places: list[int] | None = None
+
+    def ends(self, logits: Tensor, positions: Tensor) -> Tensor:
+        """Where the slices of all symbols end, (n, V) int64 (see `settled_ends`).
+
+        logits     (n, V) float64
+        positions  (n,) in the stream, of the targets that these logits are for
+        """
+        num, vocab = logits.shape
+        step = num if logits.is_cuda else max(1, _BLOCK // vocab)
+        parts = [
+            settled_ends(self._steps(logits[begin : begin + step], positions[begin : begin + step]))
+            for begin in range(0, num, step)
+        ]
+        return torch.cat(parts) if len(parts) != 1 else parts[0]
+
+    def _steps(self, logits: Tensor, positions: Tensor) -> Tensor:
+        """Logits (n, V) as whole numbers of steps."""
+        off = logits * _STEPS_PER_NAT
+        steps = off + _ROUND
+        steps -= _ROUND
+        _check_range(steps.amax(-1))
+        near = off.sub_(steps).abs_().amax(-1) > 0.5 - self.margins.logit * _STEPS_PER_NAT
+        if self.told is not None:
+            self._follow(steps, logits, positions)
+        elif bool(near.any()):
+            self._note(steps, logits, positions, near.nonzero()[:, 0].tolist())
+        return steps
+
+    def _note(self, steps: Tensor, logits: Tensor, positions: Tensor, rows: list[int]) -> None:
+        vocab, limit = logits.size(1), 0.5 - self.margins.logit * _STEPS_PER_NAT
+        for row in rows:
+            place = int(positions[row]) * vocab
+            exact = logits[row] * _STEPS_PER_NAT
+            for symbol in ((exact - steps[row]).abs() > limit).nonzero()[:, 0].tolist():
+                up = float(steps[row, symbol]) > float(exact[symbol])
+                self.ties.logits[place + symbol] = up
+
+    def _follow(self, steps: Tensor, logits: Tensor, positions: Tensor) -> None:
+        vocab = logits.size(1)
+        if not self._by_position and self.ties.logits:
+            for place, up in self.ties.logits.items():
+                position, symbol = divmod(place, vocab)
+                self._by_position.setdefault(position, []).append((symbol, up))
+        if not self._by_position:
+            return
+        for row, position in enumerate(positions.tolist()):
+            for symbol, up in self._by_position.get(position, ()):
+                exact = float(logits[row, symbol] * _STEPS_PER_NAT)
+                allowed = 2 * self.margins.logit * _STEPS_PER_NAT
+                steps[row, symbol] = _as_told(exact, up, allowed, f"token {position:,}")
+
+    @torch.no_grad()
+    def settle(self, state: Mapping[str, Tensor]) -> None:
+        """Round what was learned, in place, tensor after tensor; only float64 is rounded.
+
+        Second moments are rounded by their roots, which are of the size of gradients, and to
+        five significant bits, since a quotient by one that became zero would be no number.
+        """
+        for name, values in state.items():
+            if values.dtype != torch.float64 or not values.numel():
+                continue
+            if SECOND_MOMENTS.isdisjoint(name.split("/")):
+                self._settle(values, name)
+            else:
+                roots = values.sqrt()
+                self._settle(roots, name, significant=_ROOT_BITS)
+                values.copy_(roots.square_())
+            self.settled += 1 + values.numel()
+
+    def state(self) -> dict[str, Tensor]:
+        """What an interrupted evaluation goes on with."""
+        ties = {"logits": self.ties.logits, "state": self.ties.state}
+        tensors = {
+            name: torch.tensor([list(places), list(places.values())], dtype=torch.long).view(2, -1)
+            for name, places in ties.items()
+        }
+        return tensors | {"settled": torch.tensor(self.settled)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.settled = int(state["settled"])
+        if self.told is None:
+            self.ties = Ties(*(_places(state[name]) for name in ("logits", "state")))
+
+    def _settle(self, values: Tensor, name: str, significant: int | None = None) -> None:
+        """Round to one grid, or to so many significant bits, down to where the grid would be."""
+        largest = float(torch.linalg.vector_norm(values, float("inf")))
+        if not math.isfinite(largest):
+            raise ValueError(
+                f"what was learned in {name} is no longer finite; lower the learning rate"
+            )
+        if largest < _NOTHING:
+            values.zero_()
+            return
+        exponent = self._exponent(largest)
+        steps = values * 2.0 ** (self.margins.state_bits - exponent)  # exact, like the way back
+        margin = self.margins.state * 2.0**self.margins.state_bits
+        finer = None
+        if significant is not None:
+            bits = torch.frexp(steps).exponent.clamp_min_(_LEAST_ROOT)
+            finer = torch.ldexp(torch.ones_like(steps), significant - bits)
+            steps *= finer
+            margin = margin * finer
+        rounded = (steps + _ROUND).sub_(_ROUND)
+        off = (steps - rounded).abs_()
+        # Added to what is compared, not taken from the half: a margin may be less than its ulp.
+        near = off + margin > 0.5
+        places = (
+            near.flatten().nonzero()[:, 0].tolist()
+            if self.told is None
+            else self._told_here(values.numel())
+        )
+        flat, exact = rounded.view(-1), steps.flatten()
+        margins = margin.flatten() if isinstance(margin, Tensor) else None
+        for place in places:
+            at = self.settled + 1 + place
+            if self.told is None:
+                self.ties.state[at] = bool(flat[place] > exact[place])
+            else:
+                allowed = 2 * float(margin if margins is None else margins[place])
+                flat[place] = _as_told(
+                    float(exact[place]), self.ties.state[at], allowed, f"{name}, value {place:,}"
+                )
+        if finer is not None:
+            rounded /= finer
+        values.copy_(rounded.mul_(2.0 ** (exponent - self.margins.state_bits)))
+
+    def _exponent(self, largest: float) -> int:
+        """Of the power of two that spans a tensor, which is settled like any value.
+
+        Three quarters of the largest magnitude decide: numbers on a grid never lie at a boundary.
+        """
+        part, exponent = math.frexp(0.75 * largest)
+        lower = part < 0.5 * (1.0 + 4.0 * self.margins.state)
+        if not lower and part <= 1.0 - 2.0 * self.margins.state:
+            return exponent
+        bound = exponent - 1 if lower else exponent
+        if self.told is None:
+            self.ties.state[self.settled] = exponent > bound
+            return exponent
+        return bound + self.ties.state.get(self.settled, exponent > bound)
+
+    def _told_here(self, number: int) -> list[int]:
+        """The announced places among the next `number` values."""
+        if self._state_places is None:
+            self._state_places = sorted(self.ties.state)
+        first = self.settled + 1
+        begin = bisect_left(self._state_places, first)
+        end = bisect_left(self._state_places, first + number)
+        return [place - first for place in self._state_places[begin:end]]
+
+
+def _places(pairs: Tensor) -> Places:
+    places, ups = pairs.tolist()
+    return dict(zip(places, map(bool, ups), strict=True))
+
+
+def _as_told(exact: float, up: bool, allowed: float, where: str) -> float:
+    """The whole number below or above a value that was announced to lie halfway between both."""
+    low = math.floor(exact)
+    if abs(exact - low - 0.5) > allowed:
+        raise Deviates(f"{where}: an announced tie is none here")
+    return float(low + up)
+
+
+def _check_range(top: Tensor) -> None:
+    """ValueError unless the largest steps of each row are numbers the grid can take."""
+    if not bool((top.abs() < MOST_LOGIT * _STEPS_PER_NAT).all()):
+        raise ValueError(
+            f"the model's logits are not finite, or beyond {MOST_LOGIT:,.0f}: settled arithmetic "
+            "cannot round them; evaluate with arithmetic='native', or mend the model"
+        )
