@@ -59,6 +59,7 @@ def compress(argv: list[str]) -> Answer:
     """compress any file with a model: MODEL FILE OUT"""
     import tyro
 
+    from fairway.evaluate.config import Arithmetic
     from fairway.proof.compress import CompressConfig, compress_file
 
     def options(
@@ -69,8 +70,9 @@ def compress(argv: list[str]) -> Answer:
         segments: int | None = None,
         adapt: bool = True,
         threads: int = 1,
+        arithmetic: Arithmetic = "settled",
     ) -> Answer:
-        """`fairway decompress` gives the same bytes back, on a machine that computes alike.
+        """`fairway decompress` gives the same bytes back.
 
         Args:
             model: the model file
@@ -79,9 +81,13 @@ def compress(argv: list[str]) -> Answer:
             segments: number of parts coded side by side: more is faster, and a little larger; None
                 chooses by the size of the file
             adapt: learn while coding, as the model does when it is scored: slower, and smaller
-            threads: threads of the CPU; the decoder will use as many
+            threads: threads of the CPU; in native arithmetic the decoder will use as many
+            arithmetic: settled opens on any machine; native is faster, and opens on the like of
+                this one alone
         """
-        config = CompressConfig(segments=segments, adapt=adapt, threads=threads)
+        config = CompressConfig(
+            segments=segments, adapt=adapt, threads=threads, arithmetic=arithmetic
+        )
         loaded = open_model(model)
         with shown("compress") as progress:
             size = compress_file(loaded, file, out, config, progress)
