@@ -87,8 +87,8 @@ def test_a_proof_without_what_it_claims_is_no_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("recipe.json", "{", "recipe.json is not JSON"),
-        ("recipe.json", "[1]", "recipe.json holds a list"),
+        ("recipe.json", "{", "recipe.json: .*writes it again"),
+        ("recipe.json", "[1]", "recipe.json: it holds a list"),
         ("certificate.json", "{", "certificate.json: .*`fairway prove` writes it again"),
         ("certificate.json", "[1]", "certificate.json: this is not a certificate"),
         ("certificate.json", '{"artifact_sha256": "ab"}', "certificate.json: .*lacks"),

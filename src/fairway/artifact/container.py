@@ -33,8 +33,9 @@ MOST_WEIGHTS = 1 << 28  # of a file; the challenge's models have an eighth of it
 MOST_EXTRA = 1 << 24  # bytes of the tokenizer's file, or of another extra one
 MOST_FILE = 1 << 31  # bytes
 # Zeros can be packed without end, so that what reading costs is kept in proportion to the file: it
-# may hold so many weights, and so many more for each byte they take.
-FREE_WEIGHTS, WEIGHTS_PER_BYTE = 1 << 18, 256
+# may hold so many weights, and so many more for each byte they take. Ternary weights of which nine
+# in ten are zero take more than twice that quarter of a bit each.
+FREE_WEIGHTS, WEIGHTS_PER_BYTE = 1 << 18, 32
 Accept: TypeAlias = Callable[[dict[str, Any], Mapping[str, tuple[int, ...]]], object]
 STREAMS = ("codes", "scales", "half", "float")
 _FLOATS = {"half": (torch.float16, "<f2"), "float": (torch.float32, "<f4")}

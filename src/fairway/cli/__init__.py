@@ -2,11 +2,13 @@
 
 Each command is a function whose annotations are its options (tyro); its imports stand inside it, so
 that asking for help costs no PyTorch. Exit status: 0 done; 1 done, and the answer is no; 2 the user
-can mend it; 128 and the signal's number where one stopped it.
+can mend it; 128 and the signal's number where one stopped it, or
+nobody read on.
 """
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -44,7 +46,27 @@ MANY_RANKS = ("demo", "run", "train", "score")  # what torchrun may start
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+    _require_streams()
+    try:
+        try:
+            return _main(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has seen enough, as `head` does
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # what they still hold must not fail at the end
+            os.dup2(nowhere, stream.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _require_streams() -> None:
+    """Somewhere to write to, where the process was started with its streams closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _main(argv: list[str]) -> int:
     try:
         plugins, argv = take_values("--plugin", argv)
     except ValueError as error:
@@ -84,6 +106,8 @@ def _answer(chosen: str, rest: list[str], plugins: list[str]) -> int:
         answer, status = COMMANDS[chosen]([arg for arg in rest if arg != "--json"]), 0
     except No as no:
         answer, status = no.answer, 1
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         print(f"fairway {chosen}: {error}", file=sys.stderr)
         return 2

@@ -1,8 +1,8 @@
 """Seconds already spent of a budget, written down so often that dying does not give them back.
 
 A run that is killed and started again must not have its budget anew. A thread writes the seconds
-that were spent into a small file twice a second, in place; whoever goes on reads them and adds the
-half second that may be missing.
+that were spent into a small file ten times a second, in place; whoever goes on reads them and adds
+the tenth that may be missing.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-EVERY_SECONDS = 0.5
+EVERY_SECONDS = 0.1
 _WIDTH = 24  # of the number in the file: always the same, so that it is overwritten whole
 
 
@@ -71,7 +71,7 @@ class Spent:
 
 
 def read_spent(path: Path) -> float:
-    """Seconds that the file accounts for, the half second since its last line included.
+    """Seconds that the file accounts for, what may have passed since its last line included.
 
     Raises ValueError where it is no such file: guessing would give time away.
     """
