@@ -7,6 +7,7 @@ nobody read on.
 """
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
         use.generate,
     )
 }
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 RESUMABLE = ("demo", "run", "train")
 GO_ON = "to go on, give the same command again with --resume"
 MANY_RANKS = ("demo", "run", "train", "score")  # what torchrun may start
@@ -109,7 +111,9 @@ def _answer(chosen: str, rest: list[str], plugins: list[str]) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:
-        print(f"fairway {chosen}: {error}", file=sys.stderr)
+        room = isinstance(error, OSError) and error.errno in NO_ROOM and chosen in RESUMABLE
+        hint = f"; what is finished is kept: make room, and {GO_ON}" if room else ""
+        print(f"fairway {chosen}: {error}{hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         hint = "" if "--resume" in str(stop) or chosen not in RESUMABLE else f"; {GO_ON}"

@@ -57,9 +57,9 @@ class Trained:
         return None if self.budget_seconds is None else self.began + self.budget_seconds
 
     def result(self) -> TrainResult:
-        """With the seconds until now: whatever else reads training text belongs to them."""
+        """With all seconds spent by now: whatever else reads training text belongs to them."""
         return TrainResult(
-            seconds=time.perf_counter() - self.began,
+            seconds=self.spent.seconds,
             budget_seconds=self.budget_seconds,
             steps=self.steps,
             tokens=self.tokens,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from fairway.prepare.unpack import XZ_MAGIC, XzReader
+from fairway.runtime.limits import one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -136,7 +137,7 @@ def read_file(file: Path, position: Position | None = None) -> Iterator[bytes]:
                 if document.strip():
                     yield document
     except (lzma.LZMAError, EOFError, OSError) as error:
-        raise ValueError(f"{printable(file)} cannot be read: {error}") from error
+        raise ValueError(f"{printable(file)} cannot be read: {one_line(error)}") from error
 
 
 def _documents(file: Path, raw: IO[bytes]) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from fairway.runtime.identity import unsealed
 from fairway.runtime.limits import one_line
 from fairway.runtime.strict_json import parse_json
 
-MOST_LOG = 1 << 30  # bytes of a file of a run folder
+MOST_LOG, MOST_RECIPE = 1 << 30, 1 << 26  # bytes
 MOST_NUMBER = 1e300  # in a log
 
 RecipeData = Mapping[str, Any]  # a recipe as recipe.json has it
@@ -117,7 +117,7 @@ def _read_recipe(path: Path) -> RecipeData | None:
     if not path.is_file():
         return None
     try:
-        return unsealed(read_file(path, MOST_LOG))
+        return unsealed(read_file(path, MOST_RECIPE))
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}; run the stage that writes it again") from None
 
