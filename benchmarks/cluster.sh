@@ -1,12 +1,16 @@
 #!/bin/bash
-# Slurm on one machine without root services, and two seeds of a small run on it as an array; one of
-# them is requeued in the middle of its training and has to go on. By hand, on Debian:
+# Slurm on one machine without root services, and runs on it that are requeued. By hand, on Debian:
 #
 #     bash benchmarks/cluster.sh [FOLDER]
 #
+# 1. Two seeds of fixed steps as an array, through submitit; the first is requeued five times in its
+#    training. Both must end with the very artifact of the same seed that nobody disturbed.
+# 2. A seed on the training clock, requeued once: it must not have had its time twice.
+# 3. A corpus prepared by datatrove's jobs, one task of which is requeued: the bytes of one process.
+#
 # Slurm comes out of Debian's packages, unpacked into FOLDER (/tmp/fairway-slurm) and not installed;
-# it listens on 127.0.0.1 and is stopped at the end. Prints what happened; exits with 1 where a seed
-# did not finish, or did not go on.
+# it listens on 127.0.0.1 and is stopped at the end. Prints what happened; exits with 1 where a run
+# did not finish, did not go on, or became another.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")/.." && pwd)
 FOLDER=${1:-/tmp/fairway-slurm}
@@ -14,7 +18,7 @@ ROOT=$FOLDER/root
 LIB=$ROOT/usr/lib/$(uname -m)-linux-gnu
 PACKAGES=(slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libmunge2 libhwloc15)
 export SLURM_CONF=$FOLDER/slurm.conf PATH=$ROOT/usr/bin:$ROOT/usr/sbin:$PATH
-SECONDS_OF_TRAINING=30
+STEPS=90 SECONDS_OF_TRAINING=60 REQUEUES=5
 
 unpack() {
     [ -e "$ROOT/usr/bin/sbatch" ] && return
@@ -50,8 +54,8 @@ SchedulerType=sched/builtin
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
-KillWait=30
-NodeName=$(hostname) NodeAddr=127.0.0.1 CPUs=$(nproc --all) State=UNKNOWN
+KillWait=10
+NodeName=$(hostname) NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=$(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo) State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 END
 }
@@ -74,42 +78,121 @@ until_seen() { # TEXT FILE: until the file holds the text, four minutes at most
 
 restarts() { scontrol show job "$JOB" | grep -o 'Restarts=[0-9]*' | cut -d= -f2; }
 
+submit() { # NAME SEEDS MORE...: an array of runs/NAME-SEED; JOB is its first
+    local name=$1 seeds=$2
+    rm -f jobs.txt
+    # shellcheck disable=SC2086 (several words each)
+    "$PYTHON" "$HERE/examples/cluster/submitit_seeds.py" pocket data "runs/$name" --seeds $seeds \
+        --cluster slurm --logs runs/jobs --cpus 1 -- $COMMON "${@:3}" > jobs.txt 2>> submitit.log &
+    for _ in {1..120}; do # submitit's warnings stand there too
+        grep -o '^[0-9_]*$' jobs.txt > numbers.txt || true
+        [ "$(wc -l < numbers.txt)" = "$(wc -w <<< "$seeds")" ] && break
+        sleep 0.5
+    done
+    JOB=$(head -1 numbers.txt)
+    echo "submitted $(xargs < numbers.txt)"
+}
+
+requeue() { # RUN N: once N more losses are in its log, end it and start it again
+    local before
+    before=$(restarts)
+    until_seen '"stage": "train"' "$1/train.log"
+    steps_since "$1" "$2"
+    echo "requeueing $JOB, $(xargs < "$1/train.spent") s into its training"
+    scontrol requeue "$JOB"
+    for _ in {1..120}; do # Slurm would let it wait for two minutes
+        scontrol update jobid="$JOB" StartTime=now 2> /dev/null || true
+        sleep 1
+        [ "$(squeue -h -j "$JOB" -o %T)" = RUNNING ] && [ "$(restarts)" -gt "$before" ] && return
+    done
+    echo "$JOB was not started again" && exit 1
+}
+
+steps_since() { # RUN N: until N more losses are in its log
+    local before
+    before=$(grep -c train_loss "$1/train.log" || true)
+    for _ in {1..480}; do
+        [ "$(grep -c train_loss "$1/train.log" || true)" -ge $((before + $2)) ] && return
+        sleep 0.5
+    done
+    echo "no step in $1" && exit 1
+}
+
+finished() { # RUN
+    until_seen '"baselines": {' "$1/result.json"
+    "$PYTHON" - "$1" << 'END'
+import json, sys
+folder = sys.argv[1]
+result = json.load(open(f"{folder}/result.json"))
+train, texts = result["train"], [json.loads(line).get("text", "") for line in open(f"{folder}/train.log")]
+went_on = [text.split(",")[0] for text in texts if "going on after" in text]
+budget = train.get("budget_seconds")
+print(f"{folder}: {'; '.join(went_on) or 'was not interrupted'}; {train['steps']} steps, "
+      f"{train['seconds']:.1f} s" + (f" of {budget:.0f}" if budget else "")
+      + f"; artifact {result['artifact']['sha256'][:16]}")
+sys.exit(budget is not None and train["seconds"] > budget)
+END
+}
+
+score_of() { "$PYTHON" -c 'import json, sys
+print(json.load(open(sys.argv[1]))["score"])' "$1/result.json"; }
+
 unpack
 configure
 start
 cd "$FOLDER"
-rm -rf "$FOLDER/runs" "$FOLDER/data" "$FOLDER/jobs.txt"
+rm -rf runs data text corpus .corpus.tasks plain submitit.log
 PYTHON=$HERE/.venv/bin/python
 export PYTHONPATH=$HERE/src OMP_NUM_THREADS=1
 "$PYTHON" -c 'import pathlib; from fairway.demo import prepare_builtin
 prepare_builtin(pathlib.Path("data"), 2048)'
+COMMON="--threads 1 --compute-dtype float32 --checkpoint-seconds 5 --budget.eval-seconds 60"
+COMMON="$COMMON --tokens.val-tokens 4000 --proof-tokens 100 --audit-seconds 0"
 
-"$PYTHON" "$HERE/examples/cluster/submitit_seeds.py" pocket data runs/seed \
-    --seeds 1 2 --cluster slurm --logs runs/jobs --cpus 1 -- --threads 1 --checkpoint-seconds 5 \
-    --train.seconds $SECONDS_OF_TRAINING --budget.eval-seconds 15 --tokens.val-tokens 4000 \
-    --proof-tokens 100 --audit-seconds 0 > jobs.txt 2> submitit.log &
-until_seen '_1$' jobs.txt
-JOB=$(grep -o '^[0-9]*_0$' jobs.txt)
-echo "submitted $JOB and ${JOB/_0/_1}"
-until_seen '"stage": "train"' runs/seed-1/train.log
-until_seen '^ *1[0-9]' runs/seed-1/train.spent
-echo "requeueing $JOB, $(cat runs/seed-1/train.spent) s into its training"
-scontrol requeue "$JOB"
-for _ in {1..60}; do # Slurm would let it wait for two minutes
-    scontrol update jobid="$JOB" StartTime=now 2> /dev/null || true
-    sleep 1
-    [ "$(squeue -h -j "$JOB" -o %T)" = RUNNING ] && [ "$(restarts)" = 1 ] && break
-done
+submit seed "1 2" --train.steps $STEPS
+for _ in $(seq $REQUEUES); do requeue runs/seed-1 6; done
+finished runs/seed-1
+finished runs/seed-2
+[ "$(grep -c 'going on after step' runs/seed-1/train.log)" = $REQUEUES ]
 for seed in 1 2; do
-    until_seen '"baselines": {"' runs/seed-$seed/result.json
-    "$PYTHON" - "$seed" << 'END'
-import json, sys
-folder = f"runs/seed-{sys.argv[1]}"
-train = json.load(open(f"{folder}/result.json"))["train"]
-texts = [json.loads(line).get("text", "") for line in open(f"{folder}/train.log")]
-went_on = next((text for text in texts if "going on after" in text), "was not interrupted")
-print(f"seed {sys.argv[1]}: {went_on}; {train['seconds']:.1f} of {train['budget_seconds']:.0f} s")
-END
+    # shellcheck disable=SC2086
+    "$PYTHON" -m fairway run pocket data --seed $seed --out runs/calm-$seed $COMMON \
+        --train.steps $STEPS 2> calm.log > calm.json
+    cmp runs/seed-$seed/model.fwy runs/calm-$seed/model.fwy
+    cmp <(score_of runs/seed-$seed) <(score_of runs/calm-$seed)
 done
-grep -q "going on after step" runs/seed-1/train.log
-echo "both seeds finished, the requeued one from its checkpoint"
+echo "two seeds as an array, one requeued $REQUEUES times: the models and scores of undisturbed runs"
+
+submit clock 3 --train.seconds $SECONDS_OF_TRAINING
+requeue runs/clock-3 3
+finished runs/clock-3
+grep -q 'going on after step' runs/clock-3/train.log
+echo "a requeued run had its training time once"
+
+PATH=$HERE/.venv/bin:$PATH # where datatrove's jobs find its commands
+mkdir -p text
+"$PYTHON" -c 'import pathlib
+from fairway.text import builtin_documents
+for number in range(20):
+    texts = [b"file %d\n" % number + text for text in builtin_documents()]
+    pathlib.Path(f"text/{number}.txt").write_bytes(b"\0".join(texts))'
+PREPARE="text --vocab-size 1024 --val-fraction 0.05"
+ON_SLURM="$HERE/examples/cluster/prepare_datatrove.py corpus $PREPARE --tasks 4 --partition all"
+# shellcheck disable=SC2086
+"$PYTHON" $ON_SLURM --time 01:00:00 --memory 1 2> datatrove.log
+for _ in {1..480}; do
+    [ "$(find .corpus.tasks/parts -name 'train-*.json' | wc -l)" -ge 4 ] && break
+    sleep 0.25
+done
+JOB=$(squeue -h -r -n prepare-train -t RUNNING -o %i | head -1)
+echo "requeueing $JOB, $(find .corpus.tasks/parts -name 'train-*.json' | wc -l) of 20 files encoded"
+scontrol requeue "$JOB"
+for _ in {1..480}; do
+    scontrol update jobid="$JOB" StartTime=now 2> /dev/null || true
+    [ -e corpus/data.json ] && break
+    sleep 1
+done
+# shellcheck disable=SC2086
+"$PYTHON" -m fairway prepare plain $PREPARE 2> prepare.log > prepare.json
+diff -r corpus plain
+echo "a corpus prepared by four tasks on Slurm, one of them requeued: the bytes of one process"

@@ -1,11 +1,8 @@
 """What the documents say of the source tree is so: the file map, paths, names and commands."""
 
-import ast
-import inspect
 import re
 import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -77,20 +74,6 @@ def test_the_readme_names_every_command() -> None:
     text = (ROOT / "README.md").read_text()
     named = {name for name in COMMANDS if f"fairway {name}" in text or f"`{name}`" in text}
     assert named == COMMANDS.keys()
-
-
-def test_the_python_in_the_readme_can_be_imported_and_called() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    tree = ast.parse(code)
-    imports: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    names: dict[str, Any] = {}
-    exec(compile(ast.Module(imports, []), "README.md", "exec"), names)
-    calls = [node.value for node in tree.body if isinstance(node, ast.Assign)]
-    assert len(calls) == 2
-    for call in calls:
-        assert isinstance(call, ast.Call)
-        arguments = [eval(ast.unparse(argument), names) for argument in call.args]
-        inspect.signature(names["run"]).bind(*arguments)
 
 
 def test_the_stages_in_the_design_are_in_the_order_of_imports() -> None:

@@ -5,6 +5,8 @@ import pytest
 
 from fairway.audit.findings import AuditReport, ProbeResult
 from fairway.result import (
+    ArtifactResult,
+    EvaluateResult,
     ProofResult,
     ResultFile,
     RunResult,
@@ -71,6 +73,24 @@ def test_a_run_holds_unless_something_says_no() -> None:
     assert replace(STARTED, proof=PROOF).holds
     assert not replace(STARTED, proof=replace(PROOF, holds=False)).holds
     assert not replace(STARTED, audit=illegal).holds
+
+
+def test_a_run_that_missed_a_budget_does_not_hold() -> None:
+    def clocked(train: float, evaluate: float) -> RunResult:
+        return replace(
+            STARTED,
+            train=replace(STARTED.train, seconds=train, budget_seconds=60.0),
+            evaluate=EvaluateResult(seconds=evaluate, budget_seconds=60.0),
+        )
+
+    assert clocked(60.0, 60.0).holds
+    assert not clocked(60.1, 1.0).holds
+    assert not clocked(1.0, 60.1).holds
+    file = ArtifactResult(
+        bytes_total=101, bytes_model=101, bytes_code=0, bytes_tokenizer=0, cap_bytes=101, sha256="a"
+    )
+    assert replace(STARTED, artifact=file).holds
+    assert not replace(STARTED, artifact=replace(file, cap_bytes=100)).holds
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"recipe": "pocket"}'])

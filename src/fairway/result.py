@@ -33,6 +33,10 @@ class TrainResult:
     tokens: int
     tokens_per_second: float | None = None
 
+    @property
+    def over_time(self) -> bool:
+        return self.budget_seconds is not None and self.seconds > self.budget_seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
@@ -54,6 +58,10 @@ class ArtifactResult:
     cap_bytes: int | None = None
     sha256: str
     groups: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def over_cap(self) -> bool:
+        return self.cap_bytes is not None and self.bytes_total > self.cap_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +86,10 @@ class EvaluateResult:
     stride: int | None = None
     note: str | None = None
     learned: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def over_time(self) -> bool:
+        return self.budget_seconds is not None and self.seconds > self.budget_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +168,11 @@ class RunResult(_Figures):
 
     @property
     def holds(self) -> bool:
-        """Whether nothing that was checked says no."""
+        """Whether nothing that was checked says no: neither clock nor cap, proof nor audit."""
+        over_time = self.train.over_time or (self.evaluate is not None and self.evaluate.over_time)
         proved = self.proof is None or self.proof.holds
-        return proved and (self.audit is None or self.audit.exit_status != 1)
+        legal = self.audit is None or self.audit.exit_status != 1
+        return proved and legal and not over_time and not (self.artifact and self.artifact.over_cap)
 
     def before_packing(self) -> "RunResult":
         """Without all that was found on the packed file, and what was compared with it."""

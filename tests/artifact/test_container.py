@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
+from fairway.artifact import container
 from fairway.artifact.container import pack, unpack
+from fairway.artifact.sections import Refused
 from fairway.quant.lowrank import LowRankConfig, fit_low_rank
-from fairway.quant.quantized import QuantizedTensor
+from fairway.quant.quantized import FineColumns, QuantizedTensor
 from fairway.quant.schemes import RoundRows
 
 Tensors = dict[str, QuantizedTensor | Tensor]
@@ -30,6 +32,16 @@ def small() -> tuple[dict[str, Any], bytes, Tensors, dict[str, bytes]]:
         "gate": torch.tensor(0.25).half(),
         "mended": QuantizedTensor(
             codes=codes, scale=scale, bits=5, shape=(6, 10), low_rank=low_rank
+        ),
+        "finer": QuantizedTensor(
+            codes=codes,
+            scale=scale,
+            bits=5,
+            shape=(6, 10),
+            fine=FineColumns(starts=(1, 7), size=2, bits=7, scale=(scale / 4).half()),
+            low_rank=fit_low_rank(
+                weight, LowRankConfig(rank=2, a_bits=3, group=4, form="published")
+            ),
         ),
         "exact": torch.randn(3, 2, generator=generator),
         "scales": torch.randn(7, generator=generator).half(),
@@ -48,6 +60,7 @@ def equal(left: QuantizedTensor | Tensor, right: QuantizedTensor | Tensor) -> bo
         torch.equal(left.codes, right.codes)
         and torch.equal(left.scale, right.scale)
         and (left.bits, left.shape) == (right.bits, right.shape)
+        and (left.fine is None) == (right.fine is None)
         and torch.equal(left.dequantize(), right.dequantize())
     )
 
@@ -74,7 +87,15 @@ def tensors(draw: st.DrawFn) -> QuantizedTensor | Tensor:
     codes = draw(hnp.arrays(np.int8, shape, elements=st.integers(-top, top)))
     codes = torch.from_numpy(codes.reshape(-1, shape[-1]))
     scale = torch.rand(len(codes)).half()
-    return QuantizedTensor(codes=codes, scale=scale, bits=bits, shape=shape)
+    size = draw(st.integers(1, shape[-1]))
+    places = draw(st.sets(st.integers(0, shape[-1] // size - 1)))
+    if not places:
+        return QuantizedTensor(codes=codes, scale=scale, bits=bits, shape=shape)
+    starts = tuple(sorted(place * size for place in places))
+    fine = FineColumns(starts=starts, size=size, bits=8, scale=(scale / 4).half())
+    mask = fine.mask(shape[-1])
+    codes[:, mask] = (codes[:, mask].int() * 4).clamp(-127, 127).to(torch.int8)
+    return QuantizedTensor(codes=codes, scale=scale, bits=bits, shape=shape, fine=fine)
 
 
 json_values = st.recursive(
@@ -162,6 +183,7 @@ def test_an_artifact_of_the_first_release_is_still_read() -> None:
     artifact = unpack(base64.b85decode(FIRST_RELEASE))
     config, tokenizer, packed, extras = small()
     assert (artifact.config, artifact.tokenizer, artifact.extras) == (config, tokenizer, extras)
+    del packed["finer"]  # which that release did not know
     assert list(artifact.tensors) == list(packed)
     mended = artifact.tensors["mended"]
     assert isinstance(mended, QuantizedTensor)
@@ -190,3 +212,24 @@ FIRST_RELEASE = (
     "YiJ}fLFEG#HOQ%FVv046)nu@NRKG`BaqIl8&ILQ_aa1X+k1`F*%mO)M?_hh+^Ekp_Z3KfgRaKL7z}IAM~#%MRJdg"
     "cP)2wpq_{94~cL<+gqw{Lz>N2d=d"
 )
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        ["fine", 8, 2],
+        ["fine", 8, 2, 9],
+        ["fine", 8, 2, 4, 5],
+        ["fine", 8, 2, 4, 2],
+        ["fine", 9, 2, 4],
+        ["fine", 8, 0, 4],
+        ["fine", 8, 2, -1],
+        ["fine", 8, 2, 1 << 40],
+        ["finer", 8, 2, 4],
+    ],
+)
+def test_a_line_whose_fine_columns_cannot_be_is_refused(fine: list) -> None:
+    with pytest.raises(Refused, match=r"fine columns|lists a tensor"):
+        container._line(["w", "codes", [6, 10], 10, 5, fine])
+    with pytest.raises(Refused):
+        container._line(["w", "half", [6, 10], ["fine", 8, 2, 4]])

@@ -206,6 +206,46 @@ def test_a_probe_of_the_users_own_is_asked_too(made: Path, audited: Audited) -> 
 
 
 @pytest.mark.usefixtures("without_process")
+def test_a_probe_may_score_a_stream_of_any_length(made: Path, audited: Audited) -> None:
+    """Its beginning costs what it costs within the whole; more text than there is has a price."""
+    seen: dict[str, float] = {}
+
+    def lengths(case: Case) -> ProbeResult:
+        whole, n = case.answer.nats, len(case.tokens)
+        part = case.score(case.tokens[: n // 2])
+        more = case.score(np.concatenate([case.tokens, case.tokens[1:5]]))
+        assert whole is not None
+        assert part is not None
+        assert more is not None
+        seen.update(part=len(part), more=len(more), first=float(part[0] - whole[0]))
+        return ProbeResult("", True, "two other lengths")
+
+    report = audited(made, probes=[lengths])
+    assert report.probes["lengths"].ok, report.probes["lengths"].summary
+    assert report.verdict == "legal"
+    assert seen["more"] - 2 * seen["part"] in (4, 5, 6)
+    assert seen["first"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.usefixtures("without_process")
+def test_a_probe_that_fails_is_named_and_the_others_are_asked(made: Path, audited: Audited) -> None:
+    def wrong(case: Case) -> ProbeResult:
+        case.score(case.tokens[:0])
+        raise ZeroDivisionError("nothing\nto divide")
+
+    def mine(case: Case) -> ProbeResult:
+        return ProbeResult("", True, "was asked")
+
+    report = audited(made, probes=[wrong, mine])
+    assert report.probes["mine"].ok
+    assert report.probes["budget"].name == "budget"
+    assert (report.verdict, report.exit_status) == ("unknown", 2)
+    assert "probe 'wrong': " in report.to_json()["problem"]
+    assert AuditReport.from_json(report.to_json()) == report
+    assert "none  wrong: failed: " in report.text()
+
+
+@pytest.mark.usefixtures("without_process")
 def test_an_evaluation_that_is_not_the_same_twice_is_found(
     made: Path, audited: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:

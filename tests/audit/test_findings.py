@@ -8,10 +8,18 @@ FINE = ProbeResult("coverage", True, "63 nats for 63 targets, all finite")
 LEAK = Finding("replacing token 9 changed the nats of token 3 by 0.1", ("A1", "A2"), "x\ny")
 BROKEN = ProbeResult("causality", False, "4 leaks", (LEAK,), ("the end",), {"leaks": 4})
 
+NOT_ASKED = ProbeResult("mine", False, "failed: KeyError", details={"broken": "KeyError: 3"})
+
 
 @pytest.mark.parametrize(
     ("probes", "problem", "verdict", "status"),
-    [((FINE,), "", "legal", 0), ((FINE, BROKEN), "", "illegal", 1), ((FINE,), "x", "unknown", 2)],
+    [
+        ((FINE,), "", "legal", 0),
+        ((FINE, BROKEN), "", "illegal", 1),
+        ((FINE,), "x", "unknown", 2),
+        ((FINE, NOT_ASKED), "", "unknown", 2),
+        ((FINE, BROKEN, NOT_ASKED), "", "illegal", 1),
+    ],
 )
 def test_one_failed_probe_is_enough(probes, problem: str, verdict: str, status: int) -> None:
     report = AuditReport("f", {p.name: p for p in probes}, problem=problem)

@@ -1,5 +1,6 @@
 """What judges a model, as typed: its score, a proof and its decoder."""
 
+import gzip
 import json
 from dataclasses import replace
 from functools import partial
@@ -24,12 +25,85 @@ def test_a_model_is_scored_as_it_says_or_as_told(ask: Ask) -> None:
     assert short["tokens"] == 32
 
 
+def test_any_text_is_scored_and_a_packed_one_alike(
+    ask: Ask, work: Path, capsysbinary: pytest.CaptureFixture
+) -> None:
+    (work / "verse.txt").write_bytes(VERSES[3])
+    plain = ask("score", MODEL, "verse.txt")
+    assert plain["bytes"] == len(VERSES[3])
+    (work / "verse.gz").write_bytes(gzip.compress(VERSES[3]))
+    assert ask("score", MODEL, "verse.gz")["bits_per_byte"] == plain["bits_per_byte"]
+    two = ask("score", MODEL, "verse.txt", "verse.gz", "--evaluate.stride", "16")
+    assert two["bytes"] == 2 * plain["bytes"]
+    (work / "empty.txt").write_text("")
+    capsysbinary.readouterr()
+    for wrong, said in (("empty.txt", "no byte to score"), ("data/nope", "no such source")):
+        assert main(["score", MODEL, wrong]) == 2
+        assert said in capsysbinary.readouterr().err.decode()
+    assert main(["score", MODEL, "data", "verse.txt"]) == 2
+
+
 def test_a_proof_is_made_and_verified(ask: Ask, work: Path) -> None:
     made = ask("prove", MODEL, "data", "--tokens", "60", "--out", "p.fwp")
     assert made["decoded_equal"]
     assert json.loads((work / "p.json").read_text())["num_tokens"] == 60
     assert ask("verify", "p.fwp", MODEL, "--text", "p.txt")["equal"]
     assert VERSES[-1].startswith((work / "p.txt").read_bytes()[:40])
+
+
+def test_the_very_evaluation_that_was_scored_is_proved(
+    ask: Ask, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its settings, its part of the text, and the lessons that its clock left time for."""
+    with monkeypatch.context() as patched:
+        patched.setattr(timed.Clocked, "_in_time", lambda self, chunk: chunk.plan.index % 2 == 0)
+        scored = ask("score", MODEL, "data", "--tokens", "121", "--evaluate.rows", "1",
+                     "--set", "evaluate.ttt.chunk_tokens=32", "--out", "s.json")  # fmt: skip
+    assert len(scored["learned"]) > 1
+    proved = ask("prove", MODEL, "data", "--score", "s.json", "--out", "p.fwp")
+    assert proved["claimed_bits_per_byte"] == pytest.approx(scored["bits_per_byte"], abs=1e-5)
+    assert proved["num_tokens"] == 120
+    assert ask("verify", "p.fwp", MODEL)["tokens"] == 120
+    told = json.loads((work / "s.json").read_text())
+    for name, wrong in (("learned", None), ("bits_per_byte", told["bits_per_byte"] - 0.01)):
+        (work / "wrong.json").write_text(json.dumps(told | {name: wrong}))
+        no = ask("prove", MODEL, "data", "--score", "wrong.json", "--out", "p.fwp", status=1)
+        assert "the same again" in no["differs"]
+    (work / "wrong.json").write_text(json.dumps(told | {"text_sha256": "0" * 64}))
+    assert main(["prove", MODEL, "data", "--score", "wrong.json"]) == 2
+    part = ask("prove", MODEL, "data", "--score", "s.json", "--tokens", "40", "--out", "p.fwp")
+    assert part["num_tokens"] == 40
+
+
+def test_what_a_run_found_is_proved_where_it_lies_beside_the_model(ask: Ask, work: Path) -> None:
+    file = {"sha256": load_model(work / MODEL).sha256}
+    scored = ask("score", MODEL, "data", "--tokens", "65")
+    score = {"tokens": 64, "bits_per_byte": scored["bits_per_byte"]}
+    found = {"recipe": "x", "seed": 0, "score": score, "artifact": file}
+    result, prove = work / "run" / "result.json", ["prove", MODEL, "data", "--out", "p.fwp"]
+    try:
+        result.write_text(json.dumps(found))
+        assert ask(*prove)["num_tokens"] == 64
+        result.write_text(json.dumps(found | {"score": score | {"bits_per_byte": 1.0}}))
+        assert "the same again" in ask(*prove, status=1)["differs"]
+        result.write_text(json.dumps(found | {"artifact": {"sha256": "0" * 64}}))
+        assert ask(*prove, "--tokens", "70")["num_tokens"] == 70  # it is of another file
+        assert main([*prove, "--score", "run/result.json"]) == 2
+        del found["score"]
+        result.write_text(json.dumps(found))
+        assert ask(*prove, "--tokens", "70")["num_tokens"] == 70  # nothing was scored yet
+    finally:
+        result.unlink()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"tokens": 5}', '{"artifact_sha256": 5, "tokens": 5}'])
+def test_a_file_that_tells_of_no_evaluation_is_refused(
+    text: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "no.json").write_text(text)
+    told = ["prove", str(work / MODEL), str(work / "data"), "--score", str(work / "no.json")]
+    assert main([*told, "--out", str(work / "p.fwp")]) == 2
+    assert "does not tell of an evaluation" in capsys.readouterr().err
 
 
 def test_a_checkpoint_never_gives_one_model_the_score_of_another(

@@ -23,3 +23,11 @@ def test_text_is_written_the_prompt_first(ask: Ask) -> None:
     one = ask("generate", MODEL, "--prompt", "3 green", "--num-tokens", "12")["text"]
     assert one.startswith("3 green")
     assert one == ask("generate", MODEL, "--prompt", "3 green", "--num-tokens", "12")["text"]
+    many = ask("generate", MODEL, "--prompt", "3 green", "--num-tokens", "12", "--samples", "2")
+    assert many["texts"][0] == one != many["texts"][1]
+
+
+def test_text_is_prepared_with_the_tokenizer_of_a_model(ask: Ask, work: Path) -> None:
+    (work / "verse.txt").write_text("5 green bottles hanging on the wall")
+    ask("prepare", "again", "file.txt", "--tokenizer", MODEL, "--val", "verse.txt")
+    assert ask("score", MODEL, "again")["tokens"] > 0  # refused with any other tokenizer

@@ -67,6 +67,7 @@ ADAPTERS = DocumentAdapters(
     lr=0.01,
 )
 SGD = Sgd(chunk_tokens=24, epochs=2, lr=0.1, batch_sequences=2)
+PAUSED = replace(SGD, epochs=1, chunk_tokens=CONTEXT)
 PLAIN = EvaluateConfig(context=CONTEXT, stride=4, rows=3)
 
 CONFIGS: dict[str, EvaluateConfig] = {
@@ -88,8 +89,16 @@ CONFIGS: dict[str, EvaluateConfig] = {
     "cold adapters": replace(PLAIN, ttt=replace(ADAPTERS, warm=False), documents=True),
     "phased": replace(
         PLAIN,
-        ttt=Phased(pauses=(2, 4), adapters=ADAPTERS, sgd=replace(SGD, epochs=1)),
+        ttt=Phased(pauses=(2, 4), adapters=ADAPTERS, sgd=PAUSED),
         documents=True,
+    ),
+    "phased longest first": replace(
+        PLAIN,
+        ttt=Phased(pauses=(2, 3), adapters=ADAPTERS, sgd=PAUSED),
+        documents=True,
+        rows=2,
+        order="longest_first",
+        short_strides=((12, 2), (20, 3)),
     ),
     "mixture": replace(PLAIN, mixture=Mixture()),
     "mixture of sgd": replace(PLAIN, ttt=SGD, mixture=Mixture()),
@@ -97,7 +106,7 @@ CONFIGS: dict[str, EvaluateConfig] = {
     "mixture of adapters": replace(PLAIN, ttt=ADAPTERS, documents=True, mixture=Mixture()),
     "mixture of phased": replace(
         PLAIN,
-        ttt=Phased(pauses=(2,), adapters=None, sgd=SGD),
+        ttt=Phased(pauses=(2,), adapters=None, sgd=PAUSED),
         documents=True,
         mixture=Mixture(),
     ),

@@ -12,6 +12,8 @@ from fairway.evaluate.chunks import (
     plan_chunks,
     plan_documents,
 )
+from fairway.evaluate.orders import Order, document_batches, stride_of
+from fairway.evaluate.windows import Window
 
 from .models import CONTEXT, text, val_text
 
@@ -57,6 +59,45 @@ def test_documents_side_by_side_stay_in_file_order(
         ]
         assert [ends for _, ends in own] == [False] * (len(own) - 1) + [True] * bool(own)
         assert all(a.stop == b.score_from for (a, _), (b, _) in pairwise(own))
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=9),
+    st.integers(1, 4),
+    st.integers(1, 8),
+    st.sampled_from(["longest_first", "shortest_first"]),
+)
+@settings(max_examples=60)
+def test_an_order_by_length_scores_every_target_once(
+    lengths: list[int], rows: int, stride: int, order: Order
+) -> None:
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    short = ((12, 2), (30, 3))
+    plans = plan_documents(starts, sum(lengths), 8, stride, rows, order, short)
+    scored = [p for plan in plans for w in plan.windows for p in range(w.score_from, w.stop)]
+    assert sorted(scored) == list(range(1, sum(lengths)))
+    with_end = [length + (i + 1 < len(lengths)) for i, length in enumerate(lengths)]
+    batches = document_batches(with_end, rows, order)
+    reached = []
+    for plan in plans:
+        batch = batches[plan.batch]
+        assert plan.rows == tuple(batch[place] for place in plan.places)
+        assert plan.batch_size == len(batch)
+        own = min(stride_of(max(with_end[d] for d in batch), stride, short), 8)
+        assert all(w.num_targets <= own and w.num_inputs <= 8 for w in plan.windows)
+        reached.append(plan.batch)
+    assert reached == sorted(reached)
+    longest = [max(with_end[d] for d in batch) for batch in batches]
+    assert longest == sorted(longest, reverse=order == "longest_first")
+
+
+def test_a_documents_windows_grow_to_the_context() -> None:
+    plans = plan_documents([0], 13, 8, 4, 1)
+    assert [plan.windows for plan in plans] == [
+        (Window(0, 1, 5),),
+        (Window(0, 5, 9),),
+        (Window(4, 9, 13),),
+    ]
 
 
 def test_a_chunk_holds_copies_and_reaches_no_token_beyond_its_own() -> None:

@@ -63,15 +63,28 @@ def test_what_the_caller_holds_is_never_changed(config: EvaluateConfig) -> None:
 
 @every_predictor
 def test_changing_a_token_changes_no_earlier_nats(config: EvaluateConfig) -> None:
-    """In the order of the text, to the last bit: a leak of 1e-7 is a leak."""
-    before = by_position(config, TOKENS, STARTS)
+    """In the order of scoring, to the last bit: a leak of 1e-7 is a leak."""
+    before, order = by_position(config, TOKENS, STARTS), scoring_order(config)
     for position in (30, 60):
-        edited = TOKENS.clone()
-        later = edited[position:]
-        later[later != BOS] = (later[later != BOS] + 3) % (VOCAB - 2) + 2
+        edited, later = TOKENS.clone(), order[position - 1 :]
+        later = later[TOKENS[later] != BOS]
+        edited[later] = (edited[later] + 3) % (VOCAB - 2) + 2
         after = by_position(config, edited, STARTS)
-        assert torch.equal(before[: position - 1], after[: position - 1])
-        assert not torch.equal(before[position - 1 :], after[position - 1 :])
+        first, rest = order[: position - 1] - 1, order[position - 1 :] - 1
+        assert torch.equal(before[first], after[first])
+        assert not torch.equal(before[rest], after[rest])
+
+
+def scoring_order(config: EvaluateConfig) -> Tensor:
+    """(n - 1,) positions of all targets, document after document as they are scored."""
+    if config.order == "file":
+        return torch.arange(1, len(TOKENS))
+    by_document: dict[tuple[int, int], list[int]] = {}
+    for plan in plans_of(config, TOKENS, STARTS):
+        for place, window in zip(plan.places, plan.windows, strict=True):
+            own = by_document.setdefault((plan.batch, place), [])
+            own += range(window.score_from, window.stop)
+    return torch.tensor([p for document in sorted(by_document) for p in by_document[document]])
 
 
 @every_predictor

@@ -149,7 +149,7 @@ def test_what_learns_by_document_needs_documents_and_no_cache() -> None:
 
 def test_pauses_are_timed_whatever_the_stride() -> None:
     """A phase's chunks share a learning rate; windows need not fit into them."""
-    phased = Phased(pauses=(1,), adapters=None, sgd=Sgd(chunk_tokens=10, batch_sequences=2))
+    phased = Phased(pauses=(1,), adapters=None, sgd=Sgd(chunk_tokens=18, batch_sequences=2))
     config = replace(PLAIN, ttt=phased, documents=True)
     plans = plans_of(config, TOKENS, STARTS)
     assert measure_rates(tiny_model(), config, plans, repeats=1).phase > 0

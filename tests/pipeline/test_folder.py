@@ -81,7 +81,8 @@ def test_one_command_line_starts_and_goes_on(
 ) -> None:
     whole = go(TINY, tmp_path / "whole")
     for name in (
-        "train_and_average", "kept_hessians", "pack_run", "load_model", "with_scores", "judge_run"
+        "train_and_average", "kept_calibration", "pack_run", "load_model", "with_scores",
+        "judge_run",
     ):  # fmt: skip
         killed_at(monkeypatch, name, lambda: go(TINY, tmp_path / "parts", resume="auto"))
     parts = go(TINY, tmp_path / "parts", resume="auto")

@@ -21,7 +21,7 @@ from fairway.pipeline.packing import (
     pack_again,
     seconds_to_calibrate,
 )
-from fairway.quant.hessian import collect_hessians, factor_hessians
+from fairway.quant.hessian import collect_calibration, factor_hessians
 from fairway.quant.rules import quantize
 from fairway.recipes.recipe import Budget, Recipe
 from fairway.recipes.registry import recipe, smoke
@@ -81,10 +81,11 @@ def test_what_counts_steps_keeps_nothing_and_takes_every_batch(
     assert seconds_to_calibrate(model, chosen, song, runtime) == 0.0
     rows = packing._rows(chosen, song)
     texts = [rows.at(i).tokens for i in range(chosen.quant.calibration_batches)]
-    expected = collect_hessians(model, texts, lambda _, tokens: model.hidden(tokens))
-    found = calibrate(model, expected, chosen, song, runtime)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in found)
+    expected = collect_calibration(model, texts, lambda _, tokens: model.hidden(tokens))
+    found = calibrate(model, expected.hessians, chosen, song, runtime)
+    for part, wanted in zip(found, expected, strict=True):
+        assert part.keys() == wanted.keys()
+        assert all(torch.equal(part[name], wanted[name]) for name in part)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,8 @@ def test_calibration_ends_in_time_with_fewer_batches_and_at_least_one(
         return 3.0 if number >= slower_from else 1.0
 
     now = slow(seconds)
-    assert calibrate(model, model.state_dict(), chosen, song, runtime, spare, now=now)
+    found = calibrate(model, model.state_dict(), chosen, song, runtime, spare, now=now)
+    assert found.hessians
     assert len(taken) == expected
     assert now() <= max(spare, 1.0)
 
@@ -137,10 +139,11 @@ def sizes(chosen: Recipe, song: DataFolder, factor: float) -> tuple[int, int]:
     torch.manual_seed(0)
     weights = {n: 0.02 * torch.randn(w.shape) for n, w in weights.items()}
     runtime = Runtime(torch.device("cpu"), log=RunLog(quiet=True))
-    hessians = factor_hessians(calibrate(model, weights, chosen, song, runtime))
+    hessians, rms = calibrate(model, weights, chosen, song, runtime)
     config = packing._config(chosen, chosen.evaluate.resolved(chosen.model.train_context))
     tokenizer = song.tokenizer.to_bytes()
-    real = len(pack(config, tokenizer, quantize(weights, hessians, chosen.quant, factor)))
+    rounded = quantize(weights, factor_hessians(hessians), chosen.quant, factor, rms)
+    real = len(pack(config, tokenizer, rounded))
     more = len(pack(config, tokenizer, {}))
     return predict_bytes(weights, chosen.quant, factor) + more, real
 
@@ -177,14 +180,36 @@ def test_a_trained_run_that_misses_its_cap_by_little_is_rounded_coarser(
     chosen = smoke(recipe("pocket"))
     model, tokenizer = GPT(chosen.model).eval(), song.tokenizer.to_bytes()
     weights = model.shipped_state_dict()
-    hessians = calibrate(model, weights, chosen, song, runtime)
+    calibration = calibrate(model, weights, chosen, song, runtime)
     evaluate = chosen.evaluate.resolved(chosen.model.train_context)
     config = packing._config(chosen, evaluate)
-    rounded = quantize(weights, factor_hessians(hessians), chosen.quant, COARSEST)
+    rounded = quantize(weights, factor_hessians(calibration.hessians), chosen.quant, COARSEST)
     cap = len(pack(config, tokenizer, rounded)) - 214
     chosen = replace(chosen, budget=replace(chosen.budget, cap_bytes=cap))
-    made = make_artifact(chosen, evaluate, weights, hessians, tokenizer)
+    made = make_artifact(chosen, evaluate, weights, calibration, tokenizer)
     assert 0.98 * cap < len(made) <= cap
+
+
+def test_exact_clips_are_packed_as_they_are_or_refused_with_the_size(
+    song: DataFolder, runtime: Runtime
+) -> None:
+    """Nothing is scaled to land under the cap, neither up nor down."""
+    chosen = smoke(recipe("pocket"))
+    chosen = replace(chosen, quant=replace(chosen.quant, clip="exact"))
+    model, tokenizer = GPT(chosen.model).eval(), song.tokenizer.to_bytes()
+    weights = model.shipped_state_dict()
+    calibration = calibrate(model, weights, chosen, song, runtime)
+    evaluate = chosen.evaluate.resolved(chosen.model.train_context)
+    rounded = quantize(weights, factor_hessians(calibration.hessians), chosen.quant, 1.0)
+    expected = pack(packing._config(chosen, evaluate), tokenizer, rounded)
+
+    def made(cap: int) -> bytes:
+        fitted = replace(chosen, budget=replace(chosen.budget, cap_bytes=cap))
+        return make_artifact(fitted, evaluate, weights, calibration, tokenizer)
+
+    assert made(16_000_000) == made(len(expected)) == expected
+    with pytest.raises(OverBudget, match=rf"{len(expected):,} bytes, 7 over .*raise clip_sigmas"):
+        made(len(expected) - 7)
 
 
 def test_a_cap_too_small_is_refused_before_training_or_named_with_numbers_after(

@@ -1,5 +1,7 @@
 """A part's plan is the beginning of the whole's, made from what a decoder is told."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,11 +11,13 @@ from fairway.evaluate.config import EvaluateConfig, plan_evaluation
 from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.proof.prefix import pack_starts, prefix_of, unpack_starts
+from fairway.tokens.val_text import ValText
 
 from .conftest import text
 
 STREAM = EvaluateConfig(context=16, stride=8, ttt=Sgd(chunk_tokens=32))
 APART = EvaluateConfig(context=16, stride=8, rows=2, documents=True, ttt=DocumentAdapters())
+LONGEST_FIRST = dataclasses.replace(APART, order="longest_first", short_strides=((12, 2), (20, 4)))
 lengths = st.lists(st.integers(1, 50), min_size=2, max_size=6)
 
 
@@ -45,6 +49,38 @@ def test_the_first_documents_are_planned_as_in_the_whole(lengths: list[int], cou
     }
     assert {window for plan in prefix.plans(APART) for window in plan.windows} == chosen
     assert {plan.num_chunks for plan in prefix.plans(APART)} <= {len(whole)}
+
+
+@given(lengths, st.integers(1, 6), st.booleans())
+def test_the_documents_scored_first_are_planned_as_in_the_whole(
+    lengths: list[int], count: int, by_targets: bool
+) -> None:
+    """As many batches as hold so much, each window over the very tokens it reads in the whole."""
+    tokens, starts = text(lengths)
+    count = min(count, len(lengths))
+    size = {"num_targets": 10 * count} if by_targets else {"num_documents": count}
+    whole = plan_evaluation(LONGEST_FIRST, len(tokens), starts)
+    prefix = prefix_of(LONGEST_FIRST, tokens, 1, **size)
+    counts = torch.arange(1, len(tokens)) * (tokens[1:] != 1)  # a BOS stands for no byte
+    part = prefix.of(ValText(tokens, counts, tuple(starts)))
+    assert part.document_starts == prefix.starts
+    assert len(part.tokens) == prefix.num_tokens
+    plans = prefix.plans(LONGEST_FIRST)
+    for mine, theirs in zip(plans, whole, strict=False):
+        assert (mine.index, mine.num_chunks) == (theirs.index, theirs.num_chunks)
+        assert (mine.batch, mine.places) == (theirs.batch, theirs.places)
+        assert (mine.ends, mine.batch_size) == (theirs.ends, theirs.batch_size)
+        for a, b in zip(mine.windows, theirs.windows, strict=True):
+            assert torch.equal(part.tokens[a.start : a.stop], tokens[b.start : b.stop])
+            assert torch.equal(
+                part.target_bytes[a.score_from - 1 : a.stop - 1],
+                counts[b.score_from - 1 : b.stop - 1],
+            )
+    reached = sum(plan.num_targets for plan in plans)
+    wanted = min(10 * count, len(tokens) - 1)
+    enough = reached >= wanted if by_targets else len(prefix.starts) >= min(count, len(whole))
+    assert enough
+    assert reached == len(part.tokens) - 1
 
 
 @given(lengths)

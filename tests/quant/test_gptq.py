@@ -31,7 +31,7 @@ def test_codes_and_scales_are_the_published_ones(shared: Path, name: str) -> Non
     golden = torch.load(shared / "vectors" / "gptq.pt", weights_only=True)[name]
     codes, scale = gptq(golden["weight"], golden["hessian"], golden["bits"], golden["clip_sigmas"])
     assert torch.equal(scale, golden["scale"])
-    assert (codes == golden["codes"]).float().mean() >= 0.999
+    assert torch.equal(codes, golden["codes"])
 
 
 @pytest.mark.parametrize("columns", [1, 15, 128, 160, 300])

@@ -79,3 +79,19 @@ def test_whitening_needs_the_hessian_of_what_it_corrects() -> None:
     assert corrected["a"].low_rank is not None
     with pytest.raises(ValueError, match="no Hessian to whiten the error of 'a'"):
         correct({"a": weight}, {"a": quantized}, config)
+
+
+def test_the_published_form_corrects_too_but_less() -> None:
+    weight, quantized = rounded(5)
+    error = weight - quantized.dequantize()
+    left = {
+        form: (error - fit_low_rank(error, LowRankConfig(form=form)).correction()).norm()
+        for form in ("fitted", "published")
+    }
+    assert left["fitted"] < left["published"] < error.norm()
+    nothing = fit_low_rank(torch.zeros(8, 12), LowRankConfig(form="published"))
+    assert torch.equal(nothing.correction(), torch.zeros(8, 12))
+    with pytest.raises(ValueError, match=r"form='published' with whiten=True"):
+        LowRankConfig(form="published", whiten=True)
+    with pytest.raises(ValueError, match=r"form='lqer'"):
+        LowRankConfig(form="lqer")  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """Rounding during training: it must be on, and must come off again."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairway.quant.qat import attach, detach, plain_name
+from fairway.model.gpt import GPT
+from fairway.quant.qat import LinearRounding, attach, detach, plain_name
 from fairway.quant.rules import KeepHalf, QuantConfig, RoundRows, SearchRows, quantize
+from fairway.recipes.registry import recipe, smoke
 
 CONFIG = QuantConfig(
     rules=(("layers.*.weight", RoundRows(bits=3, clip_sigmas=3.0)), ("*", KeepHalf())),
@@ -112,3 +116,39 @@ def test_a_compiled_model_notices_that_rounding_was_attached() -> None:
     assert (after - model(TOKENS)).norm() < 0.02 * (after - before).norm()
     detach(model)
     torch.testing.assert_close(compiled(TOKENS), before)
+
+
+def test_the_late_rounding_of_414_is_the_published_one(shared: Path) -> None:
+    """Every linear layer whatever its size, no embedding, and the gradient of the identity."""
+    golden = torch.load(shared / "vectors" / "qat_pr414.pt", weights_only=True)["matrices"]
+    modules = {}
+    for kind, case in golden.items():
+        rows, columns = case["weight"].shape
+        embedding = case["name"].endswith("embed.weight") or kind == "embedding"
+        module = nn.Embedding(rows, columns) if embedding else nn.Linear(columns, rows, bias=False)
+        module.weight.data = case["weight"].clone()
+        modules[kind] = module
+    model = nn.ModuleDict(modules)
+    attached = attach(model, LinearRounding())
+    assert set(attached) == {f"{kind}.weight" for kind, case in golden.items() if case["touched"]}
+    for kind, case in golden.items():
+        weight = modules[kind].weight
+        assert torch.equal(weight, case["rounded"]), kind
+        (weight * case["weight"]).sum().backward()
+        if case["touched"]:
+            gradient = modules[kind].parametrizations.weight.original.grad
+            assert torch.equal(gradient, case["weight"])
+    detach(model)
+    assert all(torch.equal(modules[kind].weight, case["weight"]) for kind, case in golden.items())
+
+
+def test_late_rounding_touches_each_linear_layer_of_a_model_and_nothing_else() -> None:
+    """Small ones too, which packing would leave as they are."""
+    chosen = smoke(recipe("pr414"))
+    model = GPT(replace(chosen.model, tied=False, extra_heads=1))
+    linear = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    assert chosen.round_as is not None
+    assert set(attach(model, chosen.round_as)) == linear
+    assert {"ngrams.0.project.weight", "head.weight", "extra_heads.0.weight"} <= linear
+    with pytest.raises(ValueError, match="rounded already"):
+        attach(model, chosen.round_as)

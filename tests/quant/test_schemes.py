@@ -15,9 +15,9 @@ from fairway.artifact.container import pack, unpack
 from fairway.quant.gptq import Gptq
 from fairway.quant.lowrank import LowRankConfig
 from fairway.quant.qat import attach, detach
-from fairway.quant.quantized import QuantizedTensor, dequantize
+from fairway.quant.quantized import QuantizedTensor, dequantize, dequantize_rows
 from fairway.quant.rules import KeepHalf, QuantConfig, RoundRows, quantize
-from fairway.quant.schemes import Scheme
+from fairway.quant.schemes import LargestRows, Scheme, SearchRows
 from fairway.runtime import plugins
 from fairway.runtime.plugins import load_plugin
 
@@ -167,3 +167,45 @@ def test_gptq_refuses_what_is_no_matrix() -> None:
     rules = QuantConfig(rules=(("*", Gptq()),), min_elements=1)
     with pytest.raises(ValueError, match=r"bank: shape \(3, 20, 20\); Gptq rounds matrices only"):
         quantize(bank, {"bank": torch.eye(20)}, rules)
+
+
+@pytest.mark.parametrize("width", [0.02, 3.0])
+def test_one_percentile_for_a_matrix_is_chosen_as_414_chooses_it(width: float) -> None:
+    """Least mean squared error over the whole matrix, on steps no narrower than 1 / 31."""
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(32, 600, 4, generator=generator)
+    rows = width * normal[..., 0] / normal[..., 1:].square().mean(dim=2).sqrt()  # Student's t
+    rows = rows * torch.rand(32, 1, generator=generator)
+    expected, least = torch.empty(0), float("inf")
+    for percentile in (0.999, 0.9995, 0.9999, 0.99999, 1.0):
+        clip = torch.quantile(rows.abs(), percentile, dim=1)
+        scale = (clip / 31).clamp_min(1 / 31).half()
+        codes = (rows / scale.float()[:, None]).round().clamp(-31, 31)
+        error = (rows - codes * scale.float()[:, None]).square().mean().item()
+        if error < least:
+            expected, least = scale, error
+    _, scale = SearchRows(bits=6, min_scale=1 / 31, per="matrix").round_rows(rows)
+    assert torch.equal(scale, expected)
+
+
+def test_a_search_per_matrix_takes_one_percentile_and_rows_do_no_worse() -> None:
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(16, 4000, generator=generator) * torch.linspace(0.5, 4, 16)[:, None]
+    rows[::2, 0] *= 30
+    errors = {}
+    for per in ("row", "matrix"):
+        codes, scale = SearchRows(bits=4, per=per).round_rows(rows)
+        errors[per] = (rows - dequantize_rows(codes, scale)).square().sum(dim=1)
+    assert bool((errors["row"] <= errors["matrix"]).all())
+    assert errors["row"].sum() < errors["matrix"].sum()
+    with pytest.raises(ValueError, match="per='tensor'"):
+        SearchRows(per="tensor")  # type: ignore[arg-type]
+
+
+def test_the_largest_entry_ends_the_grid_of_tensors_of_any_size() -> None:
+    gate = torch.tensor([[0.5, -1.27], [0.0, 0.0]])
+    config = QuantConfig(rules=(("*", LargestRows(bits=8)),))
+    (found,) = quantize({"gate": gate}, {}, config).values()
+    assert isinstance(found, QuantizedTensor)
+    assert found.codes.tolist() == [[50, -127], [0, 0]]
+    torch.testing.assert_close(found.dequantize(), gate, rtol=0, atol=0.006)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from fairway.quant.rules import QuantConfig, scheme_for
+from fairway.quant.rules import QuantConfig, has_groups, scheme_for
 
 
 class OverBudget(ValueError):
@@ -24,10 +24,28 @@ def predict_bytes(
     As each scheme predicts; embeddings whose rows repeat each other come out smaller. Tokenizer,
     config and extras come on top.
     """
-    return sum(
-        scheme_for(name, tensor, config).predict_bytes(tensor, clip_factor)
-        for name, tensor in state_dict.items()
-    )
+    schemes = {name: scheme_for(name, tensor, config) for name, tensor in state_dict.items()}
+    plain = sum(s.predict_bytes(state_dict[name], clip_factor) for name, s in schemes.items())
+    if config.awq is None:
+        return plain
+    # Which columns are rounded more finely is not known before calibration: the longest may be.
+    finer = [
+        config.awq.extra_bytes(state_dict[name].size(0), scheme.bits)
+        for name, scheme in schemes.items()
+        if has_groups(scheme, config.awq)
+    ]
+    return plain + max(finer, default=0)
+
+
+def require_fit(data: bytes, cap_bytes: int) -> bytes:
+    """`data`, where its rules are to be taken exactly. Raises `OverBudget` when it does not fit."""
+    if len(data) > cap_bytes:
+        raise OverBudget(
+            f"with every clip_sigmas exactly as the rules say the artifact is {len(data):,} bytes, "
+            f"{len(data) - cap_bytes:,} over the {cap_bytes:,} it may have: raise clip_sigmas or "
+            f"lower bits in the recipe's quant.rules, or let quant.clip be 'fitted'"
+        )
+    return data
 
 
 def fit_to_cap(

@@ -26,7 +26,7 @@ from fairway.artifact.sections import (
 )
 from fairway.coding.codecs import shuffle, unshuffle
 from fairway.coding.weights import decode_matrices, encode_matrices
-from fairway.quant.quantized import LowRank, QuantizedTensor, dequantize
+from fairway.quant.quantized import FineColumns, LowRank, QuantizedTensor, dequantize
 
 MAGIC = b"FWY1"
 MOST_WEIGHTS = 1 << 28  # of a file; the challenge's models have an eighth of it
@@ -126,10 +126,13 @@ def unpack(data: bytes, accept: Accept = lambda config, shapes: None) -> Artifac
 
 
 class _Line(NamedTuple):
-    """What the header says of a tensor; the last five where it is rounded, then corrected."""
+    """What the header says of a tensor; the rest where it is rounded, then corrected.
+
+    fine_bits, fine_size, fine_starts  of columns on a grid of their own, where there are any
+    """
 
     name: str
-    kind: str  # "half", "float", "codes" or "low_rank"
+    kind: str  # "half", "float", "codes", "low_rank" or "low_rank_zeros"
     shape: tuple[int, ...]
     columns: int = 0
     bits: int = 0
@@ -137,6 +140,9 @@ class _Line(NamedTuple):
     a_bits: int = 0
     b_bits: int = 0
     group: int = 1
+    fine_bits: int = 0
+    fine_size: int = 0
+    fine_starts: tuple[int, ...] = ()
 
     @property
     def num_weights(self) -> int:
@@ -151,9 +157,16 @@ class _Line(NamedTuple):
     def rows(self) -> int:
         return prod(self.shape) // self.columns if self.columns else 0
 
+    @property
+    def num_fine(self) -> int:
+        return self.fine_size * len(self.fine_starts)
+
     def matrices(self) -> list[tuple[tuple[int, int], int]]:
         """(shape, bits) of its code matrices. Low-rank codes have no zero: they take a bit more."""
-        found = [((self.rows, self.columns), self.bits)] if self.columns else []
+        fine = self.num_fine
+        found = [((self.rows, self.columns - fine), self.bits)] if self.columns else []
+        if fine:
+            found.append(((self.rows, fine), self.fine_bits))
         if self.rank:
             found.append(((self.rank, self.rows), self.a_bits + 1))
             found.append(((self.rank, self.columns), self.b_bits + 1))
@@ -165,7 +178,9 @@ class _Line(NamedTuple):
             return prod(self.shape) if self.kind == stream else 0
         if stream != "scales":
             return 0
-        return self.rows + (self.rank * (1 + -(-self.columns // self.group)) if self.rank else 0)
+        per_row = 2 if self.num_fine else 1
+        correction = self.rank * (1 + -(-self.columns // self.group))
+        return per_row * self.rows + correction
 
 
 def _require_proportion(numbers: int, sections: Mapping[str, Section]) -> None:
@@ -189,12 +204,14 @@ def _line(line: object) -> _Line:
     match line:
         case [str(name), "half" | "float" as kind, list(shape)] if _sizes(*shape):
             return _Line(name, kind, tuple(shape))
+        case [*before, ["fine", fine_bits, size, *starts]] if _sizes(fine_bits, size, *starts):
+            return _with_fine(_line(before), fine_bits, size, starts)
         case [str(name), "codes", list(shape), columns, bits] if _sizes(*shape, columns, bits):
             found = _Line(name, "codes", tuple(shape), columns, bits)
-        case [str(name), "low_rank", list(shape), *rest] if (
+        case [str(name), "low_rank" | "low_rank_zeros" as kind, list(shape), *rest] if (
             _sizes(*shape, *rest) and len(rest) == 6
         ):
-            found = _Line(name, "low_rank", tuple(shape), *rest)
+            found = _Line(name, kind, tuple(shape), *rest)
             if not (found.rank and 1 <= found.a_bits <= 8 and 1 <= found.b_bits <= 8):
                 raise Refused(f"its header lists a correction as {line!r:.80}")
         case _:
@@ -204,6 +221,16 @@ def _line(line: object) -> _Line:
     if not prod(found.shape) or prod(found.shape) % found.columns:
         raise Refused(f"{found.name!r} of shape {found.shape} has no rows of {found.columns}")
     return found
+
+
+def _with_fine(line: _Line, bits: int, size: int, starts: list[int]) -> _Line:
+    """The line of a tensor some of whose columns are on a grid of their own."""
+    ends = [0, *(start + size for start in starts)]
+    apart = all(end <= start for end, start in zip(ends, starts, strict=False))
+    known = line.columns and not line.fine_starts
+    if not (known and starts and size and apart and ends[-1] <= line.columns and 2 <= bits <= 8):
+        raise Refused(f"{line.name!r} is listed with fine columns {starts[:8]} of {size}")
+    return line._replace(fine_bits=bits, fine_size=size, fine_starts=tuple(starts))
 
 
 def _sizes(*values: object) -> bool:
@@ -222,9 +249,20 @@ class _Parts:
             return self._floats(line.kind, *line.shape)
         codes = torch.from_numpy(next(self.matrices))
         scale = self._floats("scales", line.rows)
+        fine = None
+        if line.fine_starts:
+            fine = FineColumns(
+                starts=line.fine_starts,
+                size=line.fine_size,
+                bits=line.fine_bits,
+                scale=self._floats("scales", line.rows),
+            )
+            mask, others = fine.mask(line.columns), codes
+            codes = torch.empty(line.rows, line.columns, dtype=torch.int8)
+            codes[:, ~mask], codes[:, mask] = others, torch.from_numpy(next(self.matrices))
         low_rank = self._low_rank(line) if line.rank else None
         return QuantizedTensor(
-            codes=codes, scale=scale, bits=line.bits, shape=line.shape, low_rank=low_rank
+            codes=codes, scale=scale, bits=line.bits, shape=line.shape, low_rank=low_rank, fine=fine
         )
 
     def _low_rank(self, line: _Line) -> LowRank:
@@ -237,6 +275,7 @@ class _Parts:
             a_bits=line.a_bits,
             b_bits=line.b_bits,
             group=line.group,
+            zeros=line.kind == "low_rank_zeros",
         )
 
     def _floats(self, stream: str, *shape: int) -> Tensor:
@@ -266,8 +305,8 @@ def _store(
     """Append a tensor to the streams; returns its line of the header.
 
     [name, "half" or "float", shape], or
-    [name, "codes", shape, columns, bits], or the same with "low_rank" and
-    [..., rank, a_bits, b_bits, group]
+    [name, "codes", shape, columns, bits], or the same with "low_rank" or "low_rank_zeros" and
+    [..., rank, a_bits, b_bits, group]; either with [..., ["fine", bits, size, start, ...]]
     """
     if isinstance(tensor, Tensor):
         for kind, (dtype, stored) in _FLOATS.items():
@@ -277,19 +316,23 @@ def _store(
         raise ValueError(
             f"{name!r} is {tensor.dtype}; an artifact holds quantized, float16 and float32 tensors"
         )
-    matrices.append((_numpy(tensor.codes), tensor.bits))
+    matrices += [(_numpy(codes), bits) for codes, bits in tensor.code_matrices()]
     streams["scales"].append(_numpy(tensor.scale))
     line = [name, "codes", list(tensor.shape), tensor.codes.size(1), tensor.bits]
+    last = []
+    if (fine := tensor.fine) is not None:
+        streams["scales"].append(_numpy(fine.scale))
+        last = [["fine", fine.bits, fine.size, *fine.starts]]
     low_rank = tensor.low_rank
     if low_rank is None:
-        return line
+        return line + last
     # Codes without a zero reach one further down than up: one more bit holds them.
     matrices.append((_numpy(low_rank.a_codes.T), low_rank.a_bits + 1))
     matrices.append((_numpy(low_rank.b_codes), low_rank.b_bits + 1))
     streams["scales"] += [_numpy(low_rank.a_scale), _numpy(low_rank.b_scale)]
-    line[1] = "low_rank"
+    line[1] = "low_rank_zeros" if low_rank.zeros else "low_rank"
     rank = low_rank.b_codes.size(0)
-    return [*line, rank, low_rank.a_bits, low_rank.b_bits, low_rank.group]
+    return [*line, rank, low_rank.a_bits, low_rank.b_bits, low_rank.group, *last]
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

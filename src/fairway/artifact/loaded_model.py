@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fairway.artifact.config_json import config_from_json
-from fairway.artifact.container import MOST_FILE, Artifact, unpack
+from fairway.artifact.container import MAGIC, MOST_FILE, Artifact, unpack
 from fairway.model.gpt import GPT
 from fairway.model.model_config import ModelConfig
 from fairway.runtime.files import read_file
@@ -40,6 +40,14 @@ class LoadedModel:
     plugins: tuple[Plugin, ...] = ()
     sha256: str = ""
     path: Path | None = None
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether it begins as our artifacts do; whether it is whole, `load_model` says."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:

@@ -8,6 +8,7 @@ A scorer is a function tokens (n,) int64 -> nats (n - 1,), or (nats, bytes). Sta
 from fairway.audit.case import Case, Limits, Probe
 from fairway.audit.findings import KINDS, AuditReport, Finding, ProbeResult
 from fairway.audit.run import PROBES, run_audit
+from fairway.runtime.callable_module import make_callable
 
 __all__ = [
     "KINDS",
@@ -20,3 +21,5 @@ __all__ = [
     "ProbeResult",
     "run_audit",
 ]
+
+make_callable(__name__, run_audit)  # so that `fairway.audit(scorer, ...)` is what people expect

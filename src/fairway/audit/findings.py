@@ -165,6 +165,12 @@ class ProbeResult:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def broken(self) -> str:
+        """Why it found nothing: an error of its own. That accuses nobody, and clears nobody."""
+        given = self.details.get("broken", "")
+        return given if isinstance(given, str) else ""
+
+    @property
     def over(self) -> tuple[str, ...]:
         """Of "bytes" and "time" the budgets that were missed, where nothing else is wrong."""
         given = self.details.get("over", ())
@@ -224,18 +230,26 @@ class AuditReport:
 
     @property
     def verdict(self) -> str:
-        """`legal` or `illegal`; `unknown` where the scorer could not be run.
+        """`legal` or `illegal`; `unknown` where the scorer, or a probe, could not be run.
 
         What is legal in all but its clock or its size is `over time`, `over bytes` or `over bytes
         and time`: such a run learned from nothing that it should not, it took too much.
         """
         if self.problem:
             return "unknown"
-        failed = [probe for probe in self.probes.values() if not probe.ok]
+        failed = [probe for probe in self.probes.values() if not (probe.ok or probe.broken)]
+        if not failed and self.broken:
+            return "unknown"
         if not all(probe.over for probe in failed):
             return "illegal"
         over = sorted({word for probe in failed for word in probe.over})
         return f"over {' and '.join(over)}" if over else "legal"
+
+    @property
+    def broken(self) -> str:
+        """Which probes could not be asked, and why; "" where all could."""
+        told = (f"probe {p.name!r}: {p.broken}" for p in self.probes.values() if p.broken)
+        return "; ".join(told)
 
     @property
     def exit_status(self) -> int:
@@ -252,7 +266,8 @@ class AuditReport:
             "calls": self.calls,
             "seconds": round(self.seconds, 3),
         }
-        return report | ({"problem": self.problem} if self.problem else {})
+        problem = self.problem or self.broken
+        return report | ({"problem": problem} if problem else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> "AuditReport":
@@ -265,6 +280,8 @@ class AuditReport:
         except KeyError as error:
             raise ValueError(f"this is no audit report ({error!r})") from error
         given = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        if any(probe.broken for probe in probes.values()):
+            given.pop("problem", None)  # it tells of them
         notes = json_texts(data.get("notes", ()), "notes")
         return cls(**{"scorer": "", **given, "probes": probes, "notes": notes})
 
@@ -274,7 +291,8 @@ class AuditReport:
             return f"{self.scorer}: could not be audited: {self.problem}"
         lines = [f"{self.scorer}: {self.verdict.upper()}"]
         for probe in self.probes.values():
-            lines.append(f"  {'ok  ' if probe.ok else 'FAIL'}  {probe.name}: {probe.summary}")
+            said = "none" if probe.broken else "ok  " if probe.ok else "FAIL"
+            lines.append(f"  {said}  {probe.name}: {probe.summary}")
             for finding in probe.findings:
                 lines.append(f"        - {finding.said}")
                 if finding.kinds:

@@ -22,6 +22,7 @@ from fairway.evaluate.predictor import Predictor, score_stream
 from fairway.proof.prove import evaluation_of, validation_text
 from fairway.runtime.distributed import environment_alone
 from fairway.runtime.plugins import load_plugin, plugin_arguments
+from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 
@@ -70,15 +71,24 @@ class ModelScorer:
         self.plans = plan_text(self.packed.config, self.text)
 
     def walk(self, predictor: Predictor, tokens: Tensor) -> Tensor:
-        """Nats (n - 1,) float64 of tokens (n,), by the walk that scores."""
+        """Nats (n - 1,) float64 of tokens (n,), as many as the text has, by the scoring walk."""
         return walk(predictor, self.plans, replace(self.text, tokens=tokens))
 
     def call(self, tokens: np.ndarray, limit_seconds: float) -> Answer:
-        nats = self.walk(self.packed.new_predictor(), torch.from_numpy(tokens.copy()))
-        return self.answer(nats)
+        """Of a stream of any length: another than the text's is planned as a text of its own."""
+        stream, predictor = torch.from_numpy(tokens.copy()), self.packed.new_predictor()
+        if len(stream) == len(self.text.tokens):
+            return self.answer(self.walk(predictor, stream))
+        tokenizer = self.packed.loaded.tokenizer
+        counts = torch.from_numpy(byte_table(tokenizer).target_bytes(tokens))
+        starts = np.flatnonzero(tokens == tokenizer.bos_id).tolist()
+        text = ValText(stream, counts, tuple(starts))
+        nats = walk(predictor, plan_text(self.packed.config, text), text)
+        return self.answer(nats, counts)
 
-    def answer(self, nats: Tensor) -> Answer:
-        counts = self.text.target_bytes.double().numpy()
+    def answer(self, nats: Tensor, target_bytes: Tensor | None = None) -> Answer:
+        counts = self.text.target_bytes if target_bytes is None else target_bytes
+        counts = counts.double().numpy()
         return Answer(nats=nats.numpy(), num_bytes=counts, dtype="float64", shape=tuple(nats.shape))
 
     def fresh(self) -> ProcessScorer:

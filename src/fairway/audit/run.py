@@ -20,6 +20,7 @@ from fairway.audit.repeats import length_note, probe_coverage, probe_determinism
 from fairway.audit.scorer import Now, ScorerFunction, Session, open_scorer
 from fairway.audit.stream import pseudo_text
 from fairway.audit.token_file import read_token_file
+from fairway.runtime.limits import one_line
 from fairway.runtime.plugins import load_plugin
 from fairway.runtime.progress import Progress, silent
 
@@ -123,8 +124,24 @@ def table_of_probes(shipped: Mapping[str, Probe], more: Sequence[Probe | str]) -
             raise ValueError(f"{spec!r} is no function; a probe is a function Case -> ProbeResult")
         if name in table:
             raise ValueError(f"there is a probe {name!r} already; give yours another name")
-        table[name] = probe
+        table[name] = _guarded(name, probe)
     return table
+
+
+def _guarded(name: str, probe: Probe) -> Probe:
+    """A user's probe, whose own error is its result: all others are asked all the same."""
+
+    def ask(case: Case) -> ProbeResult:
+        try:
+            result = probe(case)
+            if not isinstance(result, ProbeResult):
+                raise TypeError(f"it returned a {type(result).__name__}, not a ProbeResult")
+            return result
+        except Exception as error:
+            told = f"{type(error).__name__}: {one_line(error)}"
+            return ProbeResult(name, False, f"failed: {told}", details={"broken": told})
+
+    return ask
 
 
 def _ask(case: Case) -> tuple[dict[str, ProbeResult], list[str]]:

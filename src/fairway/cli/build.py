@@ -5,11 +5,13 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fairway.cli.answer import Answer, No, shown, take_settings, take_values
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fairway.pipeline.story import RunOptions
     from fairway.recipes.recipe import Recipe
     from fairway.result import RunResult
@@ -234,7 +236,7 @@ def import_(argv: list[str]) -> Answer:
 
 
 def prepare(argv: list[str]) -> Answer:
-    """text, JSON lines or Parquet, or .xz of them, to shards and a tokenizer: OUT SOURCE..."""
+    """text, JSON lines or Parquet, packed or not, to shards and a tokenizer: OUT SOURCE..."""
     import tyro
 
     from fairway import prepare as stage
@@ -248,8 +250,11 @@ def prepare(argv: list[str]) -> Answer:
         tokenizer: Path | None = None,
         val: tuple[Path, ...] = (),
         val_fraction: float | None = None,
+        field: str = "text",
         seed: int = 0,
         workers: int | None = None,
+        engine: Literal["own", "datatrove"] = "own",
+        tasks: int | None = None,
         overwrite: bool = False,
     ) -> Answer:
         """Turns raw text into a data folder; interrupted, the same command goes on.
@@ -258,31 +263,58 @@ def prepare(argv: list[str]) -> Answer:
             out: the data folder to make
             sources: files or folders of training text
             vocab_size: pieces of the tokenizer to train; None where --tokenizer names one
-            tokenizer: tokenizer file to use, or `bytes` for the bytes themselves; None trains
-                one of --vocab-size pieces
+            tokenizer: tokenizer file to use, a model file whose tokenizer to use, or `bytes` for
+                the bytes themselves; None trains one of --vocab-size pieces
             val: files or folders of validation text; none where --val-fraction holds some out
             val_fraction: share of the documents to hold out for validation, between 0 and 1; None
                 where --val names some
+            field: name under which JSON lines and Parquet hold a document
             seed: decides which documents are held out; the same seed holds out the same ones
             workers: processes that encode; None starts one for each core
+            engine: own reads one file after another; datatrove works on many at a time, and on many
+                machines (examples/cluster/prepare_datatrove.py). The bytes are the same
+            tasks: parts into which datatrove divides the work; None: one for each file
             overwrite: replace the data folder that is there, once the new one is whole; and begin
                 anew what was interrupted with other arguments
         """
+        request = stage.Request(
+            vocab_size=vocab_size,
+            tokenizer=tokenizer,
+            val=val,
+            val_fraction=val_fraction,
+            seed=seed,
+            field=field,
+        )
+        if engine == "own" and tasks is not None:
+            raise ValueError("--tasks divides the work for --engine datatrove; give both, or none")
         with listening(), shown("prepare") as progress:
-            return stage.prepare(
-                out,
-                sources,
-                vocab_size=vocab_size,
-                tokenizer=tokenizer,
-                val=val,
-                val_fraction=val_fraction,
-                seed=seed,
-                workers=workers,
-                overwrite=overwrite,
-                progress=progress,
+            if engine == "datatrove":
+                prepare_in_tasks = _datatrove()
+                return prepare_in_tasks(
+                    out,
+                    sources,
+                    request,
+                    workers=workers,
+                    tasks=tasks,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+            return stage.prepare_request(
+                out, sources, request, workers=workers, overwrite=overwrite, progress=progress
             )
 
     return tyro.cli(options, args=argv, prog="fairway prepare")
+
+
+def _datatrove() -> "Callable[..., Answer]":
+    """The engine of that name; ValueError where it is not installed."""
+    try:
+        from fairway.prepare.datatrove_engine import prepare_with_datatrove
+    except ImportError as error:
+        raise ValueError(
+            f"--engine datatrove needs `pip install 'fairway[datatrove]'` ({error})"
+        ) from error
+    return prepare_with_datatrove
 
 
 def fetch(argv: list[str]) -> Answer:

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,23 +22,25 @@ if TYPE_CHECKING:
     from fairway.audit.findings import AuditReport
     from fairway.evaluate.config import EvaluateConfig
     from fairway.evaluate.timed import Evaluation
+    from fairway.proof.certificate import Certificate
     from fairway.tokens.val_text import ValText
 
 
 def score(argv: list[str]) -> Answer:
-    """score a model on the validation text of a data folder: MODEL DATA"""
-    from fairway.proof.prove import validation_text
+    """score a model on a data folder's validation text, or on any text: MODEL DATA|FILE..."""
+    from fairway.proof.scored import told
     from fairway.runtime.files import atomic_write
-    from fairway.tokens.shards import DataFolder
-    from fairway.tokens.val_text import ValText
 
-    usage = "usage: fairway score MODEL DATA [--evaluate.OPTION VALUE] [--set evaluate.PATH=JSON]"
-    model, folder, rest = two_paths(argv, usage, "fairway score MODEL DATA")
+    usage = (
+        "usage: fairway score MODEL DATA|FILE... [--evaluate.OPTION VALUE] "
+        "[--set evaluate.PATH=JSON]"
+    )
+    model, first, rest = two_paths(argv, usage, "fairway score MODEL DATA")
+    more = list(takewhile(lambda word: not word.startswith("-"), rest))
     loaded = open_model(model)
-    evaluate, options = _score_options(loaded, rest)
-    data = DataFolder(folder)
-    validation_text(loaded, data)  # refuses a folder of another tokenizer
-    found = _score(loaded, ValText.of(data, options.tokens), evaluate, options)
+    evaluate, options = _score_options(loaded, rest[len(more) :])
+    text = _text_to_score(loaded, [first, *map(Path, more)], options.tokens)
+    found = _score(loaded, text, evaluate, options)
     if found is None:
         return {}
     print(f"{found.score.bits_per_byte:.5f} bits per byte", file=sys.stderr)
@@ -48,11 +51,28 @@ def score(argv: list[str]) -> Answer:
         "bytes": found.score.num_bytes,
         "seconds": found.seconds,
         "note": found.note,
-        "learned": found.schedule,
-    }
+    } | told(found, loaded, text, evaluate, options.seed)
     if options.out is not None:
         atomic_write(options.out, json.dumps(answer, indent=1).encode())
     return answer
+
+
+def _text_to_score(loaded: "LoadedModel", sources: list[Path], num_tokens: int | None) -> "ValText":
+    """The validation text of a data folder, or the documents of any files."""
+    from fairway.prepare import read_documents
+    from fairway.proof.prove import validation_text
+    from fairway.tokens.shards import DataFolder, is_data_folder
+    from fairway.tokens.val_text import ValText
+
+    if is_data_folder(sources[0]):
+        if len(sources) > 1:
+            raise ValueError(f"{sources[0]} is a data folder; score it without {sources[1]}")
+        text = validation_text(loaded, DataFolder(sources[0]))
+    else:
+        text = ValText.of_documents(read_documents(sources), loaded.tokenizer)
+        if not int(text.target_bytes.sum()):
+            raise ValueError(f"there is no byte to score in {', '.join(map(str, sources))}")
+    return text if num_tokens is None else text.first(num_tokens - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +84,7 @@ class ScoreOptions:
             None sets no limit
         checkpoint: file to go on from if it is there, kept while scoring; None keeps none
         tokens: number of tokens to read, from the start of the text; None reads all of it
-        out: JSON file to write the answer to as well; None writes none
+        out: JSON file to write the answer to as well, for `fairway prove --score`; None writes none
         seed: decides the initial weights of adapters; without adapters nothing is random
     """
 
@@ -140,15 +160,13 @@ def prove(argv: list[str]) -> Answer:
     """encode validation text with the scored predictor, decode it again, certify: MODEL DATA"""
     import tyro
 
-    from fairway.proof.prove import prove as prove_text
-    from fairway.proof.prove import validation_text
     from fairway.runtime.files import atomic_write
-    from fairway.tokens.shards import DataFolder
 
     def options(
         model: tyro.conf.Positional[Path],
         data: tyro.conf.Positional[Path],
         /,
+        score: Path | None = None,
         tokens: int | None = None,
         documents: int | None = None,
         out: Path = Path("proof.fwp"),
@@ -158,29 +176,57 @@ def prove(argv: list[str]) -> Answer:
         Args:
             model: the model file
             data: the prepared text
+            score: what `fairway score --out` wrote, or a run's result.json: that very evaluation
+                is proved, with its settings, its seed and the lessons that its clock left time for;
+                None takes the result.json beside the model, if it tells of that file
             tokens: number of tokens to prove, from the start; None proves all
             documents: number of documents to prove instead of tokens; None proves all
             out: the proof file to write; its certificate lies beside it, as .json
         """
-        loaded = open_model(model)
-        text = validation_text(loaded, DataFolder(data))
-        with shown("prove") as progress:
-            certificate = prove_text(
-                loaded,
-                text,
-                out=out,
-                num_targets=tokens,
-                num_documents=documents,
-                progress=progress,
-            )
+        certificate, differs = _proved(model, data, score, tokens, documents, out)
         atomic_write(out.with_suffix(".json"), certificate.to_json().encode())
-        print(certificate.verdict, file=sys.stderr)
+        print(differs or certificate.verdict, file=sys.stderr)
         answer = json.loads(certificate.to_json())
-        if not certificate.holds:
-            raise No(answer)
+        if differs or not certificate.holds:
+            raise No(answer | ({"differs": differs} if differs else {}))
         return answer
 
     return tyro.cli(options, args=argv, prog="fairway prove")
+
+
+def _proved(
+    model: Path,
+    data: Path,
+    score: Path | None,
+    tokens: int | None,
+    documents: int | None,
+    out: Path,
+) -> "tuple[Certificate, str]":
+    """The certificate, and in words how the score that was to be proved is another."""
+    from fairway.proof.prove import prove as prove_text
+    from fairway.proof.prove import validation_text
+    from fairway.proof.scored import read_scored, scored_beside
+    from fairway.tokens.shards import DataFolder
+
+    loaded = open_model(model)
+    text = validation_text(loaded, DataFolder(data))
+    scored = scored_beside(loaded) if score is None else read_scored(score)
+    if scored is not None:
+        scored.require_model(loaded)
+        text = scored.text_of(text, data)
+    with shown("prove") as progress:
+        certificate = prove_text(
+            loaded,
+            text,
+            out=out,
+            evaluate=None if scored is None else scored.evaluate,
+            num_targets=tokens,
+            num_documents=documents,
+            learned=None if scored is None else scored.learned,
+            seed=0 if scored is None else scored.seed,
+            progress=progress,
+        )
+    return certificate, "" if scored is None else scored.differs(certificate)
 
 
 def verify(argv: list[str]) -> Answer:

@@ -1,7 +1,7 @@
 """Commands that use a model: as a compressor, as a writer, as something to tune."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fairway.cli.answer import (
@@ -133,37 +133,42 @@ def generate(argv: list[str]) -> Answer:
     from fairway.generate import GenerateConfig
     from fairway.generate import generate as write
 
+    usual = GenerateConfig(num_tokens=200, top_k=50)
+
     def options(
         model: tyro.conf.Positional[Path],
         /,
         prompt: str = "",
-        num_tokens: int = 200,
-        temperature: float = 0.8,
-        top_k: int | None = 50,
-        seed: int = 0,
+        samples: int = 1,
+        config: tyro.conf.OmitArgPrefixes[GenerateConfig] = usual,
     ) -> Answer:
         """Prints the prompt and what the model adds to it, as it comes.
 
         Args:
             model: the model file
             prompt: the text to continue
-            num_tokens: largest number of tokens to add
-            temperature: divides the logits: below 1 is safer, above 1 is wilder, and 0 always takes
-                the likeliest token
-            top_k: number of likeliest tokens to choose from; None chooses from all
-            seed: decides which tokens are drawn; the same seed writes the same text
+            samples: number of texts to write; each has the seed after the one before
+            config: how much is written, and how each token is drawn
         """
-        config = GenerateConfig(
-            num_tokens=num_tokens, temperature=temperature, top_k=top_k, seed=seed
-        )
-        parts = [prompt.encode()]
-        sys.stdout.buffer.write(parts[0])
-        for part in write(open_model(model), parts[0], config):
-            parts.append(part)
-            sys.stdout.buffer.write(part)
-            sys.stdout.buffer.flush()
-        sys.stdout.buffer.write(b"\n")
-        sys.stdout.buffer.flush()
-        return {"text": b"".join(parts).decode("utf-8", "replace")}
+        if samples < 1:
+            raise ValueError(f"--samples {samples}: there is nothing to write")
+        loaded, texts = open_model(model), []
+        for number in range(samples):
+            if number:
+                _show(b"\n---\n")
+            parts = [prompt.encode()]
+            _show(parts[0])
+            for part in write(loaded, parts[0], replace(config, seed=config.seed + number)):
+                _show(part)
+                parts.append(part)
+            texts.append(b"".join(parts).decode("utf-8", "replace"))
+        _show(b"\n")
+        return {"text": texts[0], "texts": texts}
 
     return tyro.cli(options, args=argv, prog="fairway generate")
+
+
+def _show(text: bytes) -> None:
+    """Now, and not when a buffer is full."""
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()

@@ -1,15 +1,18 @@
 """Chunks: what is scored together and then learned from, known before any token is read.
 
-Index arithmetic, and the copies of tokens that it is about; how windows lie is in `windows.py`.
+Index arithmetic, and the copies of tokens that it is about; how windows lie is in `windows.py`,
+which documents are scored side by side, and in which order, in `orders.py`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from torch import Tensor
 
-from fairway.evaluate.windows import Window, document_windows
+from fairway.evaluate.orders import Order, document_batches, stride_of
+from fairway.evaluate.windows import Window, document_spans, document_windows, growing_windows
 from fairway.tokens.val_text import ValText
 
 
@@ -24,6 +27,9 @@ class ChunkPlan:
              tokens begin + 1 .. end - 1, all of them scored by this chunk or an earlier one
     ends     for each window whether it is its row's last, where rows go on from chunk to chunk;
              empty where they do not, and what one row read may help all others in the next chunk
+    batch    number of the batch of documents, in the order of scoring, where they are kept apart
+    places   for each window the place of its document within the batch; as `ends`, else empty
+    batch_size  documents of the batch, those included that the chunk has no window of
     """
 
     index: int
@@ -32,6 +38,9 @@ class ChunkPlan:
     rows: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
     ends: tuple[bool, ...] = ()
+    batch: int = 0
+    places: tuple[int, ...] = ()
+    batch_size: int = 0
 
     @property
     def is_last(self) -> bool:
@@ -121,33 +130,66 @@ def plan_chunks(
 
 
 def plan_documents(
-    starts: Sequence[int], num_tokens: int, context: int, stride: int, rows: int
+    starts: Sequence[int],
+    num_tokens: int,
+    context: int,
+    stride: int,
+    rows: int,
+    order: Order = "file",
+    short_strides: Sequence[tuple[int, int]] = (),
 ) -> list[ChunkPlan]:
-    """Documents kept apart, `rows` of them side by side, in file order; one chunk per stride.
+    """Documents kept apart, `rows` of them side by side; one chunk per stride.
 
-    Chunk k of a group holds the k-th window of each of its documents.
+    Chunk k of a batch holds the k-th window of each of its documents.
+
+    order          of the batches: `orders.py`
+    short_strides  the stride of batches of short documents instead of `stride`: `orders.stride_of`
     """
-    per_document: list[list[Window]] = [[] for _ in starts]
-    for document, window in document_windows(starts, num_tokens, context, stride):
-        per_document[document].append(window)
-    drafts: list[tuple[list[Window], list[int]]] = []
-    for first in range(0, len(starts), rows):
-        group = range(first, min(first + rows, len(starts)))
-        for step in range(max(len(per_document[d]) for d in group)):
-            present = [d for d in group if step < len(per_document[d])]
-            if present:
-                drafts.append(([per_document[d][step] for d in present], present))
+    spans = document_spans(starts, num_tokens)
+    lengths = [last - first for first, last in spans]
+    drafts: list[_Draft] = []
+    for number, batch in enumerate(document_batches(lengths, rows, order)):
+        own = stride_of(max(lengths[d] for d in batch), stride, short_strides)
+        windows = [list(growing_windows(*spans[d], context, min(own, context))) for d in batch]
+        for step in range(max(map(len, windows))):
+            present = [place for place in range(len(batch)) if step < len(windows[place])]
+            drafts.append(
+                _Draft(
+                    number,
+                    # In file order what is incomplete is the end, and a part's end is the middle
+                    # of the whole: there every batch counts as complete.
+                    rows if order == "file" else len(batch),
+                    tuple(present),
+                    tuple(batch[place] for place in present),
+                    tuple(windows[place][step] for place in present),
+                    tuple(step + 1 == len(windows[place]) for place in present),
+                )
+            )
     return [
         ChunkPlan(
             index,
             len(drafts),
-            tuple(windows),
-            tuple(documents),
-            tuple((w.score_from - 1, w.stop) for w in windows),
-            tuple(w is per_document[d][-1] for w, d in zip(windows, documents, strict=True)),
+            draft.windows,
+            draft.documents,
+            tuple((w.score_from - 1, w.stop) for w in draft.windows),
+            draft.ends,
+            draft.batch,
+            draft.places,
+            draft.batch_size,
         )
-        for index, (windows, documents) in enumerate(drafts)
+        for index, draft in enumerate(drafts)
     ]
+
+
+class _Draft(NamedTuple):
+    """A chunk before it is known how many there are."""
+
+    batch: int
+    batch_size: int
+    places: tuple[int, ...]
+    documents: tuple[int, ...]
+    windows: tuple[Window, ...]
+    ends: tuple[bool, ...]
 
 
 def cut_chunk(plan: ChunkPlan, text: ValText) -> Chunk:

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import get_args
 
 import torch
 
@@ -18,6 +19,7 @@ from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.orders import Order
 from fairway.evaluate.predictor import ALONE, Predictor
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
@@ -26,18 +28,45 @@ from fairway.tokens.val_text import ValText
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(WindowConfig):
-    """A sliding window, alone or with learning from what was already scored."""
+    """A sliding window, alone or with learning from what was already scored.
 
+    order and short_strides are of documents that are scored side by side, as adapters do
+    """
+
+    order: Order = "file"  # of documents; by length it is told with a proof, and counted there
+    # (most tokens of a batch's longest document, stride), rising: shorter strides for short ones
+    short_strides: tuple[tuple[int, int], ...] = ()
     ttt: Sgd | DocumentAdapters | Phased | Learner | None = None  # how the model learns; None: not
     mixture: Mixture | None = None  # n-grams from what was scored, mixed with the model
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.learner.check(self)
+        if self.order not in get_args(Order):
+            raise ValueError(f"order={self.order!r}; choose one of {', '.join(get_args(Order))}")
+        if self.learner.chunk_targets() is not None and (
+            self.order != "file" or self.short_strides
+        ):
+            raise ValueError(
+                f"order={self.order!r}, short_strides={self.short_strides}: only documents that "
+                "are scored side by side have an order and strides of their own; set order='file' "
+                "and short_strides=(), or learn with DocumentAdapters or Phased"
+            )
+        sizes = [edge for edge, _ in self.short_strides]
+        if sizes != sorted(set(sizes)) or any(min(pair) < 1 for pair in self.short_strides):
+            raise ValueError(
+                f"short_strides={self.short_strides}: needs rising lengths, each with a stride, "
+                "none below 1"
+            )
 
     @property
     def learner(self) -> Learner:
         return self.ttt or NoLearning()
+
+    @property
+    def least_stride(self) -> int:
+        """Targets of a window in the batch that has the shortest ones."""
+        return min([self.stride, *(stride for _, stride in self.short_strides)])
 
     @property
     def learns(self) -> bool:
@@ -66,6 +95,10 @@ class EvaluateConfig(WindowConfig):
             context=context,
             stride=context if self.stride == self.context else stride,
             rows=min(4, self.rows),
+            short_strides=tuple(
+                (context * (i + 1), max(1, stride // 2 ** (len(self.short_strides) - i)))
+                for i in range(len(self.short_strides))
+            ),
             ttt=None if self.ttt is None else self.ttt.smoke(context),
         )
 
@@ -97,7 +130,8 @@ def plan_evaluation(
             "has to begin with a BOS for documents to be kept apart"
         )
     if every is None:
-        return plan_documents(starts, num_tokens, context, config.stride, config.rows)
+        shape = (context, config.stride, config.rows)
+        return plan_documents(starts, num_tokens, *shape, config.order, config.short_strides)
     chunk_tokens = max(every // config.stride, 1) * config.stride
     plans = plan_chunks(num_tokens, context, config.stride, chunk_tokens, starts)
     return plans if config.mixture is None else config.mixture.arranged(plans)

@@ -226,7 +226,16 @@ def _sample(plans: Sequence[ChunkPlan], config: EvaluateConfig, ranks: Ranks) ->
         size = sum(window.num_targets for window in plan.windows[:most])
     spans = tuple((begin, min(end, begin + size + 1)) for begin, end in plan.spans[:most])
     ends = (False,) * len(plan.ends[:most])
-    return ChunkPlan(0, 2, plan.windows[:most], plan.rows[:most], spans, ends)
+    return replace(
+        plan,
+        index=0,
+        num_chunks=2,
+        windows=plan.windows[:most],
+        rows=plan.rows[:most],
+        spans=spans,
+        ends=ends,
+        places=plan.places[:most],
+    )
 
 
 def _random_chunk(plan: ChunkPlan, vocab_size: int) -> Chunk:

@@ -155,5 +155,5 @@ def _identity(plans: Sequence[ChunkPlan], text: ValText, ranks: Ranks, given: Se
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.contiguous().numpy().data)
     for plan in plans:
-        digest.update(repr((plan.windows, plan.rows, plan.spans)).encode())
+        digest.update(repr((plan.windows, plan.rows, plan.spans, plan.places)).encode())
     return digest.hexdigest()

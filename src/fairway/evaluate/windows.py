@@ -52,6 +52,21 @@ def sliding_windows(first: int, stop: int, context: int, stride: int) -> Iterato
         start += stride
 
 
+def growing_windows(first: int, stop: int, context: int, stride: int) -> Iterator[Window]:
+    """Windows of `stride` targets from the first token on, each with up to `context` tokens.
+
+    What `sliding_windows` scores at once, its first `context` targets, comes here stride by stride
+    too, so that something can be learned after each (#1530).
+
+    >>> [tuple(w) for w in growing_windows(0, 12, context=4, stride=3)]
+    [(0, 1, 4), (2, 4, 7), (5, 7, 10), (7, 10, 12)]
+    """
+    check_window_shape(context, stride)
+    for begin in range(first + 1, stop, stride):
+        end = min(begin + stride, stop)
+        yield Window(max(first, end - 1 - context), begin, end)
+
+
 def document_windows(
     starts: Sequence[int], stop: int, context: int, stride: int
 ) -> Iterator[tuple[int, Window]]:
@@ -63,7 +78,18 @@ def document_windows(
     The BOS that opens the next document is scored as the last target of the document before it,
     as the field's per-document evaluation does (#77): whoever decodes must learn that it ended.
     """
-    for document, first in enumerate(starts):
-        last = starts[document + 1] + 1 if document + 1 < len(starts) else stop
+    for document, (first, last) in enumerate(document_spans(starts, stop)):
         for window in sliding_windows(first, last, context, stride):
             yield document, window
+
+
+def document_spans(starts: Sequence[int], stop: int) -> list[tuple[int, int]]:
+    """[first, last) of each document, the BOS that ends it included.
+
+    >>> document_spans([0, 3], 5)
+    [(0, 4), (3, 5)]
+    """
+    return [
+        (first, starts[document + 1] + 1 if document + 1 < len(starts) else stop)
+        for document, first in enumerate(starts)
+    ]

@@ -71,16 +71,32 @@ class Adapters(nn.Module):
                 bound = 1 / math.sqrt(down.size(-1))
                 down.uniform_(-bound, bound, generator=generator)
 
-    def delta(self, target: Target, slot: int, x: Tensor) -> Tensor | None:
-        """(B, T, in) -> (B, T, out) addition, or None where this target has no adapter."""
+    def delta(
+        self, target: Target, slot: int, x: Tensor, scale: Tensor | None = None
+    ) -> Tensor | None:
+        """(B, T, in) -> (B, T, out) addition, or None where this target has no adapter.
+
+        scale  (out,) factor on each channel of the addition
+        """
         key = f"{target}_{slot}"
         if key not in self.down:
             return None
         low = torch.bmm(x, self.down[key].to(x.dtype).transpose(1, 2))
-        return torch.bmm(low, self.up[key].to(x.dtype).transpose(1, 2) * self.scale)
+        up = self.up[key].to(x.dtype).transpose(1, 2) * self.scale  # (B, rank, out)
+        return torch.bmm(low, up if scale is None else up * scale.to(x.dtype))
 
 
-def add_delta(y: Tensor, adapters: Adapters | None, target: Target, slot: int, x: Tensor) -> Tensor:
-    """y plus what the adapter of (target, slot) makes of x; y itself when there is none."""
-    delta = None if adapters is None else adapters.delta(target, slot, x)
+def add_delta(
+    y: Tensor,
+    adapters: Adapters | None,
+    target: Target,
+    slot: int,
+    x: Tensor,
+    scale: Tensor | None = None,
+) -> Tensor:
+    """y plus what the adapter of (target, slot) makes of x; y itself when there is none.
+
+    scale  (out,): what the projection's channels are multiplied by, and the addition with them
+    """
+    delta = None if adapters is None else adapters.delta(target, slot, x, scale)
     return y if delta is None else y + delta

@@ -174,6 +174,7 @@ class CausalSelfAttention(nn.Module):
         rope             tables of at least (positions so far + T) rows
         mask             (B, T, S) True where a query may look, or None: all of its past
         value_embedding  (B, T, Hkv * K) added to the values
+        output_scale     (D,) factor on each channel of the output, the adapter's addition included
         """
         past = 0 if cache is None else cache.length
         cos, sin = (table[past : past + x.size(1)] for table in rope)
@@ -202,4 +203,4 @@ class CausalSelfAttention(nn.Module):
             y = y * torch.sigmoid(self.gate_scale * gate_BTH)[..., None]
         y = self.output(y.flatten(2), output_scale)
         # "output" adapters bypass attention: they read the block's input (#1530).
-        return add_delta(y, adapters, "output", slot, late)
+        return add_delta(y, adapters, "output", slot, late, output_scale)

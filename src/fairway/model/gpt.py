@@ -19,6 +19,7 @@ from fairway.model.embedding import NgramTable, SmearV1, SmearV2, ValueEmbedding
 from fairway.model.linear import Linear
 from fairway.model.mlp import MLP
 from fairway.model.model_config import ModelConfig
+from fairway.model.segments import Segments
 from fairway.runtime.kernels import rms_norm, softcapped_cross_entropy
 
 
@@ -57,7 +58,7 @@ class Block(nn.Module):
 
     def run_mlp(self, x: Tensor, slot: int, adapters: Adapters | None) -> Tensor:
         x = self.read(x)
-        return add_delta(self.mlp(x, self.mlp_scale), adapters, "mlp", slot, x)
+        return add_delta(self.mlp(x, self.mlp_scale), adapters, "mlp", slot, x, self.mlp_scale)
 
     def forward(
         self,
@@ -209,19 +210,25 @@ class GPT(nn.Module):
         start: int = 0,
         cache: Cache | None = None,
         adapters: Adapters | None = None,
+        segments: Segments | None = None,
     ) -> Tensor:
         """What the head reads: (B, T - start, E) for token ids (B, T).
 
         start     first position whose output is wanted; the last block computes only those
         cache     keys and values of the tokens before these, extended by this call
         adapters  low-rank additions to the projections, one set per row
+        segments  parts of the only row that attention keeps apart -> (S, L, E), their padding
+                  included; the model's own rule about documents does not apply then
         """
         new = tokens.size(1)
         seen = tokens if cache is None else cache.remember(tokens)
         x = self._embed(seen, new, cache)  # (B, T, D)
         values = {} if self.value_embed is None else self.value_embed(tokens, x.dtype)
-        rope = self.rope(new if cache is None else cache.context, x)
-        within = self.config.attention.within_documents
+        if segments is not None:
+            x = segments.take(x)
+            values = {layer: segments.take(value) for layer, value in values.items()}
+        rope = self.rope(x.size(1) if cache is None else cache.context, x)
+        within = self.config.attention.within_documents and segments is None
         mask = document_mask(seen == self.config.bos_id, new) if within else None
 
         plan, first, lane = self.plan, x, None
@@ -296,6 +303,16 @@ class GPT(nn.Module):
             further = softcapped_cross_entropy(logits, targets[:, ahead:].flatten(), cap)
             loss = loss + self.config.extra_heads_weight * further / len(self.extra_heads)
         return loss
+
+    def packed_nats(self, tokens: Tensor, targets: Tensor, segments: Segments) -> Tensor:
+        """Sum of the nats of one row's targets (T,) that lie in `segments`, as `loss` counts them.
+
+        tokens  (T,)
+        """
+        x = self.hidden(tokens[None], segments=segments)[segments.own.to(tokens.device)]
+        targets = targets[segments.places[segments.own].to(tokens.device)]
+        cap = self.config.logit_softcap
+        return softcapped_cross_entropy(self._project(x), targets, cap) * len(targets)
 
     def shipped_state_dict(self) -> dict[str, Tensor]:
         """The weights that go into the artifact: all but the extra heads, as float32."""

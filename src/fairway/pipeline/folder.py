@@ -17,7 +17,6 @@ from typing import Literal, cast
 
 import torch
 
-import fairway
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
 from fairway.evaluate.planner import Estimate
 from fairway.recipes.recipe import Recipe
@@ -29,6 +28,7 @@ from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import LOG, Runtime
 from fairway.runtime.sharing import share
 from fairway.runtime.strict_json import Json
+from fairway.runtime.version import VERSION
 from fairway.tokens.shards import DataFolder
 
 RUN, RECIPE, LOCK, EARLIER = "run.json", "recipe.json", "run.lock", "earlier"
@@ -59,7 +59,7 @@ def made_with(recipe: Recipe, data: DataFolder) -> dict[str, Json]:
     return {
         "recipe": config_to_json(recipe),
         "data": {f.name: data.recorded.get(f.name) or file_sha256(f) for f in sorted(files)},
-        "versions": {"fairway": fairway.__version__, "torch": str(torch.__version__)},
+        "versions": {"fairway": VERSION, "torch": str(torch.__version__)},
         "plugins": [asdict(plugin) for plugin in plugins_of(recipe)],
     }
 

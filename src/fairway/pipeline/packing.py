@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairway.artifact.budget import OverBudget, fit_to_cap, predict_bytes
+from fairway.artifact.budget import OverBudget, fit_to_cap, predict_bytes, require_fit
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
 from fairway.artifact.container import pack, unpack
 from fairway.artifact.loaded_model import load_model
@@ -18,7 +18,7 @@ from fairway.evaluate.config import EvaluateConfig
 from fairway.model.gpt import GPT
 from fairway.pipeline.folder import RunFolder
 from fairway.pipeline.training import Trained, load_trained
-from fairway.quant.hessian import collect_hessians, factor_hessians
+from fairway.quant.hessian import Calibration, collect_calibration, factor_hessians
 from fairway.quant.rules import quantize
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe as named
@@ -27,13 +27,13 @@ from fairway.runtime.files import atomic_write, file_sha256
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime
 from fairway.runtime.sharing import share, share_tensors
-from fairway.runtime.tensor_file import TensorFile, read_tensors, write_tensors
+from fairway.runtime.tensor_file import TensorFile, read_tensors, under, write_tensors
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 from fairway.train.checkpoints import CHECKPOINT, require_same
 
 Now = Callable[[], float]
-ARTIFACT, HESSIANS = "model.fwy", "hessians.safetensors"
+ARTIFACT, HESSIANS, INPUT_RMS = "model.fwy", "hessians.safetensors", "input_rms/"
 RESERVE_MARGIN, MOST_RESERVED = 1.5, 0.2  # of the seconds measured; of the training clock
 AFTER_SECONDS = 0.25  # for what follows the last batch: sums over ranks, and the clock's reading
 FINEST, COARSEST = 0.6, 3.0  # factors on every clip_sigmas between which the cap is met
@@ -60,13 +60,14 @@ def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, runtime: Runtime
     more = len(pack(_config(recipe, evaluate), tokenizer, {}))
     expected = predict_bytes(likely, recipe.quant) + more
     runtime.log.say(f"artifact, about {expected:,} bytes before it is fitted to {cap:,}")
+    coarsest = COARSEST if recipe.quant.clip == "fitted" else 1.0
     least, surely = more, float(more)
     for name, tensor in likely.items():
         plain = predict_bytes({name: tensor}, recipe.quant)
-        coarse = predict_bytes({name: tensor}, recipe.quant, COARSEST)
+        coarse = predict_bytes({name: tensor}, recipe.quant, coarsest)
         least += coarse
         surely += coarse * (SURE if coarse < plain else LESS_SURE)
-    said = f"about {least:,} bytes at {COARSEST} times every clip_sigmas, and may have {cap:,}"
+    said = f"about {least:,} bytes at {coarsest:g} times every clip_sigmas, and may have {cap:,}"
     mend = "lower bits or model_dim in the recipe, or raise --budget.cap-bytes"
     if surely > cap:
         raise OverBudget(f"the artifact would be {said}: {mend}")
@@ -111,14 +112,14 @@ def calibrate(
     deadline: float | None = None,
     *,
     now: Now = time.perf_counter,
-) -> dict[str, Tensor]:
-    """Hessians of training text, inside the training budget, for they are learned from it.
+) -> Calibration:
+    """What layers read of training text, inside the training budget, for it is learned from it.
 
     deadline  when that ends, by `now`: batches that rank 0 does not expect to fit are left out, all
               but the first; None takes all
     """
     if not recipe.quant.needs_hessians:
-        return {}
+        return Calibration({}, {})
     count, done, rows = recipe.quant.calibration_batches, 0, _rows(recipe, data)
     with runtime.log.stage("calibrate", total=count) as stage:
 
@@ -129,21 +130,21 @@ def calibrate(
                 done = i + 1
                 stage.update(done)
 
-        hessians = _collect(model, texts(), runtime)
+        calibration = _collect(model, texts(), runtime)
     if done < count:
         runtime.log.say(f"calibrate: {done} of {count} batches, for the training clock ended")
-    return {name: h for name, h in hessians.items() if name in names}
+    return calibration.only(names)
 
 
-def kept_hessians(
+def kept_calibration(
     folder: RunFolder,
     model: GPT,
     trained: Trained,
     recipe: Recipe,
     data: DataFolder,
     runtime: Runtime,
-) -> dict[str, Tensor]:
-    """Those of an earlier start, or `calibrate`'s, kept in the folder until packing is done."""
+) -> Calibration:
+    """That of an earlier start, or `calibrate`'s, kept in the folder until packing is done."""
     path = folder.path / HESSIANS
 
     def read() -> TensorFile | None:
@@ -156,13 +157,17 @@ def kept_hessians(
     found = share_tensors(runtime.ranks, read)
     if found is not None:
         runtime.log.say(f"Hessians as {path.name} has them")
-        return {name: tensor.to(runtime.device) for name, tensor in found.tensors.items()}
+        tensors = {name: tensor.to(runtime.device) for name, tensor in found.tensors.items()}
+        rms = under(INPUT_RMS, tensors)
+        return Calibration({n: t for n, t in tensors.items() if not n.startswith(INPUT_RMS)}, rms)
     with trained.spent.running():
-        hessians = calibrate(model, trained.weights, recipe, data, runtime, trained.deadline)
-    if hessians and runtime.ranks.is_main:
-        copies = {name: h.cpu().contiguous().clone() for name, h in hessians.items()}
+        calibration = calibrate(model, trained.weights, recipe, data, runtime, trained.deadline)
+    if calibration.hessians and runtime.ranks.is_main:
+        rms = {f"{INPUT_RMS}{name}": tensor for name, tensor in calibration.input_rms.items()}
+        tensors = {**calibration.hessians, **rms}
+        copies = {name: t.cpu().contiguous().clone() for name, t in tensors.items()}
         write_tensors(path, copies, {"made_with": folder.made})
-    return hessians
+    return calibration
 
 
 def is_packed(path: Path, result: RunResult | None, runtime: Runtime) -> bool:
@@ -183,8 +188,8 @@ def _rows(recipe: Recipe, data: DataFolder) -> Batches:
 
 
 @torch.inference_mode()
-def _collect(model: GPT, texts: Iterable[Tensor], runtime: Runtime) -> dict[str, Tensor]:
-    return collect_hessians(model, texts, lambda _, tokens: model.hidden(tokens), runtime.ranks)
+def _collect(model: GPT, texts: Iterable[Tensor], runtime: Runtime) -> Calibration:
+    return collect_calibration(model, texts, lambda _, tokens: model.hidden(tokens), runtime.ranks)
 
 
 def _in_time(count: int, deadline: float | None, runtime: Runtime, now: Now) -> Iterator[int]:
@@ -209,7 +214,7 @@ def pack_run(
     recipe: Recipe,
     evaluate: EvaluateConfig,
     weights: dict[str, Tensor],
-    hessians: dict[str, Tensor],
+    calibration: Calibration,
     data: DataFolder,
     runtime: Runtime,
 ) -> None:
@@ -218,7 +223,9 @@ def pack_run(
         with runtime.log.stage("pack") as stage:
             tokenizer = data.tokenizer.to_bytes()
             try:
-                packed = make_artifact(recipe, evaluate, weights, hessians, tokenizer, stage.update)
+                packed = make_artifact(
+                    recipe, evaluate, weights, calibration, tokenizer, stage.update
+                )
             except OverBudget as error:
                 run = path.parent
                 raise OverBudget(
@@ -234,25 +241,30 @@ def make_artifact(
     recipe: Recipe,
     evaluate: EvaluateConfig,
     weights: dict[str, Tensor],
-    hessians: dict[str, Tensor],
+    calibration: Calibration,
     tokenizer: bytes,
     progress: Progress = silent,
 ) -> bytes:
-    """The file: weights rounded as little as the cap allows. Raises OverBudget.
+    """The file: weights rounded as little as the cap allows, or exactly as the rules say. Raises
+    OverBudget.
 
     Where not even the coarsest rounding that one would plan with is enough, a still coarser one is
     better than no file.
     """
-    factors, config, attempts = factor_hessians(hessians), _config(recipe, evaluate), 0
+    factors, rms = factor_hessians(calibration.hessians), calibration.input_rms
+    config, attempts = _config(recipe, evaluate), 0
 
     def attempt(factor: float) -> bytes:
         nonlocal attempts
-        packed = pack(config, tokenizer, quantize(weights, factors, recipe.quant, factor))
+        rounded = quantize(weights, factors, recipe.quant, factor, rms)
+        packed = pack(config, tokenizer, rounded)
         attempts += 1
         progress(attempts, clip_factor=factor, bytes=len(packed))
         return packed
 
     cap = recipe.budget.cap_bytes
+    if recipe.quant.clip == "exact":
+        return require_fit(attempt(1.0), cap)
     try:
         return fit_to_cap(attempt, cap, low=FINEST, high=COARSEST)[1]
     except OverBudget:
@@ -293,11 +305,11 @@ def pack_again(
     if cap_bytes is not None:
         chosen = replace(chosen, budget=replace(chosen.budget, cap_bytes=cap_bytes))
     weights = model.shipped_state_dict()
-    hessians = calibrate(model, weights, chosen, data, runtime)
+    calibration = calibrate(model, weights, chosen, data, runtime)
     evaluation = chosen.evaluate.resolved(model.config.train_context)
     with runtime.log.stage("pack") as stage:
         tokenizer = data.tokenizer.to_bytes()
-        return make_artifact(chosen, evaluation, weights, hessians, tokenizer, stage.update)
+        return make_artifact(chosen, evaluation, weights, calibration, tokenizer, stage.update)
 
 
 def _model_to_round(

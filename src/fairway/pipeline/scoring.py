@@ -20,6 +20,7 @@ from fairway.evaluate.timed import Evaluation, evaluate_in_time
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
 from fairway.result import DiagnosticResult, EvaluateResult, RunResult, ScoreResult, StageResult
+from fairway.runtime.native import explain
 from fairway.runtime.setup import Runtime
 from fairway.runtime.spent import Spent
 from fairway.tokens.val_text import ValText
@@ -123,6 +124,8 @@ class Passes:
         config, ranks = self.planned.config, self.runtime.ranks
         plans = plan_text(config, self.text)
         sliding = self._walk(Frozen(model, config.rows, ranks), plans, "score sliding")
+        if config.mixture is not None:
+            self.runtime.log.say(explain("ngram"))
         with Spent(self.folder / SPENT if ranks.is_main else None).running() as spent:
             learning = self._walk(
                 make_predictor(model, config, seed=recipe.seed, ranks=ranks),

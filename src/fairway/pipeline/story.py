@@ -28,12 +28,13 @@ from fairway.pipeline.packing import (
     describe_artifact,
     expect_to_fit,
     is_packed,
-    kept_hessians,
+    kept_calibration,
     pack_run,
     seconds_to_calibrate,
 )
 from fairway.pipeline.scoring import Passes, diagnose, plan_into_clock, with_scores
 from fairway.pipeline.training import Trained, train_and_average
+from fairway.quant.hessian import Calibration
 from fairway.recipes.recipe import Recipe
 from fairway.report.compressors import require
 from fairway.result import RESULT, ResultFile, RunResult, TrainResult, read_result
@@ -161,7 +162,9 @@ def run_on(
     trained = train_and_average(model, recipe, data, folder, runtime, seconds, reserve)
     artifact, passes = out / ARTIFACT, Passes(out, folder.sha256, planned, text, runtime)
     packed = is_packed(artifact, before, runtime)
-    hessians = {} if packed else kept_hessians(folder, model, trained, recipe, data, runtime)
+    calibration = Calibration({}, {})
+    if not packed:
+        calibration = kept_calibration(folder, model, trained, recipe, data, runtime)
     first = before or first_result(recipe, trained, runtime, folder)
     first = first if packed else first.before_packing()
     found = ResultFile(out, first, write=runtime.ranks.is_main)
@@ -169,7 +172,7 @@ def run_on(
         found.add_stage("float", passes.windows(model, "score float"))
     if not packed:
         passes.clean()  # what was begun on another file
-        pack_run(artifact, recipe, planned.config, trained.weights, hessians, data, runtime)
+        pack_run(artifact, recipe, planned.config, trained.weights, calibration, data, runtime)
     with shared_file(runtime.ranks, artifact) as file:
         found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes))
         loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score

@@ -346,7 +346,7 @@ def _late_rounding(recipe: Recipe) -> list[Milestone]:
         return []
 
     def round_from_here(model: nn.Module) -> None:
-        attach(model, recipe.quant)
+        attach(model, recipe.round_as or recipe.quant)
 
     return [Milestone("rounding", recipe.round_from, round_from_here)]
 

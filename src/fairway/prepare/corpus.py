@@ -7,14 +7,16 @@ memory does not grow with them.
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
 import sentencepiece
 
+from fairway.artifact.loaded_model import is_model_file, load_model
 from fairway.prepare.partial import Corpus, Manifest, write_folder
 from fairway.prepare.shard_journal import Identity
-from fairway.prepare.sources import Position, printable, read_documents, source_files
+from fairway.prepare.sources import FIELD, Position, printable, read_documents, source_files
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 
@@ -28,6 +30,7 @@ def prepare(
     val: Sequence[Path] = (),
     val_fraction: float | None = None,
     seed: int = 0,
+    field: str = FIELD,
     tokens_per_shard: int = 10_000_000,
     workers: int | None = None,
     overwrite: bool = False,
@@ -35,35 +38,80 @@ def prepare(
 ) -> Manifest:
     """Write a data folder from files; returns its manifest (`data.json`).
 
-    Exactly one of vocab_size (train a tokenizer) and tokenizer (use that file; `bytes` stands for
-    the one that needs no file), and exactly one of val (files of their own) and val_fraction (whole
-    documents, chosen by a hash of their content; of a text that is one document, its end) must be
-    given. No document lands in both splits: training copies of validation documents are dropped and
-    counted. `progress` counts bytes read.
+    Exactly one of vocab_size (train a tokenizer) and tokenizer (use that file, or a model file's
+    own; `bytes` stands for the one that needs no file), and exactly one of val (files of their own)
+    and val_fraction (whole documents, chosen by a hash of their content; of a text that is one
+    document, its end) must be given. No document lands in both splits: training copies of
+    validation documents are dropped and counted. `progress` counts bytes read.
 
     Interrupted, and called again with the same arguments, it goes on after the last finished shard;
     the result has the same bytes, whatever the interruptions and the number of workers.
     """
-    chosen = _chosen(tokenizer, vocab_size)
-    held_out = HeldOut(sources, val, val_fraction, seed)
+    request = Request(
+        vocab_size=vocab_size,
+        tokenizer=tokenizer,
+        val=list(map(Path, val)),
+        val_fraction=val_fraction,
+        seed=seed,
+        field=field,
+        tokens_per_shard=tokens_per_shard,
+    )
+    sources = list(map(Path, sources))
+    return prepare_request(
+        out, sources, request, workers=workers, overwrite=overwrite, progress=progress
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """How a corpus is to become a data folder; see `prepare`."""
+
+    vocab_size: int | None = None
+    tokenizer: Path | None = None
+    val: Sequence[Path] = ()
+    val_fraction: float | None = None
+    seed: int = 0
+    field: str = FIELD
+    tokens_per_shard: int = 10_000_000
+
+
+def prepare_request(
+    out: Path,
+    sources: Sequence[Path],
+    request: Request,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Manifest:
+    """`prepare` with its arguments as one value."""
+    corpus, _ = requested(out, sources, request)
+    return write_folder(Path(out), corpus, workers=workers, overwrite=overwrite, progress=progress)
+
+
+def requested(out: Path, sources: Sequence[Path], request: Request) -> "tuple[Corpus, HeldOut]":
+    """The corpus of a request that can be met; ValueError for any other. Nothing is written yet."""
+    chosen = _chosen(request.tokenizer, request.vocab_size)
+    held_out = HeldOut(sources, request.val, request.val_fraction, request.seed, request.field)
     corpus = Corpus(
         documents=held_out.documents,
-        described=[str(source) for source in (*sources, *val)],
-        identity=_identity(sources, val, chosen)
+        described=[str(source) for source in (*sources, *request.val)],
+        identity=_identity(sources, request.val, chosen)
         | {
-            "vocab_size": vocab_size,
-            "val_fraction": val_fraction,
-            "seed": seed,
-            "tokens_per_shard": tokens_per_shard,
+            "vocab_size": request.vocab_size,
+            "val_fraction": request.val_fraction,
+            "seed": request.seed,
+            "field": request.field,
+            "tokens_per_shard": request.tokens_per_shard,
         },
-        vocab_size=vocab_size,
+        vocab_size=request.vocab_size,
         tokenizer=chosen,
-        tokens_per_shard=tokens_per_shard,
+        tokens_per_shard=request.tokens_per_shard,
         compare=held_out.may_repeat,
         position=held_out.position,
     )
-    _keep_apart(Path(out), (*sources, *val))
-    return write_folder(Path(out), corpus, workers=workers, overwrite=overwrite, progress=progress)
+    _keep_apart(Path(out), (*sources, *request.val))
+    return corpus, held_out
 
 
 class HeldOut:
@@ -73,7 +121,12 @@ class HeldOut:
     """
 
     def __init__(
-        self, sources: Sequence[Path], val: Sequence[Path], fraction: float | None, seed: int
+        self,
+        sources: Sequence[Path],
+        val: Sequence[Path],
+        fraction: float | None,
+        seed: int,
+        field: str = FIELD,
     ) -> None:
         if bool(val) == (fraction is not None):
             raise ValueError("give either --val SOURCE or --val-fraction F")
@@ -82,10 +135,11 @@ class HeldOut:
         self.files, self.val = source_files(sources), source_files(val) if val else []
         self.threshold, self.fraction = (fraction or 0) * 2.0**56, fraction or 0
         self.seed = seed.to_bytes(8, "little", signed=seed < 0)
+        self.field = field
         self.before_train = _num_bytes(self.val or self.files)  # is read for the other split
         self.total = self.before_train + _num_bytes(self.files)
         self.reading = Position()
-        self.single = not val and len(list(islice(read_documents(self.files), 2))) == 1
+        self.single = not val and len(list(islice(self._read(self.files), 2))) == 1
         self.may_repeat = bool(val) or self.single
 
     def position(self) -> tuple[float, float]:
@@ -96,13 +150,16 @@ class HeldOut:
         self.reading = Position(self.before_train if split == "train" else 0)
         chosen = split == "val"
         if self.val:
-            yield from read_documents(self.val if chosen else self.files, self.reading)
+            yield from self._read(self.val if chosen else self.files, self.reading)
             return
-        found = read_documents(self.files, self.reading)
+        found = self._read(self.files, self.reading)
         if self.single:
             yield from (cut_end(one, self.fraction)[chosen] for one in found)
         else:
             yield from (one for one in found if self.is_val(one) == chosen)
+
+    def _read(self, files: Sequence[Path], position: Position | None = None) -> Iterator[bytes]:
+        return read_documents(files, position, self.field)
 
     def is_val(self, document: bytes) -> bool:
         key = hashlib.sha256(self.seed + document).digest()
@@ -142,7 +199,11 @@ def _chosen(tokenizer: Path | None, vocab_size: int | None) -> Tokenizer | None:
         raise ValueError("give either --vocab-size N or --tokenizer FILE (or: bytes)")
     if tokenizer is None:
         return None
-    return ByteTokenizer() if str(tokenizer) == "bytes" else load_tokenizer(Path(tokenizer))
+    if str(tokenizer) == "bytes":
+        return ByteTokenizer()
+    if is_model_file(Path(tokenizer)):
+        return load_model(Path(tokenizer)).tokenizer
+    return load_tokenizer(Path(tokenizer))
 
 
 def _identity(sources: Sequence[Path], val: Sequence[Path], chosen: Tokenizer | None) -> Identity:

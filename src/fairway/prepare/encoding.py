@@ -4,22 +4,16 @@ The same ids come out whatever the number of processes. What is held at a time d
 the corpus: a few groups of documents for each process.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
-from multiprocessing.connection import wait
 from typing import NamedTuple
 
 import numpy as np
 
-from fairway.runtime.stopping import SIGNALS
+from fairway.prepare.workers import worker_pool
 from fairway.tokens.tokenizer import Tokenizer, load_tokenizer
 
 GROUP_BYTES, GROUP_DOCUMENTS = 1 << 19, 256  # what a process is handed at a time
@@ -34,11 +28,6 @@ class Encoded(NamedTuple):
 
     document: bytes
     tokens: np.ndarray
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def encode_document(tokenizer: Tokenizer, document: bytes) -> np.ndarray:
@@ -69,7 +58,7 @@ def encode_in_order(
         for group in groups:
             yield from (Encoded(one, encode_document(tokenizer, one)) for one in group)
         return
-    with _pool(tokenizer, workers) as pool:
+    with worker_pool(workers, partial(_begin, tokenizer.to_bytes())) as pool:
         waiting: deque[tuple[list[bytes], Future[list[np.ndarray]]]] = deque()
         try:
             for group in groups:
@@ -103,40 +92,9 @@ def _groups(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield group
 
 
-@contextmanager
-def _pool(tokenizer: Tokenizer, workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes, not forked ones: a lock that a thread of ours holds would never open."""
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=partial(_begin, tokenizer.to_bytes()),
-    )
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        pool.submit(int)  # starts them all; a signal in the midst would leave half a process
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def _begin(tokenizer: bytes) -> None:
-    """In a worker: stopping is the first process's affair, and with it this one ends."""
     global _tokenizer
-    for number in set(SIGNALS) - {signal.SIGTERM}:  # by which the pool ends what is left of it
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # they came blocked
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _tokenizer = load_tokenizer(tokenizer)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _encode_group(group: list[bytes]) -> list[np.ndarray]:

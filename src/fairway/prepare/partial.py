@@ -8,12 +8,12 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairway.prepare.encoding import Encoded, encode_in_order, num_cores
+from fairway.prepare.encoding import Encoded, encode_in_order
 from fairway.prepare.shard_journal import (
     JOURNAL,
     LOCK,
@@ -25,6 +25,7 @@ from fairway.prepare.shard_journal import (
     unfinished,
 )
 from fairway.prepare.sources import printable
+from fairway.prepare.workers import num_cores
 from fairway.runtime.files import atomic_write, file_sha256
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.shards import ShardWriter
@@ -139,14 +140,7 @@ def _journal(partial: Path, identity: Identity, overwrite: bool) -> Journal:
 
 def _fill(work: Work) -> Manifest:
     tokenizer = _tokenizer(work)
-    manifest: Manifest = {
-        "sources": list(work.corpus.described),
-        "tokenizer": {
-            "kind": tokenizer.kind,
-            "vocab_size": tokenizer.vocab_size,
-            "lossless": tokenizer.lossless,
-        },
-    }
+    manifest = begin_manifest(work.corpus.described, tokenizer)
     seen: set[bytes] = set()
     for split in ("val", "train"):
         kept = Kept(work.corpus.documents(split), split, seen, work.corpus.compare)
@@ -156,16 +150,36 @@ def _fill(work: Work) -> Manifest:
             for _ in kept:  # for the hashes
                 pass
         manifest[split] = work.journal.finished[split]
-        if not manifest[split]["documents"]:
-            raise ValueError(
-                f"no {split} document: give another --val-fraction, or validation text of its own "
-                f"with --val"
-            )
+        require_documents(split, manifest[split])
     hashes = {shard.name: shard.sha256 for shard in work.journal.shards}
     hashes["tokenizer.model"] = work.journal.tokenizer or ""
-    manifest["sha256"] = dict(sorted(hashes.items()))
-    atomic_write(work.folder / "data.json", json.dumps(manifest, indent=1).encode())
+    end_manifest(work.folder, manifest, hashes)
     return manifest
+
+
+def begin_manifest(described: Sequence[str], tokenizer: Tokenizer) -> Manifest:
+    """What is known before any document is encoded."""
+    kind = {
+        "kind": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "lossless": tokenizer.lossless,
+    }
+    return {"sources": list(described), "tokenizer": kind}
+
+
+def require_documents(split: str, counts: Mapping[str, int]) -> None:
+    """ValueError for a split that is empty."""
+    if not counts["documents"]:
+        raise ValueError(
+            f"no {split} document: give another --val-fraction, or validation text of its own "
+            f"with --val"
+        )
+
+
+def end_manifest(folder: Path, manifest: Manifest, hashes: Mapping[str, str]) -> None:
+    """Write `data.json`, the last file of a data folder; hashes are by file name."""
+    manifest["sha256"] = dict(sorted(hashes.items()))
+    atomic_write(folder / "data.json", json.dumps(manifest, indent=1).encode())
 
 
 def _tokenizer(work: Work) -> Tokenizer:

@@ -162,8 +162,10 @@ def _differences(old: Identity, new: Identity) -> str:
 
 
 @contextmanager
-def unfinished(out: Path, overwrite: bool) -> Iterator[Path]:
+def unfinished(out: Path, overwrite: bool, suffix: str = "partial") -> Iterator[Path]:
     """The folder that grows beside `out`, held by this process alone.
+
+    suffix  of its name: whoever grows it otherwise takes another
 
     Raises ValueError where another process holds it, or `out` is there and may not be replaced.
     """
@@ -173,7 +175,7 @@ def unfinished(out: Path, overwrite: bool) -> Iterator[Path]:
         )
     if out.exists() and not (out / "data.json").is_file():
         raise ValueError(f"{printable(out)} is no data folder, so it is not overwritten")
-    partial = out.with_name(f".{out.name[:200]}.partial")
+    partial = out.with_name(f".{out.name[:200]}.{suffix}")
     partial.mkdir(parents=True, exist_ok=True)
     with locked(partial / LOCK, "another `fairway prepare`"):
         yield partial

@@ -7,34 +7,32 @@ read in blocks, lines and documents have limits, and every refusal names the fil
 
 import io
 import json
-import lzma
 import os
 import shutil
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
 
-from fairway.prepare.unpack import XZ_MAGIC, XzReader
+from fairway.prepare.unpack import DAMAGED, MAGIC_BYTES, PACKINGS, packing_of, zip_members
 from fairway.runtime.limits import one_line
 
 if TYPE_CHECKING:
     import pyarrow
 
 BLOCK_BYTES = 1 << 20
+FIELD = "text"
 MOST_LINE_BYTES = 64 << 20  # of JSON lines
 MOST_DOCUMENT_BYTES = 1 << 30  # a document is held in memory, whole
-MOST_PARQUET_BYTES = 16 << 30  # of a Parquet file inside .xz, which must be unpacked to be read
+MOST_PARQUET_BYTES = 16 << 30  # of a packed Parquet file, which must be unpacked to be read
 PARQUET_ROWS = 16  # decoded at a time
 PARQUET_MAGIC = b"PAR1"
 LOOK_BYTES = 4096  # of a file, to tell what it is
 FOREIGN = {  # what begins like this is no text
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
-    b"PK\x03\x04": "a zip file",
+    **{packing.magic: f"packed once more ({packing.suffix})" for packing in PACKINGS},
     b"7z\xbc\xaf": "7-Zip",
     b"\x04\x22\x4d\x18": "lz4",
     b"\x7fELF": "a program",
@@ -79,14 +77,19 @@ class Position:
                 self.current = None
 
 
-def read_documents(sources: Sequence[Path], position: Position | None = None) -> Iterator[bytes]:
+def read_documents(
+    sources: Sequence[Path], position: Position | None = None, field: str = FIELD
+) -> Iterator[bytes]:
     """Documents of all sources in order, one at a time; blank ones are passed over.
 
-    Plain text (documents separated by NUL), JSON lines and Parquet (field "text"), each also .xz;
-    a folder stands for the files in it. Raises ValueError naming what cannot be read.
+    Plain text (documents separated by NUL), JSON lines and Parquet, each also packed as .xz, .gz,
+    .zst, .bz2 or .zip; a folder stands for the files in it. Raises ValueError naming what cannot be
+    read.
+
+    field  the name under which JSON lines and Parquet hold a document
     """
     for file in source_files(sources):
-        yield from read_file(file, position)
+        yield from read_file(file, position, field)
 
 
 def source_files(sources: Sequence[Path]) -> list[Path]:
@@ -127,35 +130,66 @@ def printable(path: Path) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def read_file(file: Path, position: Position | None = None) -> Iterator[bytes]:
+def quoted(field: str) -> str:
+    r"""A field's name as JSON writes it, on one line.
+
+    >>> quoted("text")
+    '"text"'
+    """
+    return json.dumps(field)[:100]
+
+
+def read_file(file: Path, position: Position | None = None, field: str = FIELD) -> Iterator[bytes]:
     """Documents of one file in order, without the blank ones."""
     try:
         with (position or Position()).reading(file) as raw:
-            for document in _documents(file, raw):
+            for document in _documents(file, raw, field):
                 if len(document) > MOST_DOCUMENT_BYTES:
                     raise ValueError(_too_long(file))
                 if document.strip():
                     yield document
-    except (lzma.LZMAError, EOFError, OSError) as error:
+    except (*DAMAGED, zlib.error, OSError) as error:
         raise ValueError(f"{printable(file)} cannot be read: {one_line(error)}") from error
 
 
-def _documents(file: Path, raw: IO[bytes]) -> Iterator[bytes]:
-    packed = raw.read(len(XZ_MAGIC)) == XZ_MAGIC
+def _documents(file: Path, raw: IO[bytes], field: str) -> Iterator[bytes]:
+    packing = packing_of(raw.read(MAGIC_BYTES))
     raw.seek(0)
-    if file.suffix == ".xz" and not packed:
-        raise ValueError(f"{printable(file)} cannot be read: it is no .xz file, despite its name")
-    inner = Path(file.stem).suffix if file.suffix == ".xz" else file.suffix
-    opened = io.BufferedReader(XzReader(raw), BLOCK_BYTES) if packed else raw
+    suffixes = {packing.suffix for packing in PACKINGS}
+    if file.suffix in suffixes and (packing is None or file.suffix != packing.suffix):
+        raise ValueError(
+            f"{printable(file)} cannot be read: it is no {file.suffix} file, despite its name"
+        )
+    if packing is None:
+        yield from _plain_documents(file, file.suffix, raw, field)
+    elif packing.open is None:
+        for name, opened in zip_members(raw):
+            inside = file / PurePosixPath(name).name
+            yield from _plain_documents(inside, inside.suffix, _buffered(opened), field, True)
+    else:
+        inner = Path(file.stem).suffix if file.suffix in suffixes else file.suffix
+        yield from _plain_documents(file, inner, _buffered(packing.open(raw)), field, True)
+
+
+def _buffered(opened: Any) -> io.BufferedReader:
+    return io.BufferedReader(opened, BLOCK_BYTES)
+
+
+def _plain_documents(
+    file: Path, suffix: str, opened: IO[bytes], field: str, packed: bool = False
+) -> Iterator[bytes]:
+    """Documents of what is not packed any more."""
     first = opened.peek(LOOK_BYTES)[:LOOK_BYTES] if isinstance(opened, io.BufferedReader) else b""
     if first.startswith(PARQUET_MAGIC):
-        yield from _parquet(opened, packed, file)
-    elif inner == ".parquet":
+        yield from _parquet(opened, packed, file, field)
+    elif suffix == ".parquet":
         raise ValueError(f"{printable(file)} cannot be read: it is no Parquet, despite its name")
     else:
         _refuse_binary(first, file)
-        kinds = _json_lines if inner in (".jsonl", ".ndjson") else _split_at_nul
-        yield from kinds(opened, file)
+        if suffix in (".jsonl", ".ndjson"):
+            yield from _json_lines(opened, file, field)
+        else:
+            yield from _split_at_nul(opened, file)
 
 
 def _refuse_binary(first: bytes, file: Path) -> None:
@@ -167,7 +201,7 @@ def _refuse_binary(first: bytes, file: Path) -> None:
     if known is not None:
         raise ValueError(
             f"{printable(file)} is {known}, not text; sources are plain text (UTF-8), .jsonl and "
-            f".parquet, and .xz of them"
+            f".parquet, and {', '.join(packing.suffix for packing in PACKINGS)} of them"
         )
 
 
@@ -191,7 +225,7 @@ def _split_at_nul(opened: IO[bytes], file: Path) -> Iterator[bytes]:
     yield bytes(held)
 
 
-def _json_lines(opened: IO[bytes], file: Path) -> Iterator[bytes]:
+def _json_lines(opened: IO[bytes], file: Path, field: str) -> Iterator[bytes]:
     number = 0
     while line := opened.readline(MOST_LINE_BYTES + 1):
         number += 1
@@ -199,55 +233,58 @@ def _json_lines(opened: IO[bytes], file: Path) -> Iterator[bytes]:
             if len(line) > MOST_LINE_BYTES:
                 raise ValueError(f"a line of more than {MOST_LINE_BYTES >> 20} MiB")
             if line.strip():
-                yield _text_of(line, first=number == 1)
+                yield _text_of(line, field, first=number == 1)
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f'{printable(file)}, line {number}: expected an object with a string "text" '
-                f"({error!s:.200})"
+                f"{printable(file)}, line {number}: expected an object with a string "
+                f"{quoted(field)} ({error!s:.200}); --field names another"
             ) from error
 
 
-def _text_of(line: bytes, first: bool) -> bytes:
-    """The field "text" of one line; ValueError, or RecursionError for what nests too deep."""
+def _text_of(line: bytes, field: str, first: bool) -> bytes:
+    """One field of one line; ValueError, or RecursionError for what nests too deep."""
     found = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
     if not isinstance(found, dict):
         raise ValueError(f"it is a {type(found).__name__}")
-    if not isinstance(found.get("text"), str):
-        raise ValueError('"text" is no string' if "text" in found else 'it has no "text"')
-    return found["text"].encode()
+    if not isinstance(found.get(field), str):
+        name = quoted(field)
+        raise ValueError(f"{name} is no string" if field in found else f"it has no {name}")
+    return found[field].encode()
 
 
-def _parquet(opened: IO[bytes], packed: bool, file: Path) -> Iterator[bytes]:
+def _parquet(opened: IO[bytes], packed: bool, file: Path, field: str) -> Iterator[bytes]:
     import pyarrow
     import pyarrow.parquet
 
     with tempfile.TemporaryFile() as plain:
-        if packed:  # its index is at its end, and .xz cannot be read backwards
+        if packed:  # its index is at its end, and a stream cannot be read backwards
             _unpack(opened, plain, file)
         try:
             # A buffer makes Arrow read a column in pieces, not a row group at a time.
             table = pyarrow.parquet.ParquetFile(
                 plain if packed else opened, buffer_size=BLOCK_BYTES, pre_buffer=False
             )
-            _require_text(table.schema_arrow)
-            for batch in table.iter_batches(PARQUET_ROWS, columns=["text"], use_threads=False):
+            _require_text(table.schema_arrow, field)
+            for batch in table.iter_batches(PARQUET_ROWS, columns=[field], use_threads=False):
                 yield from (text.encode() for text in batch.column(0).to_pylist() if text)
         except (pyarrow.ArrowException, ValueError, KeyError, IndexError, MemoryError) as error:
             line = " ".join(str(error).split())
             raise ValueError(
-                f'{printable(file)}: expected a Parquet column "text" of strings ({line:.200})'
+                f"{printable(file)}: expected a Parquet column {quoted(field)} of strings "
+                f"({line:.200}); --field names another"
             ) from error
 
 
-def _require_text(schema: "pyarrow.Schema") -> None:
+def _require_text(schema: "pyarrow.Schema", field: str) -> None:
     from pyarrow import types
 
-    if (found := len(schema.get_all_field_indices("text"))) != 1:
-        raise ValueError(f'it has {found} columns "text" among {", ".join(schema.names):.100}')
-    kind = schema.field("text").type
+    if (found := len(schema.get_all_field_indices(field))) != 1:
+        among = ", ".join(schema.names)
+        raise ValueError(f"it has {found} columns {quoted(field)} among {among:.100}")
+    kind = schema.field(field).type
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
-        raise ValueError(f'its "text" is {kind}')
+        raise ValueError(f"its {quoted(field)} is {kind}")
 
 
 def _unpack(opened: IO[bytes], plain: IO[bytes], file: Path) -> None:

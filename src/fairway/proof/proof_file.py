@@ -86,7 +86,7 @@ class ProofFile:
                 rows=header.walk.rows,
                 threads=header.threads,
                 checkpoints=len(checkpoints),
-                windows=header.num_tokens // header.evaluate.stride,
+                windows=header.num_tokens // header.evaluate.least_stride,
                 file_bytes=len(data),
             )
             most = min(4 * header.num_tokens, MOST_STARTS) if header.evaluate.documents else 0

@@ -66,7 +66,7 @@ def prove(
     prefix = prefix_of(
         config, text.tokens, bos_id, num_targets=num_targets, num_documents=num_documents
     )
-    plans, part = prefix.plans(config), text.first(prefix.num_tokens - 1)
+    plans, part = prefix.plans(config), prefix.of(text)
     tokens = part.tokens.long()
     walk = WalkConfig(pad_to=context, every=CHECK_EVERY)
 

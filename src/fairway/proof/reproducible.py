@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import fairway
 from fairway.runtime.device import machine
+from fairway.runtime.version import VERSION
 
 FEW_THREADS, THREADS_PER_CORE = 16, 4  # that are worth a try
 
@@ -102,7 +102,7 @@ def circumstances() -> dict[str, str]:
         "python": found.python,
         "torch": found.torch,
         "numpy": np.__version__,
-        "fairway": fairway.__version__,
+        "fairway": VERSION,
     }
 
 

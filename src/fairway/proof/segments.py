@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from fairway.evaluate.chunks import ChunkPlan
-from fairway.evaluate.windows import Window, sliding_windows
+from fairway.evaluate.windows import Window, growing_windows, sliding_windows
 
 TOKENS_PER_SEGMENT = 16_384  # beyond this a further segment costs under half a percent in size
 MOST_SEGMENTS = 32
@@ -45,7 +45,8 @@ def plan_segments(
     share = None if chunk_tokens is None else share_of(chunk_tokens, len(bounds) - 1, stride)
     drafts: dict[int, _Draft] = defaultdict(_Draft)
     for segment, (first, last) in enumerate(pairwise(bounds)):
-        own = list(sliding_windows(first, last, context, stride))
+        cut = growing_windows if share is None else sliding_windows
+        own = list(cut(first, last, context, stride))
         for number, window in enumerate(own):
             draft = drafts[number if share is None else (window.score_from - 1 - first) // share]
             draft.windows.append(window)
@@ -64,6 +65,9 @@ def plan_segments(
             tuple(drafts[index].rows),
             tuple(drafts[index].spans),
             tuple(drafts[index].ends),
+            0,
+            tuple(drafts[index].rows) if share is None else (),
+            len(bounds) - 1 if share is None else 0,
         )
         for index in range(len(drafts))
     ]

@@ -1,6 +1,7 @@
 """Hessians of linear layers: collected from any model by hooks, factored for rounding with them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 import torch
@@ -26,6 +27,21 @@ class HessianFactor(NamedTuple):
 
 
 Hessian = Tensor | HessianFactor  # (C, C) float, or its factor
+
+
+class Calibration(NamedTuple):
+    """What the layers of a model read on calibration text, by the name of their weight.
+
+    hessians   (C, C) float32 each: X^T X per batch
+    input_rms  (C,) float32 each: root mean square of every input
+    """
+
+    hessians: dict[str, Tensor]
+    input_rms: dict[str, Tensor]
+
+    def only(self, names: Collection[str]) -> "Calibration":
+        """That of some weights."""
+        return Calibration(*({n: t for n, t in part.items() if n in names} for part in self))
 
 
 def factor_hessian(hessian: Tensor, damping: float = DAMPING) -> HessianFactor:
@@ -70,24 +86,35 @@ class SumsOverRanks(Protocol):
         ...
 
 
-@torch.no_grad()
 def collect_hessians(
     model: nn.Module,
     batches: Iterable[Tensor],
     forward: Callable[[nn.Module, Tensor], object] | None = None,
     ranks: SumsOverRanks | None = None,
 ) -> dict[str, Tensor]:
-    """X^T X of the inputs of every linear layer, per batch, under the name of its weight.
+    """The Hessians of `collect_calibration` alone."""
+    return collect_calibration(model, batches, forward, ranks).hessians
+
+
+@torch.no_grad()
+def collect_calibration(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    forward: Callable[[nn.Module, Tensor], object] | None = None,
+    ranks: SumsOverRanks | None = None,
+) -> Calibration:
+    """What every linear layer reads: X^T X of its inputs per batch, and their root mean square.
 
     batches  token ids (B, T), moved to the model's device
     forward  how the model is run on one batch; `model(tokens)` when None
     ranks    sums Hessians and counts over processes that saw different batches
-    returns  float32 (C, C) each. A layer that runs several times per pass counts each time; one
-             that never ran has no entry. A model without a `head` of its own gets the entry
+    returns  by the name of its weight. A layer that runs several times per pass counts each time;
+             one that never ran has no entry. A model without a `head` of its own gets the entry
              "embed.weight" from the output of its `final_norm`, which is what the tied head reads.
     """
     layers = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     totals: dict[str, Tensor] = {}
+    inputs: dict[str, int] = defaultdict(int)  # how many rows each total is the sum of
     last: tuple[Tensor, int, Tensor] | None = None  # an input, its version, its product
 
     def add(name: str, x: Tensor) -> None:
@@ -99,6 +126,7 @@ def collect_hessians(
             last = x, version, rows.T @ rows
         total = totals.get(name)
         totals[name] = last[2].clone() if total is None else total.add_(last[2])
+        inputs[name] += x.numel() // x.size(-1)
 
     def read_input(name: str) -> Callable[..., None]:
         return lambda module, args: add(name, args[0])
@@ -121,10 +149,15 @@ def collect_hessians(
         for handle in handles:
             handle.remove()
         model.train(was_training)
-    count = torch.tensor([float(num_batches)], device=device)
+    count = torch.tensor([float(num_batches), *map(float, inputs.values())], device=device)
     if ranks is not None:
-        count = ranks.sum(count)
+        count = ranks.sum(count.double())
         totals = {name: ranks.sum(total) for name, total in totals.items()}
-    if count.item() == 0:
+    num_batches, *num_inputs = count.tolist()
+    if num_batches == 0:
         raise ValueError("no calibration batch was given; GPTQ needs at least one")
-    return {name: total / count.item() for name, total in totals.items()}
+    rms = {
+        name: (totals[name].diagonal() / number).sqrt()
+        for name, number in zip(inputs, num_inputs, strict=True)
+    }
+    return Calibration({name: total / num_batches for name, total in totals.items()}, rms)

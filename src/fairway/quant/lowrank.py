@@ -1,13 +1,15 @@
 """A low-rank correction of what rounding lost: W - Wq ~= A @ B, with A and B in a few bits (LQER).
 
 Zhang et al. 2024 (arXiv 2402.02446) as used in #1797: rank 4 for the few tensors that lost most,
-A in two bits, B in four with a scale per group. Two things differ from the published form: B is
-fitted to A as it was rounded, and the error can be weighted by the Hessian, so that the directions
-the layer's inputs really take are mended first (compare QERA, arXiv 2410.06040).
+A in two bits, B in four with a scale per group. Two things differ from the published form: levels
+are half-integers, with B fitted to A as it was rounded, and the error can be weighted by the
+Hessian, so that the directions the layer's inputs really take are mended first (compare QERA, arXiv
+2410.06040). The published form is there too, for runs that are to be as published.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,10 @@ from torch import Tensor
 
 from fairway.quant.hessian import Hessian, HessianFactor, factor_hessian
 from fairway.quant.quantized import LowRank, QuantizedTensor
+
+TINY = 1e-10  # smallest step of the published form
+
+Form = Literal["fitted", "published"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,9 @@ class LowRankConfig:
     b_bits: int = 4  # bits of an entry of B
     group: int = 64  # entries of a row of B that share a scale
     whiten: bool = False  # weight the error by the layer's Hessian
+    # fitted: half-integer levels, B fitted to the rounded A; published: as #1797 rounds them, with
+    # one scale for all of A, and signs that depend on the machine's SVD
+    form: Form = "fitted"
 
     def __post_init__(self) -> None:
         if min(self.rank, self.num_tensors, self.group) < 1:
@@ -36,6 +45,14 @@ class LowRankConfig:
             )
         if not (1 <= self.a_bits <= 8 and 1 <= self.b_bits <= 8):
             raise ValueError(f"a_bits={self.a_bits}, b_bits={self.b_bits}; both must be 1 to 8")
+        if self.form not in get_args(Form):
+            raise ValueError(f"form={self.form!r}; choose one of {', '.join(get_args(Form))}")
+        if self.form == "published" and (self.whiten or min(self.a_bits, self.b_bits) < 2):
+            raise ValueError(
+                f"form='published' with whiten={self.whiten}, a_bits={self.a_bits}, b_bits="
+                f"{self.b_bits}: it weighs all errors alike, and its levels have a zero, so it "
+                f"needs 2 bits; use form='fitted'"
+            )
 
 
 def fit_low_rank(error: Tensor, config: LowRankConfig, root: Tensor | None = None) -> LowRank:
@@ -45,6 +62,8 @@ def fit_low_rank(error: Tensor, config: LowRankConfig, root: Tensor | None = Non
           calibration inputs, ||(error - A B) root||, instead of that of its weights
     """
     error = error.float()
+    if config.form == "published":
+        return _published(error, config)
     seen = error if root is None else error @ root  # (R, C): the error as the outputs feel it
     # Left singular vectors by way of the small side: C is a few hundred, R may be a vocabulary.
     _, directions = torch.linalg.eigh(seen.T @ seen)  # ascending
@@ -62,6 +81,33 @@ def fit_low_rank(error: Tensor, config: LowRankConfig, root: Tensor | None = Non
         a_bits=config.a_bits,
         b_bits=config.b_bits,
         group=config.group,
+    )
+
+
+def _published(error: Tensor, config: LowRankConfig) -> LowRank:
+    """As #1797 has it: A holds the singular values, and each factor is rounded by itself.
+
+    A row of B whose length is no multiple of the group has a shorter group at its end.
+    """
+    left, values, right = torch.linalg.svd(error, full_matrices=False)
+    a, b = left[:, : config.rank] * values[: config.rank], right[: config.rank].contiguous()
+    a_half, b_half = 2 ** (config.a_bits - 1), 2 ** (config.b_bits - 1)
+    a_scale = (a.abs().amax().clamp_min(TINY) / (a_half - 0.5)).half()
+    a_codes = (a / a_scale.float().clamp_min(TINY)).round().clamp(-a_half, a_half - 1)
+    rank, columns = b.shape
+    groups = F.pad(b, (0, -columns % config.group)).reshape(rank, -1, config.group)
+    b_scale = (groups.abs().amax(dim=2).clamp_min(TINY) / (b_half - 0.5)).half()  # (K, G)
+    step = b_scale.float().clamp_min(TINY)[..., None]
+    b_codes = (groups / step).round().clamp(-b_half, b_half - 1).reshape(rank, -1)[:, :columns]
+    return LowRank(
+        a_codes=a_codes.to(torch.int8),
+        a_scale=a_scale.repeat(rank),
+        b_codes=b_codes.to(torch.int8).contiguous(),
+        b_scale=b_scale,
+        a_bits=config.a_bits,
+        b_bits=config.b_bits,
+        group=config.group,
+        zeros=True,
     )
 
 

@@ -5,48 +5,76 @@ would be folded into the compiled graph and never noticed again (that is how lat
 in #315); a parametrization changes the module's type, which `torch.compile` guards on.
 """
 
-from typing import cast
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from fairway.quant.quantized import top_code
 from fairway.quant.rules import QuantConfig, scheme_for
-from fairway.quant.schemes import Scheme
+
+
+class FakeRounding(Protocol):
+    def fake_round(self, rows: Tensor) -> Tensor:
+        """Rows (R, C) as training sees them, float32."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearRounding:
+    """The late rounding of #414: every linear layer whatever its size, no embedding.
+
+    A row's grid ends at its largest entry, in float32 steps that are never narrower than the
+    published 1 / top_code(bits): a row within -1..1 sees the same grid as any other.
+    """
+
+    bits: int = 6  # bits of a code
+
+    def __post_init__(self) -> None:
+        top_code(self.bits)  # refuses a width that it does not know
+
+    def fake_round(self, rows: Tensor) -> Tensor:
+        top = top_code(self.bits)
+        step = (rows.float().abs().amax(dim=1, keepdim=True) / top).clamp_min(1.0 / top)
+        return (rows.float() / step).round() * step
 
 
 class FakeRound(nn.Module):
     """weight -> the weight as it would be read back, with the identity's gradient."""
 
-    def __init__(self, scheme: Scheme) -> None:
+    def __init__(self, rounding: FakeRounding) -> None:
         super().__init__()
-        self.scheme = scheme
+        self.rounding = rounding
 
     def forward(self, weight: Tensor) -> Tensor:
         with torch.no_grad():
             rows = weight.reshape(-1, weight.size(-1))
-            rounding = (self.scheme.fake_round(rows) - rows).reshape(weight.shape)
-        return weight + rounding
+            change = (self.rounding.fake_round(rows) - rows).reshape(weight.shape)
+        return weight + change
 
 
-def attach(model: nn.Module, config: QuantConfig) -> list[str]:
+def attach(model: nn.Module, config: QuantConfig | LinearRounding) -> list[str]:
     """Round the weights of `model` in every forward pass from now on; returns their names.
+
+    config  the rules of packing, so that training sees what will ship, or a rounding of its own
 
     The parameters stay the same objects, so optimizers keep working, but their names gain a
     "parametrizations" until `detach`; `plain_name` gives the old one back.
     """
     attached = []
     for name, parameter in list(model.named_parameters()):
-        scheme = scheme_for(plain_name(name), parameter, config)
-        if not scheme.rounds:
-            continue
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
+        rounding = _rounding_of(plain_name(name), parameter, module, config)
+        if rounding is None:
+            continue
         if "parametrizations" in name:
             raise ValueError(
                 f"{plain_name(name)!r} is rounded already; call `detach` before `attach`"
             )
-        parametrize.register_parametrization(module, leaf, FakeRound(scheme))
+        parametrize.register_parametrization(module, leaf, FakeRound(rounding))
         attached.append(name)
     if not attached:
         raise ValueError(
@@ -54,6 +82,17 @@ def attach(model: nn.Module, config: QuantConfig) -> list[str]:
             "`model.state_dict()` and min_elements with the sizes"
         )
     return attached
+
+
+def _rounding_of(
+    name: str, parameter: Tensor, module: nn.Module, config: QuantConfig | LinearRounding
+) -> FakeRounding | None:
+    if isinstance(config, LinearRounding):
+        rounded_already = isinstance(module, parametrize.ParametrizationList)
+        linear = isinstance(module, nn.Linear) and name.endswith("weight")
+        return config if linear or rounded_already else None
+    scheme = scheme_for(name, parameter, config)
+    return scheme if scheme.rounds else None
 
 
 def detach(model: nn.Module) -> None:

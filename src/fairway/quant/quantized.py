@@ -1,8 +1,9 @@
 """What rounding leaves of a weight, and how it becomes a weight again."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ class LowRank:
 
     a_codes  (R, K) int8, a_scale (K,) float16: one scale per component
     b_codes  (K, C) int8, b_scale (K, ceil(C / group)) float16
+    zeros    a code c stands for c * scale, so that there is a zero (#1797)
     """
 
     a_codes: Tensor
@@ -34,6 +36,7 @@ class LowRank:
     a_bits: int
     b_bits: int
     group: int
+    zeros: bool = False
 
     def __post_init__(self) -> None:
         rank, columns = self.b_codes.shape
@@ -50,19 +53,64 @@ class LowRank:
 
     def correction(self) -> Tensor:
         """A @ B, float32 (R, C)."""
-        a = (self.a_codes.float() + 0.5) * self.a_scale.float()
+        offset = 0.0 if self.zeros else 0.5
+        a = (self.a_codes.float() + offset) * self.a_scale.float()
         steps = self.b_scale.float().repeat_interleave(self.group, dim=1)
-        return a @ ((self.b_codes.float() + 0.5) * steps[:, : self.b_codes.size(1)])
+        return a @ ((self.b_codes.float() + offset) * steps[:, : self.b_codes.size(1)])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FineColumns:
+    """Groups of neighbouring columns whose grid is finer than that of the others (#1908).
+
+    starts  first column of each group, rising; no two groups overlap
+    size    number of columns of a group
+    bits    of their codes
+    scale   (R,) float16: the width of their step, one per row for all groups
+    """
+
+    starts: tuple[int, ...]
+    size: int
+    bits: int
+    scale: Tensor
+
+    def __post_init__(self) -> None:
+        top_code(self.bits)
+        apart = all(b - a >= self.size for a, b in pairwise(self.starts))
+        if not self.starts or self.starts[0] < 0 or self.size < 1 or not apart:
+            raise ValueError(
+                f"groups of {self.size} columns at {self.starts[:8]} must rise and not overlap"
+            )
+        if self.scale.dtype != torch.float16 or self.scale.ndim != 1:
+            raise ValueError(
+                f"the scale of fine columns is {self.scale.dtype} {tuple(self.scale.shape)}; "
+                f"expected float16 (R,)"
+            )
+
+    def mask(self, columns: int) -> Tensor:
+        """(C,) bool: the columns that are in a group."""
+        return fine_mask(self.starts, self.size, columns)
+
+
+def fine_mask(starts: Sequence[int], size: int, columns: int) -> Tensor:
+    """(C,) bool: the columns that are in a group of `size` at one of `starts`."""
+    mask = torch.zeros(columns, dtype=torch.bool)
+    for start in starts:
+        if start + size > columns:
+            raise ValueError(f"columns {start} to {start + size} of a matrix with {columns}")
+        mask[start : start + size] = True
+    return mask
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuantizedTensor:
     """Integer codes, a scale per row, and how they become a weight again.
 
-    codes     (R, C) int8, within -top_code(bits)..top_code(bits)
+    codes     (R, C) int8, within -top_code(bits)..top_code(bits), but for fine columns
     scale     (R,) float16: the width of one step
     shape     of the weight; its last dimension is C
     low_rank  a correction added to codes * scale (#1797), or None
+    fine      columns whose codes are on a grid of their own (#1908), or None
     """
 
     codes: Tensor
@@ -70,6 +118,7 @@ class QuantizedTensor:
     bits: int
     shape: tuple[int, ...]
     low_rank: LowRank | None = None
+    fine: FineColumns | None = None
 
     def __post_init__(self) -> None:
         if self.codes.dtype != torch.int8 or self.scale.dtype != torch.float16:
@@ -84,13 +133,31 @@ class QuantizedTensor:
             )
         if math.prod(self.shape) != self.codes.numel() or self.codes.numel() == 0:
             raise ValueError(f"{self.codes.numel()} codes cannot fill shape {self.shape}")
-        low, high = (end.item() for end in self.codes.aminmax())
-        if max(-low, high) > top_code(self.bits):
-            raise ValueError(f"codes from {low} to {high} do not fit {self.bits} bits")
+        for codes, bits in self.code_matrices():
+            if not codes.numel():
+                continue
+            low, high = (end.item() for end in codes.aminmax())
+            if max(-low, high) > top_code(bits):
+                raise ValueError(f"codes from {low} to {high} do not fit {bits} bits")
+        if self.fine is not None and self.fine.scale.shape != self.scale.shape:
+            raise ValueError(
+                f"fine columns have scales {tuple(self.fine.scale.shape)} for "
+                f"{tuple(self.scale.shape)} rows"
+            )
+
+    def code_matrices(self) -> list[tuple[Tensor, int]]:
+        """Codes (R, columns) of one width, with their bits: plain columns, then fine ones."""
+        if self.fine is None:
+            return [(self.codes, self.bits)]
+        fine = self.fine.mask(self.codes.size(1)).to(self.codes.device)
+        return [(self.codes[:, ~fine], self.bits), (self.codes[:, fine], self.fine.bits)]
 
     def dequantize(self) -> Tensor:
         """The weight that the codes stand for, float32, in its own shape."""
         weight = dequantize_rows(self.codes, self.scale)
+        if self.fine is not None:
+            mask = self.fine.mask(self.codes.size(1)).to(self.codes.device)
+            weight[:, mask] = dequantize_rows(self.codes[:, mask], self.fine.scale)
         if self.low_rank is not None:
             weight = weight + self.low_rank.correction()
         return weight.reshape(self.shape)

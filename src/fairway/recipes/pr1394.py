@@ -40,6 +40,7 @@ def pr1394() -> Recipe:
         "train.warmdown": Warmdown(fraction=0.667),
         "train.loops_at": 0.5,
         "round_from": None,
+        "round_as": None,
         "quant": QuantConfig(
             rules=(
                 ("blocks.*.weight", Gptq(bits=6, clip_sigmas=12.85)),

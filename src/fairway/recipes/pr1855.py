@@ -8,7 +8,7 @@ from fairway.model.adapters import TARGETS, Target
 from fairway.model.attention import GateConfig
 from fairway.model.model_config import ModelConfig, ParallelConfig
 from fairway.quant.lowrank import LowRankConfig
-from fairway.quant.rules import Gptq, KeepHalf, QuantConfig
+from fairway.quant.rules import Gptq, KeepHalf, LargestRows, QuantConfig
 from fairway.recipes import pr1394 as before
 from fairway.recipes.diff import derive, override
 from fairway.recipes.recipe import Recipe, TokensConfig
@@ -65,6 +65,7 @@ def pr1855() -> Recipe:
                 ("blocks.*.attention.*.weight", Gptq(bits=6, clip_sigmas=13.0)),
                 ("blocks.*.mlp.*.weight", Gptq(bits=6, clip_sigmas=11.5)),
                 ("embed.weight", Gptq(bits=7, clip_sigmas=14.0)),
+                ("blocks.*.attention.gate", LargestRows(bits=8)),
                 ("*", KeepHalf()),
             ),
             calibration_batches=16,
@@ -89,6 +90,7 @@ def script_default() -> Recipe:
         "quant.reserve_seconds": 4.0,
         "quant.rules.1.1.clip_sigmas": 10.0,
         "quant.rules.2.1": Gptq(bits=8, clip_sigmas=20.0),
+        "quant.rules.3.1": KeepHalf(),
         "evaluate.ttt.pauses": (2000,),
         "evaluate.ttt.adapters.adapters.rank": 96,
         "evaluate.ttt.adapters.betas": (0.0, 0.999),
@@ -178,13 +180,19 @@ MODEL = (
     only("ROPE_YARN", False, "YaRN"),
     only("ATTN_OUT_GATE_ENABLED", False, "the dense output gate of #1667"),
     only("GATED_ATTN_ENABLED", False, "the dense attention gate of #1736"),
-    *inert(ATTN_OUT_GATE_SRC="proj", GATED_ATTN_INIT_STD=0.01, GATED_ATTN_QUANT_GATE=False),
+    *inert(ATTN_OUT_GATE_SRC="proj", GATED_ATTN_INIT_STD=0.01),
 )
 PACKING = (
     switch("CASEOPS_ENABLED", "tokens.transform", "caseops", also={"tokens.published": _shards}),
     at("MATRIX_BITS", "quant.rules.0.1.bits", "quant.rules.1.1.bits"),
     *under("quant.rules", ATTN_CLIP_SIGMAS="0.1.clip_sigmas", MLP_CLIP_SIGMAS="1.1.clip_sigmas"),
     *under("quant.rules.2.1", EMBED_BITS="bits", EMBED_CLIP_SIGMAS="clip_sigmas"),
+    at(
+        "GATED_ATTN_QUANT_GATE",
+        "quant.rules.3.1",
+        to=lambda env: LargestRows(bits=8) if env["GATED_ATTN_QUANT_GATE"] else KeepHalf(),
+        back=lambda held: isinstance(held, LargestRows),
+    ),
     switch("LQER_ENABLED", LOW_RANK, LowRankConfig()),
     *under(LOW_RANK, LQER_RANK="rank", LQER_TOP_K="num_tensors"),
     *under(LOW_RANK, LQER_FACTOR_BITS="b_bits", LQER_ASYM_GROUP="group"),

@@ -3,6 +3,7 @@
 from fairway.average import EmaConfig
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.embedding import ValueEmbeddingConfig
+from fairway.quant.qat import LinearRounding
 from fairway.quant.rules import SearchRows
 from fairway.recipes import sota254 as before
 from fairway.recipes.diff import derive
@@ -24,7 +25,8 @@ def pr414() -> Recipe:
         "round_from": When(lr_scale_below=0.15),
         "average": EmaConfig(decay=0.997),
         "diagnostic": None,
-        "quant.rules.0": ("blocks.*.weight", SearchRows(bits=6, min_scale=1 / 31)),
+        "round_as": LinearRounding(),
+        "quant.rules.0": ("blocks.*.weight", SearchRows(bits=6, min_scale=1 / 31, per="matrix")),
     }
     return derive(before.sota254(), "pr414", changes, claim_bpb=1.1233, pull_request=414)
 

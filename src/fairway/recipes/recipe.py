@@ -12,6 +12,7 @@ from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.evaluate.planner import Range
 from fairway.model.model_config import ModelConfig
+from fairway.quant.qat import LinearRounding
 from fairway.quant.rules import QuantConfig
 from fairway.tokens.batches import OrderConfig
 from fairway.train.loop import TrainConfig
@@ -56,6 +57,7 @@ class Recipe:
     model: ModelConfig
     train: TrainConfig
     round_from: When | None = None  # training sees rounded weights from here on (late QAT, #414)
+    round_as: LinearRounding | None = None  # how training rounds; None: as quant.rules say
     average: EmaConfig | SwaConfig | None = None
     quant: QuantConfig
     evaluate: EvaluateConfig

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from pathlib import Path
 
+from fairway.artifact.config_json import config_from_json
 from fairway.average import EmaConfig, SwaConfig
 from fairway.model.model_config import ModelConfig
 from fairway.recipes import naive_baseline as launch
@@ -12,7 +14,9 @@ from fairway.recipes.diff import override, present
 from fairway.recipes.pocket import pocket
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.script import Script
+from fairway.runtime.files import read_file
 from fairway.runtime.plugins import load_plugin
+from fairway.runtime.strict_json import parse_json
 from fairway.train.loop import BatchConfig
 from fairway.train.schedule import Curriculum, When
 
@@ -32,11 +36,17 @@ RECIPES: dict[str, Callable[[], Recipe]] = {build.__name__: build for build, _ i
 PUBLISHED: dict[str, Script] = {build.__name__: script for build, script in RUNS if script}
 SCRIPTS: dict[str, Script] = {script.name: script for script in PUBLISHED.values()}
 
+MOST_RECIPE = 1 << 20  # bytes of a recipe.json; ours have 5,000
 SMOKE_CONTEXT, SMOKE_STRIDE = 32, 16
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of that name, or one from outside (`load_recipe`); ValueError lists the names."""
+    """The recipe of that name, of a run's `recipe.json`, or from outside (`load_recipe`).
+
+    ValueError lists the names.
+    """
+    if name.endswith(".json"):
+        return read_recipe(Path(name))
     if ":" in name:
         return load_recipe(name)
     if name not in RECIPES:
@@ -61,6 +71,19 @@ def load_recipe(spec: str) -> Recipe:
             f"`fairway.recipes.diff.derive` for example"
         )
     return made
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe that a run wrote down. Raises ValueError naming the file and what is wrong."""
+    if not path.is_file():
+        raise ValueError(f"no recipe at {path}; `fairway run` writes recipe.json into its folder")
+    try:
+        held = parse_json(read_file(path, MOST_RECIPE))
+        if not isinstance(held, dict):
+            raise ValueError("it is no JSON object")
+        return config_from_json(Recipe, held)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def smoke(full: Recipe, *, vocab_size: int = 300, steps: int = 6) -> Recipe:

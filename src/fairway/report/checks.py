@@ -45,7 +45,7 @@ def cap_check(artifact: ArtifactResult | None) -> Check:
     if cap is None:
         return Check(name, "no limit", _megabytes(total), f"{total:,} bytes; no cap was set.")
     short = f"{_megabytes(total)} of {_megabytes(cap)}"
-    if total > cap:
+    if artifact.over_cap:
         sentence = f"{total:,} bytes against a cap of {cap:,}: {total - cap:,} bytes over."
         return Check(name, "broken", short, sentence)
     sentence = f"{total:,} bytes under a cap of {cap:,}: {cap - total:,} bytes to spare."
@@ -60,7 +60,7 @@ def seconds_check(name: str, part: TrainResult | EvaluateResult | None) -> Check
         return Check(name, "no limit", f"{seconds:,.0f} s", f"{seconds:,.1f} s; no budget was set.")
     short = f"{seconds:,.0f} of {budget:,.0f} s"
     sentence = f"{seconds:,.1f} s of a budget of {budget:,.1f} s"
-    if seconds > budget:
+    if part.over_time:
         excess = f"{seconds - budget:,.2f} s too long"
         return Check(name, "broken", f"{short}: over time", f"Over time: {sentence}, {excess}.")
     return Check(name, "kept", short, f"{sentence}.")

@@ -13,7 +13,6 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fairway import __version__
 from fairway.audit.findings import KINDS
 from fairway.recipes.diff import diff, from_json, set_json, to_json
 from fairway.report import compare as comparing
@@ -27,6 +26,7 @@ from fairway.report.table import (
     run_title,
     stage_grid,
 )
+from fairway.runtime.version import VERSION
 
 Recipes = Mapping[str, RecipeData]
 Change = tuple[str, str, str]  # dotted setting, value before, value now, as JSON text
@@ -53,7 +53,7 @@ def render(runs: Sequence[RunFolder], recipes: Recipes) -> str:
     environment = Environment(loader=pages, autoescape=True, undefined=StrictUndefined)
     several, first = len(runs) > 1, runs[0].result
     return environment.get_template("page.html.j2").render(
-        version=__version__,
+        version=VERSION,
         title=f"{len(runs)} runs compared" if several else first.recipe,
         subtitle="The first recipe is what the others are measured against."
         if several

@@ -126,6 +126,11 @@ class TokenStream:
         return np.concatenate(parts) if parts else np.zeros(0, np.uint16)
 
 
+def is_data_folder(path: Path) -> bool:
+    """Whether a folder holds shards, and not text."""
+    return any(path.glob("data.json")) or any(path.glob("*_[0-9]*.bin"))
+
+
 class DataFolder:
     """A prepared corpus: shards of two splits, the tokenizer, and `data.json` if ours made it.
 

@@ -1,12 +1,16 @@
 """The text that is scored, as one value: ids, the bytes each stands for, where documents start."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.tokens.byte_count import byte_table
 from fairway.tokens.shards import DataFolder
+from fairway.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,18 @@ class ValText:
         counts = torch.from_numpy(data.byte_counts("val"))[: max(0, len(tokens) - 1)]
         return cls(torch.from_numpy(tokens), counts, tuple(starts))
 
+    @classmethod
+    def of_documents(cls, documents: Iterable[bytes], tokenizer: Tokenizer) -> "ValText":
+        """Documents that lie in no data folder, each opened by a BOS, in the order given."""
+        ids = [
+            np.concatenate(([tokenizer.bos_id], tokenizer.encode(document)))
+            for document in documents
+        ]
+        tokens = np.concatenate([np.zeros(0, np.int64), *ids]).astype(np.int64)
+        starts = np.flatnonzero(tokens == tokenizer.bos_id).tolist()
+        counts = torch.from_numpy(byte_table(tokenizer).target_bytes(tokens))
+        return cls(torch.from_numpy(tokens), counts, tuple(starts))
+
     @property
     def num_targets(self) -> int:
         return len(self.target_bytes)
@@ -46,3 +62,19 @@ class ValText:
         size = num_targets + 1
         starts = tuple(start for start in self.document_starts if start < size)
         return ValText(self.tokens[:size], self.target_bytes[: size - 1], starts)
+
+    def only(self, documents: Sequence[int]) -> "ValText":
+        """A text of these documents alone, ascending, each with the BOS that ends it.
+
+        >>> text = ValText(torch.tensor([1, 5, 1, 1, 6]), torch.tensor([2, 0, 0, 3]), (0, 2, 3))
+        >>> part = text.only([0, 2])
+        >>> part.tokens.tolist(), part.target_bytes.tolist(), part.document_starts
+        ([1, 5, 1, 6], [2, 0, 3], (0, 2))
+        """
+        edges = [*self.document_starts, len(self.tokens) - 1]
+        parts = [(edges[document], edges[document + 1]) for document in documents]
+        end = torch.tensor([parts[-1][1]])  # the last target: a BOS, or the text's own last token
+        places = torch.cat([*(torch.arange(first, last) for first, last in parts), end])
+        sizes = [last - first for first, last in parts]
+        starts = tuple(accumulate(sizes[:-1], initial=0))
+        return ValText(self.tokens[places], self.target_bytes[places[1:] - 1], starts)

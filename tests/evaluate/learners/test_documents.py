@@ -86,7 +86,7 @@ def test_what_a_documents_end_would_teach_is_not_computed() -> None:
     predictor = DocumentPredictor(tiny_model(), ADAPTERS, rows=8)
     tokens, starts = text((5, 5, 5))
     nats_in_order(predictor, chunks_of(with_rows(8, ADAPTERS), tokens, starts)[-1:])
-    assert predictor.steps.tolist() == [0] * 8
+    assert predictor.counts["steps"] == 0
 
 
 def test_a_step_is_adamw_on_each_row_by_itself() -> None:
@@ -108,6 +108,48 @@ def test_a_step_is_adamw_on_each_row_by_itself() -> None:
             optimizer.step()
     for a, b in zip(predictor.bank.parameters(), twin.bank.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_documents_learn_from_their_first_stride_on() -> None:
+    """Before a whole context of them was read."""
+    adapted, frozen = (
+        by_position(with_rows(1, ADAPTERS), TOKENS, STARTS),
+        by_position(FROZEN, TOKENS, STARTS),
+    )
+    early = slice(STARTS[2] + 4, STARTS[2] + CONTEXT)
+    assert not torch.allclose(adapted[early], frozen[early], atol=1e-4)
+
+
+def test_a_that_no_longer_learns_decays_with_the_others() -> None:
+    """One optimizer steps all of a batch, until the longest of its documents has ended (#1530)."""
+    tokens, starts = text((6, 30))
+    predictor = DocumentPredictor(tiny_model(), ADAPTERS, rows=2)
+    chunks = chunks_of(with_rows(2, ADAPTERS), tokens, starts)
+    for chunk in chunks[:2]:
+        predictor.learn(chunk)
+    ended = {key: down[0].detach().clone() for key, down in predictor.bank.down.items()}
+    for chunk in chunks[2:]:
+        predictor.learn(chunk)
+    kept = (1 - ADAPTERS.lr * ADAPTERS.weight_decay) ** (len(chunks) - 3)
+    for key, down in predictor.bank.down.items():
+        assert torch.allclose(down[0], ended[key] * kept, atol=1e-6)
+
+
+def test_an_incomplete_batch_has_an_a_of_its_own() -> None:
+    tokens, starts = text((30, 9, 9))  # longest first, two rows: [30] alone, then both others
+    config = dataclasses.replace(with_rows(2, ADAPTERS), order="longest_first")
+    predictor = DocumentPredictor(tiny_model(), ADAPTERS, rows=2)
+    begun = {key: down.detach().clone() for key, down in predictor.bank.down.items()}
+    chunks = chunks_of(config, tokens, starts)
+    alone = [chunk for chunk in chunks if chunk.plan.batch == 0]
+    for chunk in alone:
+        predictor.learn(chunk)
+    assert any(not torch.equal(begun[k], down) for k, down in predictor.bank.down.items())
+    restored = DocumentPredictor(tiny_model(), ADAPTERS, rows=2)
+    restored.load_state_dict({k: v.clone() for k, v in predictor.state_dict().items()})
+    for one in (predictor, restored):
+        one._open(chunks[len(alone)].plan)
+        assert all(torch.equal(begun[k], down) for k, down in one.bank.down.items())
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fairway.evaluate.chunks import cut_chunk, plan_chunks, plan_documents
-from fairway.evaluate.learners.evidence import follow, gather_evidence, read_window, rows_of
+from fairway.evaluate.learners.evidence import gather_evidence, rows_of
 from fairway.evaluate.learners.ngram import Memory
 
 from ..models import CONTEXT, VOCAB, text, val_text
@@ -21,25 +21,23 @@ def test_rows_are_the_documents_each_in_order() -> None:
     assert rows_of(plan_chunks(len(TOKENS), CONTEXT, 4, 24)[0]) == {0: [0, 1, 2]}
 
 
-def test_the_targets_of_a_window_come_one_by_one() -> None:
-    assert list(follow(new_memory(), [5, 6, 7, 8], 2)) == [(0, 7), (1, 8)]
-
-
 def test_evidence_is_that_of_a_memory_which_has_read_all_before() -> None:
     memory, twin = new_memory(), new_memory()
     for plan in plan_chunks(len(TOKENS), CONTEXT, 4, 24):
         chunk = cut_chunk(plan, val_text(TOKENS))
         found = gather_evidence(chunk, lambda row: memory)
-        place = 0
+        place = begin = 0
         for window, one in zip(plan.windows, chunk.texts, strict=True):
-            for _, token in follow(twin, one.tolist(), window.num_targets):
-                begin = found.ends[place - 1] if place else 0
+            first = len(one) - window.num_targets
+            twin.stand_after(one[:first].tolist())
+            for token in one[first:].tolist():
                 says = [expert.probability(token) for expert in twin.experts()]
-                assert found.ahead[begin : found.ends[place]] == says
+                assert len(says) == found.numbers[place]
+                assert found.ahead[begin : begin + len(says)].tolist() == says
                 twin.push(token)
-                place += 1
-        assert place == plan.num_targets == len(found.ends)
-        assert len(found.kinds) == len(found.pointed) == len(found.ahead) == found.ends[-1]
+                place, begin = place + 1, begin + len(says)
+        assert place == plan.num_targets == len(found.numbers)
+        assert len(found.kinds) == len(found.pointed) == len(found.ahead) == begin
 
 
 def test_a_window_that_was_read_leaves_what_gathering_leaves() -> None:
@@ -48,7 +46,7 @@ def test_a_window_that_was_read_leaves_what_gathering_leaves() -> None:
     chunk = cut_chunk(plan, val_text(TOKENS))
     gather_evidence(chunk, lambda row: gathered)
     for window, one in zip(plan.windows, chunk.texts, strict=True):
-        read_window(read, one, window.num_targets)
+        read.read(one, window.num_targets)
     again = [gather_evidence(chunk, lambda row, m=memory: m) for memory in (read, gathered)]
-    assert again[0].ahead == again[1].ahead
-    assert np.array_equal(again[0].kinds, again[1].kinds)
+    for one, other in zip(*again, strict=True):
+        assert np.array_equal(one, other)

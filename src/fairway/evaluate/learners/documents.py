@@ -1,12 +1,14 @@
 """Low-rank adapters that learn within a document and are reset for the next (#77, #1530).
 
-Documents stay in file order: sorting them by length, as the published evaluators do, lets what is
-learned depend on text still to come. What an adapter is, is in `model/adapters.py`.
+Batches of documents learn in step: one optimizer for all, made anew for each batch. What an adapter
+is, is in `model/adapters.py`; which documents are side by side, in which order, in
+`evaluate/orders.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,11 +21,15 @@ from fairway.evaluate.window_batch import WindowBatch, group_windows, make_windo
 from fairway.model.adapters import AdapterConfig, Adapters
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.tensor_file import under
 
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentAdapters(Learner):
-    """One set of adapters per document; a step after each stride of it. Defaults as in #1855."""
+    """One set of adapters per document; a step after each stride of it, from its first on.
+
+    Defaults as in #1855.
+    """
 
     adapters: AdapterConfig = field(
         default_factory=lambda: AdapterConfig(
@@ -35,7 +41,7 @@ class DocumentAdapters(Learner):
     eps: float = 1e-10  # Adam's
     weight_decay: float = 0.5  # decoupled: each step shrinks the adapters by lr * weight_decay
     steps: int = 1  # number of steps after each stride
-    warm: bool = True  # A goes on from one document to the next of its row, B starts at zero
+    warm: bool = True  # A goes on from one batch of documents to the next, B starts at zero
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.lr < 0 or self.weight_decay < 0:
@@ -76,16 +82,12 @@ class DocumentAdapters(Learner):
 class _RowAdapters(Adapters):
     """Some rows of a bank of adapters, as leaves that gradients can be taken of."""
 
-    def __init__(self, bank: Adapters, rows: Sequence[int], closed: Sequence[bool]) -> None:
+    def __init__(self, bank: Adapters, rows: Sequence[int]) -> None:
         nn.Module.__init__(self)
         self.scale = bank.scale
         chosen = _select(rows)
         self.down = _leaves(bank.down, chosen)
         self.up = _leaves(bank.up, chosen)
-        if any(closed):  # their document is new: what the bank holds was another's
-            keep = torch.tensor([not c for c in closed], device=next(iter(bank.up.values())).device)
-            for key, up in self.up.items():
-                self.up[key] = nn.Parameter(up.detach() * keep[:, None, None])
 
 
 def _select(rows: Sequence[int]) -> slice | list[int]:
@@ -98,10 +100,19 @@ def _leaves(bank: nn.ParameterDict, chosen: slice | list[int]) -> nn.ParameterDi
     return nn.ParameterDict({key: nn.Parameter(p.detach()[chosen]) for key, p in bank.items()})
 
 
-class DocumentPredictor(Frozen):
-    """Scores a stride of each of `rows` documents, then takes a step on each one's adapters.
+Draw = Callable[[int, int | None], Mapping[str, Tensor]]
 
-    Document d sits in row d % rows, and each row belongs to one rank.
+
+class DocumentPredictor(Frozen):
+    """Scores a stride of each of a batch's documents, then takes a step on each one's adapters.
+
+    A document's adapters are the bank's row of its place in the batch; each row belongs to one
+    rank. A batch begins with B and the optimizer at zero. A goes on where it is warm, save that a
+    batch of fewer documents than there are rows has one of its own: it leaves the others' alone.
+
+    draw  what A begins with: (renewals so far, batch) -> tensors (rows, rank, in) by the bank's
+          names; the batch is None for what goes on from batch to batch. None: uniform within
+          1 / sqrt(in), from the seed
     """
 
     def __init__(
@@ -112,17 +123,24 @@ class DocumentPredictor(Frozen):
         rows: int = 16,
         seed: int = 0,
         ranks: Ranks = ALONE,
+        draw: Draw | None = None,
     ) -> None:
         super().__init__(model, rows, ranks)
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.draw = config, seed, draw or self._drawn
         slots = len(model.plan.layers)
-        bank = Adapters(config.adapters, model.adapter_dims(), slots, rows)
-        bank.reset(warm=False, generator=torch.Generator().manual_seed(seed))
-        self.bank = bank.to(self.device)
+        self.bank = Adapters(config.adapters, model.adapter_dims(), slots, rows).to(self.device)
         self.first = {name: torch.zeros_like(p) for name, p in self.bank.named_parameters()}
         self.second = {name: torch.zeros_like(p) for name, p in self.bank.named_parameters()}
-        self.steps = torch.zeros(rows, dtype=torch.long)
-        self.documents = torch.full((rows,), -1)  # whose adapters each row holds
+        self.aside: dict[str, Tensor] = {}  # A of full batches, while an incomplete one has its own
+        # how often A was renewed, steps since the batch began, and the batch that the bank holds
+        self.counts = {"renewals": 0, "steps": 0, "batch": -1}
+        self._draw_anew(None)
+
+    def renew(self) -> None:
+        """Draw A anew: what it had learned was learned beside weights that have changed."""
+        self.aside = {}
+        self.counts |= {"renewals": self.counts["renewals"] + 1, "batch": -1}
+        self._draw_anew(None)
 
     def batches(self, chunk: Chunk) -> Iterator[tuple[WindowBatch, Tensor]]:
         for members in self._batches(chunk.plan):
@@ -132,67 +150,99 @@ class DocumentPredictor(Frozen):
 
     def learn(self, chunk: Chunk) -> None:
         plan = chunk.plan
-        if not plan.ends:
-            raise ValueError(
-                "adapters per document need documents kept apart: plan with plan_documents, or "
-                "set EvaluateConfig.documents"
-            )
-        for members in self._batches(plan):
-            learning = tuple(i for i in members if not plan.ends[i])
-            self._open(plan, learning)
-            for _ in range(self.config.steps if learning else 0):
-                self._step(make_window_batch(chunk, learning, self.device), plan)
+        if all(plan.ends) and plan.ends:
+            return  # nobody would see what it taught
+        batches = self._batches(plan)
+        if plan.batch != self.counts["batch"]:
+            self._open(plan)
+        lessons = [
+            make_window_batch(chunk, learning, self.device)
+            for members in batches
+            if (learning := tuple(i for i in members if not plan.ends[i]))
+        ]
+        for _ in range(self.config.steps):
+            self._step(lessons, plan)
 
     def reader(self, plan: ChunkPlan) -> Reader:
         return ModelReader(self.model, plan, lambda windows: self._adapters(plan, windows))
 
     def _batches(self, plan: ChunkPlan) -> list[tuple[int, ...]]:
-        rows = [document % self.rows for document in plan.rows]
-        if len(set(rows)) < len(rows):
+        if len(plan.places) < len(plan.windows):
             raise ValueError(
-                f"a chunk holds windows of documents {plan.rows}, more than the {self.rows} rows "
-                "of this predictor can keep apart: plan with the same number of rows"
+                "adapters per document need documents kept apart: plan with plan_documents, or "
+                "set EvaluateConfig.documents"
             )
-        mine = [i for i, row in enumerate(rows) if row % self.ranks.world_size == self.ranks.rank]
+        if max(plan.places, default=0) >= self.rows:
+            raise ValueError(
+                f"a chunk holds windows of {max(plan.places) + 1} documents side by side, more "
+                f"than the {self.rows} rows of this predictor: plan with the same number of rows"
+            )
+        mine = [
+            i
+            for i, place in enumerate(plan.places)
+            if place % self.ranks.world_size == self.ranks.rank
+        ]
         return group_windows(plan.windows, mine, self.rows, self.model.config.train_context)
 
     def _adapters(self, plan: ChunkPlan, members: Sequence[int]) -> Adapters | None:
-        """The adapters of the windows' documents; None where none has learned anything yet."""
-        rows = [plan.rows[i] % self.rows for i in members]
-        closed = [
-            int(self.documents[row]) != plan.rows[i] for row, i in zip(rows, members, strict=True)
-        ]
-        return None if all(closed) else _RowAdapters(self.bank, rows, closed)
+        """The adapters of the windows' documents; None where they have not learned anything yet."""
+        if plan.batch != self.counts["batch"]:
+            return None
+        return _RowAdapters(self.bank, [plan.places[i] for i in members])
 
     @torch.no_grad()
-    def _open(self, plan: ChunkPlan, members: Sequence[int]) -> None:
-        """Reset the rows whose document is a new one."""
-        for i in members:
-            document = plan.rows[i]
-            row = document % self.rows
-            if int(self.documents[row]) == document:
-                continue
-            self.documents[row], self.steps[row] = document, 0
+    def _open(self, plan: ChunkPlan) -> None:
+        """Begin with a batch of documents that nothing was learned from yet."""
+        incomplete = plan.batch_size < self.rows
+        if incomplete and not self.aside:
+            self.aside = {key: down.detach().clone() for key, down in self.bank.down.items()}
+        if incomplete or not self.config.warm:
+            self._draw_anew(plan.batch)
+        elif self.aside:
+            for key, down in self.bank.down.items():
+                down.copy_(self.aside[key])
+            self.aside = {}
+        self.counts |= {"steps": 0, "batch": plan.batch}
+        for held in (self.first, self.second):
+            for value in held.values():
+                value.zero_()
+        self.bank.reset(warm=True)
+
+    @torch.no_grad()
+    def _draw_anew(self, batch: int | None) -> None:
+        for key, fresh in self.draw(self.counts["renewals"], batch).items():
+            self.bank.down[key].copy_(fresh)
+
+    def _drawn(self, renewals: int, batch: int | None) -> dict[str, Tensor]:
+        # A batch's own by document, so that neither ranks nor rows change what each of them gets.
+        first = None if batch is None else batch * self.rows
+        numbers = [0] if first is None else [1 + first + row for row in range(self.rows)]
+        seeds = [np.random.SeedSequence((self.seed, renewals, n)) for n in numbers]
+        generators = [
+            torch.Generator().manual_seed(int(seed.generate_state(1)[0])) for seed in seeds
+        ]
+        fresh = {}
+        for key, down in self.bank.down.items():
+            shape, bound = (self.rows // len(numbers), *down.shape[1:]), down.size(-1) ** -0.5
+            rows = [torch.empty(shape).uniform_(-bound, bound, generator=g) for g in generators]
+            fresh[key] = torch.cat(rows)
+        return fresh
+
+    def _step(self, lessons: Sequence[WindowBatch], plan: ChunkPlan) -> None:
+        """AdamW on all rows, those that do not learn included: their A decays with the others'."""
+        gradients = {name: torch.zeros_like(p) for name, p in self.bank.named_parameters()}
+        for one in lessons:
+            rows = [plan.places[i] for i in one.members]
+            adapters = _RowAdapters(self.bank, rows)
+            for name, gradient in self._gradients(one, adapters).items():
+                gradients[name][_select(rows)] = gradient
+        self.counts["steps"] += 1
+        with torch.no_grad():
             for name, parameter in self.bank.named_parameters():
-                self.first[name][row].zero_()
-                self.second[name][row].zero_()
-                if name.startswith("up."):
-                    parameter[row].zero_()
-            if not self.config.warm:
-                self._renew(row, document)
+                self._adamw(name, parameter, gradients[name])
 
-    def _renew(self, row: int, document: int) -> None:
-        # Seeded by the document, so that neither ranks nor rows change what it gets.
-        generator = torch.Generator().manual_seed(self.seed + 1 + document)
-        for down in self.bank.down.values():
-            bound = down.size(-1) ** -0.5
-            fresh = torch.empty(down[row].shape).uniform_(-bound, bound, generator=generator)
-            down[row].copy_(fresh)
-
-    def _step(self, one: WindowBatch, plan: ChunkPlan) -> None:
-        """AdamW on each row by itself, on the mean loss over the targets it just scored."""
-        rows = [plan.rows[i] % self.rows for i in one.members]
-        adapters = _RowAdapters(self.bank, rows, [False] * len(rows))
+    def _gradients(self, one: WindowBatch, adapters: Adapters) -> dict[str, Tensor]:
+        """Of the mean loss over each row's own targets, summed over rows."""
         with torch.enable_grad():
             logits = self.model(one.inputs, start=one.start, adapters=adapters)
             loss = F.cross_entropy(logits.flatten(0, 1), one.targets.flatten(), reduction="none")
@@ -200,37 +250,31 @@ class DocumentPredictor(Frozen):
             own = torch.arange(one.targets.size(1), device=self.device) < lengths
             mean = (loss.view_as(own) * own / lengths).sum()
             named = dict(adapters.named_parameters())
-            gradients = torch.autograd.grad(mean, list(named.values()))
-        self.steps[rows] += 1
-        steps = self.steps[rows].to(self.device)[:, None, None]
-        bank, chosen = dict(self.bank.named_parameters()), _select(rows)
-        with torch.no_grad():
-            for (name, leaf), gradient in zip(named.items(), gradients, strict=True):
-                bank[name][chosen] = self._adamw(name, chosen, leaf, gradient, steps)
+            return dict(zip(named, torch.autograd.grad(mean, list(named.values())), strict=True))
 
-    def _adamw(
-        self,
-        name: str,
-        chosen: slice | list[int],
-        leaf: Tensor,
-        gradient: Tensor,
-        steps: Tensor,
-    ) -> Tensor:
-        """arXiv:1711.05101 with a count of steps for each row."""
-        c, (beta1, beta2) = self.config, self.config.betas
-        first = self.first[name][chosen] * beta1 + gradient * (1 - beta1)
-        second = self.second[name][chosen] * beta2 + gradient.square() * (1 - beta2)
-        self.first[name][chosen], self.second[name][chosen] = first, second
-        root = (second / (1 - beta2**steps)).sqrt() + c.eps
-        return leaf * (1 - c.lr * c.weight_decay) - c.lr * first / (1 - beta1**steps) / root
+    def _adamw(self, name: str, parameter: Tensor, gradient: Tensor) -> None:
+        """arXiv:1711.05101."""
+        c, (beta1, beta2), steps = self.config, self.config.betas, self.counts["steps"]
+        first = self.first[name].mul_(beta1).add_(gradient, alpha=1 - beta1)
+        second = self.second[name].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = (second / (1 - beta2**steps)).sqrt_().add_(c.eps)
+        parameter.mul_(1 - c.lr * c.weight_decay)
+        parameter.addcdiv_(first, root, value=-c.lr / (1 - beta1**steps))
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {f"bank/{name}": p.detach() for name, p in self.bank.named_parameters()}
         state |= {f"first/{name}": value for name, value in self.first.items()}
         state |= {f"second/{name}": value for name, value in self.second.items()}
-        return state | {"steps": self.steps, "documents": self.documents}
+        state |= {f"aside/{name}": value for name, value in self.aside.items()}
+        return state | {name: torch.tensor(number) for name, number in self.counts.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        for name, value in self.state_dict().items():
-            value.copy_(state[name])
+        self.aside = {
+            name: value.to(self.device, copy=True) for name, value in under("aside/", state).items()
+        }
+        for name, parameter in self.bank.named_parameters():
+            parameter.copy_(state[f"bank/{name}"])
+            self.first[name].copy_(state[f"first/{name}"])
+            self.second[name].copy_(state[f"second/{name}"])
+        self.counts = {name: int(state[name]) for name in self.counts}

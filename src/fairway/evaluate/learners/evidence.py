@@ -1,28 +1,11 @@
 """What n-gram experts say about a chunk's targets, each before the target is read."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
-from torch import Tensor
 
 from fairway.evaluate.chunks import Chunk, ChunkPlan
-from fairway.evaluate.learners.ngram import Memory
-
-
-class Evidence(NamedTuple):
-    """The experts' say about the targets of a chunk in the order of the plan, laid end to end.
-
-    ends     (num_targets,) where each target's experts end
-    kinds    (n,) of each expert
-    ahead    (n,) the probability each gives the token that came
-    pointed  (n,) the only token it points at; -1 where it is spread over several
-    """
-
-    ends: np.ndarray
-    kinds: np.ndarray
-    ahead: list[float]
-    pointed: np.ndarray
+from fairway.evaluate.learners.ngram import NgramMemory, Says
 
 
 def rows_of(plan: ChunkPlan) -> dict[int, list[int]]:
@@ -33,42 +16,20 @@ def rows_of(plan: ChunkPlan) -> dict[int, list[int]]:
     return rows
 
 
-def follow(memory: Memory, text: Sequence[int], num_targets: int) -> Iterator[tuple[int, int]]:
-    """(place, token) of the targets of a window, `memory` standing before each of them.
-
-    Contexts are those of the window's own text: it may be all that a reader of it has seen.
-    """
-    first = len(text) - num_targets
-    memory.stand_after(text[:first])
-    for place in range(num_targets):
-        yield place, text[first + place]
-
-
-def read_window(memory: Memory, text: Tensor, num_targets: int) -> None:
-    """Push the targets of a window."""
-    for _, token in follow(memory, text.tolist(), num_targets):
-        memory.push(token)
-
-
-def gather_evidence(chunk: Chunk, memory_of: Callable[[int], Memory]) -> Evidence:
-    """What n-grams say about every target of a chunk.
+def gather_evidence(chunk: Chunk, memory_of: Callable[[int], NgramMemory]) -> Says:
+    """What n-grams say about every target of a chunk, in the order of the plan.
 
     memory_of  for a row, a memory to read on with
     """
-    plan, offsets = chunk.plan, chunk.plan.offsets
-    found: list[tuple[list[int], list[float], list[int]]] = [([], [], [])] * plan.num_targets
+    plan = chunk.plan
+    found: list[Says | None] = [None] * len(plan.windows)
     for row, members in rows_of(plan).items():
         memory = memory_of(row)
         for i in members:
-            targets = plan.windows[i].num_targets
-            for place, token in follow(memory, chunk.texts[i].tolist(), targets):
-                experts = memory.experts()
-                found[offsets[i] + place] = (
-                    [expert.kind for expert in experts],
-                    [expert.probability(token) for expert in experts],
-                    [expert.pointed for expert in experts],
-                )
-                memory.push(token)
-    kinds, ahead, pointed = ([x for one in found for x in one[part]] for part in range(3))
-    ends = np.cumsum([len(one[0]) for one in found], dtype=int)
-    return Evidence(ends, np.array(kinds, int), ahead, np.array(pointed, int))
+            found[i] = memory.gather(chunk.texts[i], plan.windows[i].num_targets)
+    nothing = np.empty(0, np.int64)
+    parts = [
+        Says(nothing, nothing, np.empty(0, np.float64), nothing),
+        *(one for one in found if one is not None),
+    ]
+    return Says(*(np.concatenate(part) for part in zip(*parts, strict=True)))

@@ -6,10 +6,16 @@ with a weight fixed before the token is known, so what comes out is a distributi
 of the vocabulary and not just the one that came.
 """
 
+import ctypes
+from array import array
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from fairway.evaluate.learners.ngram import Says
+from fairway.runtime.native import library
 
 # How likely the model held what an expert points at, as a class of nats: an expert the model
 # agrees with says little, and one it finds absurd is right more often than the model thinks.
@@ -30,12 +36,12 @@ class Gates:
         self.memory = memory
         # Short contexts are trusted less at first: what follows them, the model knows well.
         trust = [(1.0 - open) * min(1.0, (order + 0.5) / 4.0) for order in orders]
-        self.above = [share for share in trust for _ in range(NUM_SURPRISES)]
-        self.below = [1.0 - share for share in self.above]
+        self.above = array("d", [share for share in trust for _ in range(NUM_SURPRISES)])
+        self.below = array("d", [1.0 - share for share in self.above])
 
     def copy(self) -> "Gates":
         twin = object.__new__(Gates)
-        twin.memory, twin.below, twin.above = self.memory, self.below.copy(), self.above.copy()
+        twin.memory, twin.below, twin.above = self.memory, self.below[:], self.above[:]
         return twin
 
     def merge(self, others: Sequence["Gates"]) -> None:
@@ -52,10 +58,10 @@ class Gates:
 
     def state(self) -> Tensor:
         """(2, gates) float64: evidence for below and for above."""
-        return torch.tensor([self.below, self.above], dtype=torch.float64)
+        return torch.tensor([list(self.below), list(self.above)], dtype=torch.float64)
 
     def load_state(self, state: Tensor) -> None:
-        self.below, self.above = state.tolist()
+        self.below, self.above = (array("d", side) for side in state.tolist())
 
     def __getitem__(self, gate: int) -> float:
         below, above = self.below[gate] + FLOOR, self.above[gate] + FLOOR
@@ -84,6 +90,48 @@ class Gates:
             self.below[gate] = self.below[gate] * self.memory + reached * share
             self.above[gate] = self.above[gate] * self.memory + reached * (1.0 - share)
             reached *= share
+
+    def kept(self, gates: np.ndarray) -> np.ndarray:
+        """What each of these gates leaves to what lies below it."""
+        return np.array([self[gate] for gate in gates.tolist()], np.float64)
+
+    def mix(self, says: Says, gates: np.ndarray, model: np.ndarray) -> np.ndarray:
+        """The mixed probability of target after target; learns from each before the next.
+
+        gates  (n,) int64, of each expert of `says`
+        model  (targets,) float64, what the model gives each
+        """
+        functions = library("ngram")
+        if functions is not None:
+            return self._mix_compiled(functions, says, gates, model)
+        mixed, begin, ahead = [], 0, says.ahead.tolist()
+        chosen = gates.tolist()
+        for number, p in zip(says.numbers.tolist(), model.tolist(), strict=True):
+            here = slice(begin, begin + number)
+            p, shares = self.chain(chosen[here], ahead[here], p)
+            self.learn(chosen[here], shares)
+            mixed.append(p)
+            begin += number
+        return np.array(mixed, np.float64)
+
+    def _mix_compiled(
+        self, functions: ctypes.CDLL, says: Says, gates: np.ndarray, model: np.ndarray
+    ) -> np.ndarray:
+        mixed = np.empty(len(model), np.float64)
+        sides = (np.frombuffer(side, np.float64) for side in (self.below, self.above))
+        below, above = (side.ctypes.data for side in sides)
+        taken = [np.ascontiguousarray(one) for one in (gates, says.ahead, says.numbers, model)]
+        functions.gates_mix.restype = None
+        functions.gates_mix(
+            ctypes.c_void_p(below),
+            ctypes.c_void_p(above),
+            ctypes.c_double(self.memory),
+            ctypes.c_double(FLOOR),
+            *(ctypes.c_void_p(one.ctypes.data) for one in taken),
+            ctypes.c_int64(len(model)),
+            ctypes.c_void_p(mixed.ctypes.data),
+        )
+        return mixed
 
 
 def surprise_class(nats: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.learner import Trial
-from fairway.evaluate.learners.evidence import Evidence, gather_evidence, read_window, rows_of
+from fairway.evaluate.learners.evidence import gather_evidence, rows_of
 from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates, surprise_class
-from fairway.evaluate.learners.ngram import Expert, Memory
+from fairway.evaluate.learners.ngram import NgramMemory, Says
+from fairway.evaluate.learners.ngram_compiled import new_memory
 from fairway.evaluate.predictor import ModelPredictor, Reader
 from fairway.runtime.tensor_file import under
 
@@ -63,23 +64,21 @@ class Mixture:
         )
 
 
-class ModelEvidence(NamedTuple):
-    """A chunk's evidence beside the model's: all that scoring and learning need."""
-
-    chunk: Chunk
-    ends: list[int]
-    gates: list[int]
-    ahead: list[float]
-    model: list[float]  # probability the model gives each target
-
-
 @dataclass
 class RowState:
     """What one row has read since the last commit: nobody else sees it yet."""
 
-    memory: Memory
+    memory: NgramMemory
     gates: Gates
     windows: list[tuple[Tensor, int]] = field(default_factory=list)  # text, number of targets
+
+
+class Scored(NamedTuple):
+    """A chunk's nats, and the rows as they stand once they have learned from it."""
+
+    chunk: Chunk
+    nats: Tensor
+    rows: dict[int, RowState]
 
 
 class MixturePredictor:
@@ -97,12 +96,10 @@ class MixturePredictor:
         self.committed: list[tuple[Tensor, int]] = []
         self.row_states: dict[int, RowState] = {}  # by row
         self.ended: set[int] = set()
-        self._evidence: ModelEvidence | None = (
-            None  # of the last chunk: a pure function of it, kept
-        )
+        self._scored: Scored | None = None  # the last chunk: a pure function of it, kept
 
-    def _new_memory(self) -> Memory:
-        return Memory(self.config.orders, self.config.fade, self.base.model.config.vocab_size)
+    def _new_memory(self) -> NgramMemory:
+        return new_memory(self.config.orders, self.config.fade, self.base.model.config.vocab_size)
 
     def row_state(self, row: int) -> RowState:
         """A copy of where the row stands, that may be read on with."""
@@ -112,33 +109,21 @@ class MixturePredictor:
         )
         return RowState(memory.branch(), gates.copy())
 
-    @torch.inference_mode()
     def score(self, chunk: Chunk) -> Tensor:
-        evidence = self._evidence_of(chunk)
-        nats = torch.empty(chunk.num_targets, dtype=torch.float64)
-        offsets = chunk.plan.offsets
-        for row, members in rows_of(chunk.plan).items():
-            gates = self.row_state(row).gates
-            for i in members:
-                p = _mix_targets(evidence, offsets[i], offsets[i + 1], gates)
-                nats[offsets[i] : offsets[i + 1]] = -torch.tensor(p, dtype=torch.float64).log()
-        return nats
+        return self._score(chunk).nats.clone()
 
     def learn(self, chunk: Chunk) -> None:
-        plan, evidence = chunk.plan, self._evidence_of(chunk)
-        offsets = plan.offsets
-        for row, members in rows_of(plan).items():
-            if row not in self.row_states:
-                self.row_states[row] = self.row_state(row)
-            row_state = self.row_states[row]
-            for i in members:
-                _mix_targets(evidence, offsets[i], offsets[i + 1], row_state.gates)
+        plan = chunk.plan
+        for row, learned in self._score(chunk).rows.items():
+            known = self.row_states.setdefault(row, learned)
+            if known is not learned:
+                known.memory.absorb(learned.memory)
+                known.gates = learned.gates
+            for i in rows_of(plan)[row]:
                 # No context reaches back further than the longest one.
                 num_targets = plan.windows[i].num_targets
                 text = chunk.texts[i][-(num_targets + self.config.orders[-1]) :]
-                row_state.windows.append((text, num_targets))
-                if plan.ends:
-                    read_window(row_state.memory, text, num_targets)
+                known.windows.append((text, num_targets))
         self._close(plan)
         self.base.learn(chunk)
 
@@ -155,13 +140,17 @@ class MixturePredictor:
         # A chunk may hold no window: those of chunks shorter than a context that follow the first.
         if self.row_states and (not plan.ends or len(self.ended) == len(self.row_states)):
             self._commit()
-        self._evidence = None
+        self._scored = None
 
     def _commit(self) -> None:
-        for row in sorted(self.row_states):
-            for text, num_targets in self.row_states[row].windows:
-                read_window(self.memory, text, num_targets)
-                self.committed.append((text, num_targets))
+        rows = [self.row_states[row] for row in sorted(self.row_states)]
+        windows = [window for row_state in rows for window in row_state.windows]
+        if len(rows) == 1:  # what it knows is what reading its windows again would teach
+            self.memory.absorb(rows[0].memory)
+        else:
+            for window in windows:
+                self.memory.read(*window)
+        self.committed += windows
         self.gates.merge([row_state.gates for row_state in self.row_states.values()])
         self.row_states, self.ended = {}, set()
 
@@ -169,35 +158,49 @@ class MixturePredictor:
         return MixtureReader(self, plan)
 
     @torch.inference_mode()
-    def _evidence_of(self, chunk: Chunk) -> ModelEvidence:
-        if self._evidence is None or self._evidence.chunk is not chunk:
-            evidence = gather_evidence(chunk, lambda row: self.row_state(row).memory)
-            self._evidence = self._ask_model(chunk, evidence)
-        return self._evidence
+    def _score(self, chunk: Chunk) -> Scored:
+        if self._scored is not None and self._scored.chunk is chunk:
+            return self._scored
+        members_of, offsets = rows_of(chunk.plan), chunk.plan.offsets
+        rows = {row: self.row_state(row) for row in members_of}
+        says = gather_evidence(chunk, lambda row: rows[row].memory)
+        ends = np.concatenate(([0], np.cumsum(says.numbers, dtype=np.int64)))
+        gates, model = self._ask_model(chunk, says, ends)
+        mixed = np.empty(chunk.num_targets, np.float64)
+        for row, members in members_of.items():
+            for i in members:
+                targets = slice(offsets[i], offsets[i + 1])
+                experts = slice(ends[offsets[i]], ends[offsets[i + 1]])
+                part = Says(says.numbers[targets], *(one[experts] for one in says[1:]))
+                mixed[targets] = rows[row].gates.mix(part, gates[experts], model[targets])
+        self._scored = Scored(chunk, -torch.from_numpy(mixed).log(), rows)
+        return self._scored
 
-    def _ask_model(self, chunk: Chunk, evidence: Evidence) -> ModelEvidence:
-        """Adds what the model gives every target and every token that an expert points at."""
-        offsets, ends = chunk.plan.offsets, evidence.ends
+    def _ask_model(
+        self, chunk: Chunk, says: Says, ends: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Each expert's gate, and the probability that the model gives each target.
+
+        ends  (num_targets + 1,) where each target's experts begin among those of `says`
+        """
+        offsets = chunk.plan.offsets
         targets = torch.zeros(chunk.num_targets, dtype=torch.float64)
-        pointed = torch.zeros(len(evidence.kinds), dtype=torch.float64)
+        pointed = torch.zeros(len(says.kinds), dtype=torch.float64)
         for one, logits in self.base.batches(chunk):
             log_probs = torch.log_softmax(logits.double(), dim=-1)
             for row, i, length in zip(log_probs, one.members, one.num_targets, strict=True):
                 first, last = offsets[i], offsets[i + 1]
                 came = chunk.texts[i][-length:].to(row.device)
                 targets[first:last] = row[:length].gather(1, came[:, None])[:, 0].cpu()
-                begins = np.concatenate(([ends[first - 1] if first else 0], ends[first:last]))
-                places = np.repeat(np.arange(length), np.diff(begins))
-                tokens = np.maximum(evidence.pointed[begins[0] : begins[-1]], 0)
+                experts = slice(ends[first], ends[last])
+                places = np.repeat(np.arange(length), says.numbers[first:last])
+                tokens = np.maximum(says.pointed[experts], 0)
                 chosen = row[torch.from_numpy(places), torch.from_numpy(tokens)]
-                pointed[begins[0] : begins[-1]] = chosen.cpu()
+                pointed[experts] = chosen.cpu()
         targets = self.base.ranks.sum(targets)
         pointed = self.base.ranks.sum(pointed)
-        # Where an expert points at no one token, nothing but the text before may choose the gate.
-        pointed[torch.from_numpy(evidence.pointed) < 0] = 0.0
-        gates = torch.from_numpy(evidence.kinds) * NUM_SURPRISES + surprise_class(-pointed)
-        model = targets.exp().clamp_min(TINY)
-        return ModelEvidence(chunk, ends.tolist(), gates.tolist(), evidence.ahead, model.tolist())
+        gates = chosen_gates(says.kinds, says.pointed, pointed)
+        return gates, targets.exp().clamp_min(TINY).numpy()
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {f"base/{name}": value for name, value in self.base.state_dict().items()}
@@ -208,10 +211,10 @@ class MixturePredictor:
         return state | {"ended": torch.tensor(sorted(self.ended), dtype=torch.long)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.memory, self.row_states, self._evidence = self._new_memory(), {}, None
+        self.memory, self.row_states, self._scored = self._new_memory(), {}, None
         self.committed = _unpack_windows("committed", state)
         for window in self.committed:
-            read_window(self.memory, *window)
+            self.memory.read(*window)
         self.gates.load_state(state["gates"])
         self.ended = set(state["ended"].tolist())
         rows = [name.split("/")[1] for name in state if name.endswith("/gates")]
@@ -220,7 +223,7 @@ class MixturePredictor:
             row_state.windows = _unpack_windows(f"trails/{row}", state)
             row_state.gates.load_state(state[f"trails/{row}/gates"])
             for window in row_state.windows:
-                read_window(row_state.memory, *window)
+                row_state.memory.read(*window)
         self.base.load_state_dict(under("base/", state))
 
 
@@ -238,18 +241,14 @@ def _unpack_windows(name: str, state: Mapping[str, Tensor]) -> list[tuple[Tensor
     return list(zip(state[f"{name}/texts"].split(lengths), num_targets, strict=True))
 
 
-def _mix_targets(evidence: ModelEvidence, first: int, last: int, gates: Gates) -> list[float]:
-    """Probability of each target first .. last - 1; `gates` learns from each after it."""
-    mixed = []
-    begin = evidence.ends[first - 1] if first else 0
-    for target in range(first, last):
-        end = evidence.ends[target]
-        chosen = evidence.gates[begin:end]
-        p, shares = gates.chain(chosen, evidence.ahead[begin:end], evidence.model[target])
-        gates.learn(chosen, shares)
-        mixed.append(p)
-        begin = end
-    return mixed
+def chosen_gates(kinds: np.ndarray, pointed: np.ndarray, log_probs: Tensor) -> np.ndarray:
+    """The gate of each expert (n,): its kind's, by how likely the model held what it points at.
+
+    log_probs  (n,) the model's, of the token `pointed` at; any value where that is -1
+    """
+    # Where an expert points at no one token, nothing but the text before may choose the gate.
+    nats = -log_probs.masked_fill(torch.from_numpy(pointed) < 0, 0.0)
+    return kinds * NUM_SURPRISES + surprise_class(nats).numpy()
 
 
 class _Row:
@@ -259,32 +258,23 @@ class _Row:
         self.memory, self.gates = row_state.memory, row_state.gates
         self.targets_left = 0
         self.position = 0  # in the stream, of the next target
-        self.experts: list[Expert] = []
-        self.chosen: list[int] = []
+        self.chosen = np.empty(0, np.int64)
         self.model = np.empty(0)  # (V,) the model's probabilities
 
     def look(self, log_probs: Tensor) -> np.ndarray:
         """The mixed distribution (V,), given the model's log_probs (V,)."""
         self.model = np.maximum(log_probs.exp().numpy(), TINY)
-        self.experts = self.memory.experts()
-        pointed = torch.tensor([expert.pointed for expert in self.experts], dtype=torch.long)
-        nats = -log_probs[pointed.clamp_min(0)].masked_fill(pointed < 0, 0.0)
-        kinds = torch.tensor([expert.kind for expert in self.experts], dtype=torch.long)
-        self.chosen = (kinds * NUM_SURPRISES + surprise_class(nats)).tolist()
-        mixed = np.zeros_like(self.model)
-        weight = 1.0  # of what is not yet shared out, from the most specific expert downwards
-        for gate, expert in zip(reversed(self.chosen), reversed(self.experts), strict=True):
-            share = self.gates[gate]
-            expert.add_to(mixed, weight * (1.0 - share))
-            weight *= share
-        return mixed + weight * self.model
+        kinds, pointed = self.memory.suggestions()
+        of_pointed = log_probs[torch.from_numpy(np.maximum(pointed, 0))]
+        self.chosen = chosen_gates(kinds, pointed, of_pointed)
+        return self.memory.join(self.gates.kept(self.chosen), self.model)
 
     def push(self, token: int) -> None:
         if not self.targets_left:
             return  # the row idles until the others of its step have ended
-        ahead = [expert.probability(token) for expert in self.experts]
-        _, shares = self.gates.chain(self.chosen, ahead, float(self.model[token]))
-        self.gates.learn(self.chosen, shares)
+        ahead = self.memory.ahead(token)
+        _, shares = self.gates.chain(self.chosen.tolist(), ahead.tolist(), float(self.model[token]))
+        self.gates.learn(self.chosen.tolist(), shares)
         self.memory.push(token)
         self.targets_left -= 1
         self.position += 1

@@ -2,15 +2,17 @@
 
 Contexts of several lengths are looked up by their very tokens, so nothing collides and whatever is
 counted has occurred. The long ones act as a copy expert: what they point at continues a phrase seen
-earlier. This file says what each context suggests; how far it is believed is in `mixture.py`.
+earlier. This file says what each context suggests; how far it is believed is in `mixture.py`. The
+same in C++, to the last bit, is in `ngram_compiled.py`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
 Counts: TypeAlias = "int | dict[int, int] | dict[int, float]"  # an int: that token and no other
 
@@ -50,6 +52,42 @@ class Expert(NamedTuple):
             tokens = np.fromiter(self.counts, int, len(self.counts))
             numbers = np.fromiter(self.counts.values(), float, len(self.counts))
             distribution[tokens] += numbers * (weight / self.total)
+
+
+class Says(NamedTuple):
+    """What the experts say of some targets, each before it is read, laid end to end.
+
+    numbers  (targets,) int64, experts of each
+    kinds    (n,) int64 of each expert
+    ahead    (n,) float64, the probability each gives the token that came
+    pointed  (n,) int64, the only token it points at; -1 where it is spread over several
+    """
+
+    numbers: np.ndarray
+    kinds: np.ndarray
+    ahead: np.ndarray
+    pointed: np.ndarray
+
+
+class NgramMemory(Protocol):
+    """What a mixture asks of a memory; see `Memory`."""
+
+    def orders_of_kinds(self) -> list[int]: ...
+    def branch(self) -> Self: ...
+    def absorb(self, branch: Self) -> None: ...
+    def stand_after(self, history: Sequence[int]) -> None: ...
+    def push(self, token: int) -> None: ...
+    def read(self, text: Tensor, num_targets: int) -> None: ...
+    def gather(self, text: Tensor, num_targets: int) -> Says: ...
+    def suggestions(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def ahead(self, token: int) -> np.ndarray: ...
+    def join(self, kept: np.ndarray, model: np.ndarray) -> np.ndarray: ...
+
+
+def orders_of_kinds(orders: Sequence[int]) -> list[int]:
+    """The contexts' length for each kind: counts, then newest, then recent successors."""
+    by_order = [order for order in orders for _ in range(NUM_KINDS)]
+    return by_order * 2 + [0] * NUM_NUMBERS + [1] * NUM_NUMBERS
 
 
 @dataclass(slots=True)
@@ -111,13 +149,17 @@ class Memory:
         self.keys: list[bytes] = []  # the contexts that end here, the shortest first
 
     def orders_of_kinds(self) -> list[int]:
-        """The contexts' length for each kind: counts, then newest, then recent successors."""
-        by_order = [order for order in self.orders for _ in range(NUM_KINDS)]
-        return by_order * 2 + [0] * NUM_NUMBERS + [1] * NUM_NUMBERS
+        return orders_of_kinds(self.orders)
 
     def branch(self) -> "Memory":
         """A memory that reads this one and writes to itself."""
         return Memory(self.orders, self.fade, self.vocab_size, parent=self)
+
+    def absorb(self, branch: "Memory") -> None:
+        """Know and stand as a branch of this memory does, which must not be used any more."""
+        self.contexts.update(branch.contexts)
+        self.recent.update(branch.recent)
+        self.time, self.tail, self.keys = branch.time, branch.tail, branch.keys
 
     def stand_after(self, history: Sequence[int]) -> None:
         """Forget the place and take that after `history`; contexts reach no further back."""
@@ -143,6 +185,7 @@ class Memory:
             found.append(Expert(kind, counts, context.number))
             if len(key) <= self.width:  # orders 0 and 1
                 recent = self._recent(key)
+                assert recent is not None
                 worth = recent.total * math.exp((recent.since - self.time) / self.fade)
                 kind_of_recent = kinds_of_recent + number_class(int(2.0 * worth))
                 kind_of_recent += NUM_NUMBERS if key else 0
@@ -180,6 +223,56 @@ class Memory:
         self.tail = (self.tail + token.to_bytes(self.width, "little"))[-longest:]
         self._find_keys()
 
+    def read(self, text: Tensor, num_targets: int) -> None:
+        """Push the targets of a window, which are its last tokens.
+
+        Contexts are those of the window's own text: it may be all that a reader of it has seen.
+        """
+        tokens = text.tolist()
+        first = len(tokens) - num_targets
+        self.stand_after(tokens[:first])
+        for token in tokens[first:]:
+            self.push(token)
+
+    def gather(self, text: Tensor, num_targets: int) -> Says:
+        """`read`, and what the experts said of each target before it was pushed."""
+        tokens = text.tolist()
+        first = len(tokens) - num_targets
+        self.stand_after(tokens[:first])
+        numbers, kinds, ahead, pointed = [], [], [], []
+        for token in tokens[first:]:
+            experts = self.experts()
+            numbers.append(len(experts))
+            kinds += [expert.kind for expert in experts]
+            ahead += [expert.probability(token) for expert in experts]
+            pointed += [expert.pointed for expert in experts]
+            self.push(token)
+        integers = (np.array(one, np.int64) for one in (numbers, kinds, pointed))
+        numbers, kinds, pointed = integers
+        return Says(numbers, kinds, np.array(ahead, np.float64), pointed)
+
+    def suggestions(self) -> tuple[np.ndarray, np.ndarray]:
+        """(kinds, pointed) of the experts on the token awaited here, the least specific first."""
+        experts = self.experts()
+        kinds, pointed = ([e.kind for e in experts], [e.pointed for e in experts])
+        return np.array(kinds, np.int64), np.array(pointed, np.int64)
+
+    def ahead(self, token: int) -> np.ndarray:
+        """The probability that each of them gives a token."""
+        return np.array([expert.probability(token) for expert in self.experts()], np.float64)
+
+    def join(self, kept: np.ndarray, model: np.ndarray) -> np.ndarray:
+        """Their mixture with the model's probabilities (V,), all float64.
+
+        kept  for each expert the share that it leaves to what lies below it
+        """
+        mixed = np.zeros_like(model)
+        weight = 1.0  # of what is not yet shared out, from the most specific expert downwards
+        for share, expert in zip(reversed(kept.tolist()), reversed(self.experts()), strict=True):
+            expert.add_to(mixed, weight * (1.0 - share))
+            weight *= share
+        return mixed + weight * model
+
     def _find_keys(self) -> None:
         tail, width = self.tail, self.width
         sizes = [order * width for order in self.orders if order * width <= len(tail)]
@@ -198,16 +291,17 @@ class Memory:
                 own = self.contexts[key] = inherited.copy()
         return own
 
-    def _recent(self, key: bytes) -> _Recent:
+    def _recent(self, key: bytes) -> _Recent | None:
         own = self.recent.get(key)
-        if own is not None:
-            return own
-        return _Recent(self.time) if self.parent is None else self.parent._recent(key)
+        return self.parent._recent(key) if own is None and self.parent is not None else own
 
     def _push_recent(self, key: bytes, token: int) -> None:
         recent = self.recent.get(key)
         if recent is None:
-            recent = self.recent[key] = self._recent(key).copy()
+            inherited = self._recent(key)
+            # A new one begins now, whoever makes it: what a branch learns is what all would learn.
+            recent = _Recent(self.time) if inherited is None else inherited.copy()
+            self.recent[key] = recent
         # A later token weighs more instead of all earlier ones less: one addition, not thousands.
         exponent = (self.time - recent.since) / self.fade
         if exponent > 200.0:  # far from the end of float64, so nothing ever overflows

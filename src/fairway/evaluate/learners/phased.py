@@ -1,5 +1,5 @@
 """Pauses in which the model itself learns from the documents finished so far (#1610, #1626, #1855),
-and between them adapters per document.
+and between them adapters per document. How a pause's text is cut is in `pause_text.py`.
 """
 
 import copy
@@ -14,6 +14,7 @@ from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
 from fairway.evaluate.learners.documents import DocumentAdapters, DocumentPredictor
+from fairway.evaluate.learners.pause_text import pause_pieces
 from fairway.evaluate.learners.sgd import Sgd, WeightLearner, chunk_rate
 from fairway.evaluate.predictor import ALONE, Reader
 from fairway.evaluate.window_batch import WindowBatch
@@ -24,12 +25,12 @@ from fairway.runtime.tensor_file import under
 
 @dataclass(frozen=True, kw_only=True)
 class Phased(Learner):
-    """Adapters per document, and now and then the model learns from all finished documents.
+    """Adapters per document, and now and then the model learns from finished documents.
 
-    sgd.chunk_tokens is how much text shares one learning rate of a phase's schedule.
+    sgd.chunk_tokens is how much text shares one learning rate of a pause's schedule.
     """
 
-    # numbers of finished documents after which it pauses
+    # numbers of finished documents after which it pauses, to learn from so many, the shortest first
     pauses: tuple[int, ...] = (833, 1666, 2500)
     adapters: DocumentAdapters | None = field(default_factory=DocumentAdapters)
     sgd: Sgd = field(default_factory=lambda: Sgd(lr=0.001, epochs=1))
@@ -54,6 +55,15 @@ class Phased(Learner):
     def chunk_targets(self) -> None:
         return None
 
+    def check(self, windows: WindowConfig) -> None:
+        super().check(windows)
+        if windows.context is not None and self.sgd.chunk_tokens < windows.context:
+            raise ValueError(
+                f"ttt.sgd.chunk_tokens={self.sgd.chunk_tokens} of a context of {windows.context}: "
+                "a pause learns from whole contexts, so it would learn nothing; set it to at "
+                f"least {windows.context}"
+            )
+
     def resolved(self, precision: Precision, compiled: bool) -> "Phased":
         return replace(self, sgd=self.sgd.resolved(precision, compiled))
 
@@ -61,31 +71,36 @@ class Phased(Learner):
         return plan.lasting_inputs if self.adapters is None else self.adapters.lesson_tokens(plan)
 
     def between_chunks(self, plans: Sequence[ChunkPlan]) -> tuple[Sgd, list[int]]:
-        tokens = [self.sgd.epochs * targets for targets in targets_at_pauses(plans, self.pauses)]
-        return self.sgd, tokens
+        at_pauses = targets_at_pauses(plans, self.pauses, self.sgd.chunk_tokens)
+        return replace(self.sgd, compiled=False), [self.sgd.epochs * n for n in at_pauses]
 
     def smoke(self, context: int) -> "Phased":
         adapters = None if self.adapters is None else self.adapters.smoke(context)
-        return replace(self, pauses=(1, 2), adapters=adapters, sgd=self.sgd.smoke(context))
+        # The last piece of a pause's text teaches nothing, so a short text needs short pieces.
+        sgd = replace(self.sgd.smoke(context), chunk_tokens=context)
+        return replace(self, pauses=(1, 2), adapters=adapters, sgd=sgd)
 
     def suggest(self, trial: Trial, windows: WindowConfig) -> "Phased":
         adapters = None if self.adapters is None else self.adapters.suggest(trial, windows)
         return replace(self, adapters=adapters, sgd=self.sgd.suggest_steps(trial, 1, "phase_"))
 
 
-def targets_at_pauses(plans: Sequence[ChunkPlan], pauses: Sequence[int]) -> Iterator[int]:
-    """For each plan the targets of all finished documents if a pause comes after it, or else 0."""
-    begun: set[int] = set()
+def targets_at_pauses(
+    plans: Sequence[ChunkPlan], pauses: Sequence[int], chunk_tokens: int
+) -> Iterator[int]:
+    """For each plan the targets that a pause after it learns from, or 0 where none comes."""
+    lengths: dict[int, int] = {}  # of each document, as far as it was scored
     finished: set[int] = set()
-    tokens, waiting = 0, list(pauses)
+    waiting = list(pauses)
     for plan in plans[:-1]:
-        begun.update(plan.rows)
-        finished.update(row for row, ends in zip(plan.rows, plan.ends, strict=True) if ends)
-        tokens += plan.num_targets
-        due = bool(waiting) and waiting[0] <= len(finished) == len(begun)
-        if due:
-            waiting = [pause for pause in waiting if pause > len(finished)]
-        yield tokens if due else 0
+        for row, window, ends in zip(plan.rows, plan.windows, plan.ends, strict=True):
+            lengths[row] = lengths.get(row, 1) + window.num_targets
+            finished |= {row} if ends else set()
+        if waiting and waiting[0] <= len(finished) == len(lengths):
+            joined = sum(sorted(lengths.values())[: waiting.pop(0)])
+            yield max(joined - 2, 0) // chunk_tokens * chunk_tokens
+        else:
+            yield 0
     if plans:
         yield 0
 
@@ -115,7 +130,9 @@ class PhasedPredictor(Frozen):
             if config.adapters is None
             else DocumentPredictor(model, config.adapters, rows=rows, seed=seed, ranks=ranks)
         )
-        self.learner = WeightLearner(model, config.sgd, context, ranks)
+        # A pause's segments have shapes of their own, not worth compiling for.
+        settings = replace(config.sgd, compiled=False)
+        self.learner = WeightLearner(model, settings, context, ranks)
         self.texts: dict[int, Tensor] = {}  # by document, what was scored of it
         self.finished: set[int] = set()
         self.cut: set[int] = set()  # documents of which a chunk was skipped
@@ -137,10 +154,10 @@ class PhasedPredictor(Frozen):
             if ends:
                 self.finished.add(document)
         pauses = self.config.pauses[self.phases_done :]
-        due = sum(pause <= len(self.finished) for pause in pauses)
-        if due and len(self.finished) == len(self.texts) and not plan.is_last:
-            self.phases_done += due
-            self._run_phase()
+        due = bool(pauses) and pauses[0] <= len(self.finished) == len(self.texts)
+        if due and not plan.is_last:
+            self.phases_done += 1
+            self._run_phase(most=pauses[0])
 
     def skip(self, chunk: Chunk) -> None:
         """Of these documents what was read is all that will be learned from."""
@@ -151,29 +168,19 @@ class PhasedPredictor(Frozen):
             if ends:
                 self.finished.add(document)
 
-    def _run_phase(self) -> None:
-        # One rate more than parts, so that the last part is not learned at a rate of zero.
-        parts = list(self._parts())
-        for number, texts in enumerate(parts):
-            rate = chunk_rate(self.config.sgd.schedule, number, len(parts) + 1)
-            self.learner.learn(texts, rate)
-
-    def _parts(self) -> Iterator[list[Tensor]]:
-        """All finished text in file order, in runs of at least `chunk_tokens`."""
-        part: list[Tensor] = []
-        for document in sorted(d for d, text in self.texts.items() if len(text) > 1):
-            part.append(self.texts[document])
-            if sum(map(len, part)) >= self.config.sgd.chunk_tokens:
-                yield self._joined(part)
-                part = []
-        if part:
-            yield self._joined(part)
-
-    def _joined(self, texts: list[Tensor]) -> list[Tensor]:
-        """Documents that the model itself keeps apart can share sequences."""
-        if not self.model.config.attention.within_documents:
-            return texts
-        return [torch.cat([*(text[:-1] for text in texts[:-1]), texts[-1]])]
+    def _run_phase(self, most: int) -> None:
+        """One pass of a new optimizer over the shortest `most` finished documents."""
+        by_length = sorted(
+            self.finished, key=lambda document: (len(self.texts[document]), document)
+        )
+        texts = [self.texts[document] for document in by_length[:most]]
+        pieces = pause_pieces(texts, self.config.sgd.chunk_tokens)
+        self.learner.restart()
+        for number, piece in enumerate(pieces[:-1]):
+            rate = chunk_rate(self.config.sgd.schedule, number, len(pieces))
+            self.learner.learn_packed(piece, rate)
+        if isinstance(self.local, DocumentPredictor):
+            self.local.renew()
 
     def state_dict(self) -> dict[str, Tensor]:
         documents = list(self.texts)

@@ -19,13 +19,16 @@ from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
 from fairway.evaluate.learners.optimizers import Optimizer, is_control, new_stepper
+from fairway.evaluate.learners.pause_text import packed_rows
 from fairway.evaluate.predictor import ALONE
 from fairway.model.gpt import GPT
+from fairway.model.segments import Segments, document_segments
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.tensor_file import under
 from fairway.train.compiled import compile_loss
 
 Schedule = Literal["cosine", "linear", "constant"]
+Batch = Sequence[Tensor] | Tensor  # sequences of a batch, or one packed row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +193,10 @@ class WeightLearner:
                     model, *self.compiled_shape, model.compute_dtype, {model.loops_active}
                 )
 
+    def restart(self) -> None:
+        """Forget the optimizer's state, not the weights."""
+        self.stepper = new_stepper(self.config, self.trained, self.ranks)
+
     def learn(self, texts: Sequence[Tensor], rate: float) -> None:
         """All epochs over `texts`, each (n,) int64, at `rate` times the configured lr."""
         pieces = [piece for text in texts for piece in cut_pieces(text, self.context)]
@@ -198,7 +205,15 @@ class WeightLearner:
             for begin in range(0, len(pieces), size):
                 self._step(pieces[begin : begin + size], self.config.lr * rate)
 
-    def _step(self, batch: Sequence[Tensor], lr: float) -> None:
+    def learn_packed(self, piece: Tensor, rate: float) -> None:
+        """All epochs over piece (n,) int64, in rows of whole contexts in which documents, and
+        contexts of longer ones, are kept apart (#1610); at `rate` times the configured lr."""
+        rows = packed_rows(piece, self.context, self.config.batch_sequences)
+        for _ in range(self.config.epochs):
+            for row in rows:
+                self._step(row, self.config.lr * rate)
+
+    def _step(self, batch: Batch, lr: float) -> None:
         weights = list(self.trained.values())
         self._set_gradients(batch)
         if self.config.sharpness is not None:
@@ -208,7 +223,7 @@ class WeightLearner:
         self.stepper.step(lr)
 
     @torch.no_grad()
-    def _look_uphill(self, batch: Sequence[Tensor], radius: float) -> None:
+    def _look_uphill(self, batch: Batch, radius: float) -> None:
         """Replace the gradient by that at the worst place within `radius`, to first order."""
         weights = list(self.trained.values())
         before = [weight.clone() for weight in weights]
@@ -230,24 +245,43 @@ class WeightLearner:
             self.model.compute_dtype = before
 
     @torch.enable_grad()
-    def _set_gradients(self, batch: Sequence[Tensor]) -> None:
+    def _set_gradients(self, batch: Batch) -> None:
         """The gradient of the batch's mean loss, the same on every rank."""
         weights = list(self.trained.values())
         for weight in weights:
             weight.grad = None
+        packed = isinstance(batch, Tensor)
+        for loss in self._packed_losses(batch) if packed else self._losses(batch):
+            loss.backward()
+        for weight in weights:
+            if weight.grad is None:  # this rank has nothing to do
+                weight.grad = torch.zeros_like(weight)
+        self.ranks.sum_([weight.grad for weight in weights if weight.grad is not None])
+
+    def _losses(self, batch: Sequence[Tensor]) -> Iterator[Tensor]:
+        """This rank's share of the batch's mean loss, in parts."""
         total = sum(len(piece) - 1 for piece in batch)
         for tokens in equally_long(batch[self.ranks.rank :: self.ranks.world_size]):
-            tokens = tokens.to(weights[0].device)
+            tokens = tokens.to(self.model.embed.weight.device)
             inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
             # What is left over at a chunk's end has shapes of its own, not worth compiling for.
             whole = inputs.shape == self.compiled_shape
             with self._precision():
                 loss = (self.compiled_loss if whole else self.model.loss)(inputs, targets)
-            (loss * (tokens[:, 1:].numel() / total)).backward()
-        for weight in weights:
-            if weight.grad is None:  # this rank has nothing to do
-                weight.grad = torch.zeros_like(weight)
-        self.ranks.sum_([weight.grad for weight in weights if weight.grad is not None])
+            yield loss * (tokens[:, 1:].numel() / total)
+
+    def _packed_losses(self, row: Tensor) -> Iterator[Tensor]:
+        """This rank's share of the mean loss of a packed row, in one part."""
+        inputs, targets = row[:-1], row[1:]
+        spans = document_segments(inputs, self.model.config.bos_id, self.context)
+        mine = spans[self.ranks.rank :: self.ranks.world_size]
+        if mine:
+            device = self.model.embed.weight.device
+            with self._precision():
+                nats = self.model.packed_nats(
+                    inputs.to(device), targets.to(device), Segments.of(mine)
+                )
+            yield nats / len(targets)
 
     def state_dict(self) -> dict[str, Tensor]:
         weights = {f"weights/{name}": weight.detach() for name, weight in self.trained.items()}

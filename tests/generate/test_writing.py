@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fairway.artifact.loaded_model import LoadedModel
-from fairway.generate import GenerateConfig, draw, generate
+from fairway.generate import GenerateConfig, generate, write
 from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT
 from fairway.model.model_config import ModelConfig
@@ -62,13 +62,17 @@ def test_it_comes_in_pieces_and_ends_with_the_document(loaded: LoadedModel) -> N
     assert min(map(len, ends)) < 50
 
 
-def test_only_the_top_k_are_drawn() -> None:
-    logits, source = torch.tensor([0.0, 3.0, 1.0, 2.0]), torch.Generator().manual_seed(0)
-    drawn = {draw(logits, 5.0, 2, source) for _ in range(100)}
-    assert drawn == {1, 3}
+def test_the_writing_ends_before_a_stop_text(loaded: LoadedModel) -> None:
+    whole = written(loaded, num_tokens=60, temperature=1.0, seed=4)
+    stop = whole[20:23].decode("latin-1")
+    assert all(ord(letter) < 128 for letter in stop) or not stop.isascii()
+    shown = written(loaded, num_tokens=60, temperature=1.0, seed=4, stop=(stop,))
+    assert whole.startswith(shown)
+    assert stop.encode() not in shown
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_k": 0}, {"context": 1}])
-def test_what_cannot_be_drawn_is_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        GenerateConfig(**wrong)
+def test_each_token_comes_with_the_distribution_the_model_gave_it(loaded: LoadedModel) -> None:
+    tokens = list(write(loaded, b"once", GenerateConfig(num_tokens=5, top_k=1)))
+    for token in tokens:
+        assert token.log_probs.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+        assert int(token.log_probs.argmax()) == token.token

@@ -1,0 +1,81 @@
+"""A model that continues a text, token after token.
+
+The model is read frozen, with cached keys and values; where the text outgrows the context, the
+reading starts afresh from its newest half.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fairway.artifact.loaded_model import LoadedModel
+from fairway.generate.sampling import GenerateConfig, draw
+from fairway.generate.stops import before_first
+from fairway.model.gpt import GPT
+
+
+class Written(NamedTuple):
+    """One token that a model wrote.
+
+    log_probs  (V,) float32, nats: the model's own, before temperature and all else
+    """
+
+    token: int
+    data: bytes
+    log_probs: Tensor
+
+
+def generate(
+    loaded: LoadedModel, prompt: bytes, config: GenerateConfig | None = None
+) -> Iterator[bytes]:
+    """The bytes of one token after another, until the document ends, a stop text would come, or
+    `num_tokens` have come.
+
+    A token may be part of a character: join before decoding as UTF-8. The prompt is not repeated.
+    """
+    config = config or GenerateConfig()
+    pieces = (written.data for written in write(loaded, prompt, config))
+    return before_first(pieces, [stop.encode() for stop in config.stop])
+
+
+def write(loaded: LoadedModel, prompt: bytes, config: GenerateConfig) -> Iterator[Written]:
+    """The tokens themselves, with the distributions that they were drawn from; stop texts are the
+    business of `generate`."""
+    tokenizer, bos_id = loaded.tokenizer, loaded.model.config.bos_id
+    ids = torch.tensor([bos_id, *tokenizer.encode(prompt).tolist()])
+    source = torch.Generator().manual_seed(config.seed)
+    reading = _Reading(loaded.model, config.context or loaded.model.config.train_context, ids)
+    penalized = config.repetition_penalty != 1
+    for _ in range(config.num_tokens):
+        logits = reading.logits[: tokenizer.vocab_size]  # ids beyond it stand for no bytes
+        seen = reading.tokens.tolist() if penalized else ()
+        token = draw(logits, config, source, seen)
+        if token == bos_id:
+            return
+        yield Written(token, tokenizer.decode([token]), reading.logits.log_softmax(-1))
+        reading.push(token)
+
+
+class _Reading:
+    """The end of a growing text, as the model sees it."""
+
+    def __init__(self, model: GPT, context: int, tokens: Tensor) -> None:
+        self.model, self.tokens = model, tokens
+        self.cache = model.new_cache(1, context)
+        self._read(tokens[-context:])
+
+    def push(self, token: int) -> None:
+        new = torch.tensor([token])
+        self.tokens = torch.cat((self.tokens, new))
+        if self.cache.length == self.cache.context:
+            self.cache.clear()
+            new = self.tokens[-(self.cache.context // 2) :]
+        self._read(new)
+
+    @torch.inference_mode()
+    def _read(self, tokens: Tensor) -> None:
+        device = self.model.embed.weight.device
+        logits = self.model(tokens[None].to(device), start=len(tokens) - 1, cache=self.cache)
+        self.logits = logits[0, -1].float().cpu()

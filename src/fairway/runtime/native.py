@@ -1,0 +1,134 @@
+"""C++ of ours, compiled where it runs: a faster form of plain Python, which stays beside it.
+
+A source is compiled once for a machine and kept in the user's cache folder; the library's name is
+a hash of all that it depends on, so what is there is never stale. Where no compiler is found or it
+fails, callers take their plain form, and `explain` says why.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SOURCES = Path(__file__).parents[1] / "native"
+COMPILERS = ("c++", "g++", "clang++")
+# No contraction: a product and a sum are rounded apart, as Python rounds them.
+FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-ffp-contract=off")
+COMPILE_SECONDS = 120
+
+_switched_off = False
+
+
+class CannotCompile(Exception):
+    """Says what is missing, in one line."""
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Plain forms alone, for whatever chooses its form meanwhile: the two are compared by this."""
+    global _switched_off
+    before, _switched_off = _switched_off, True
+    try:
+        yield
+    finally:
+        _switched_off = before
+
+
+def library(name: str, *, tuned: bool = False) -> ctypes.CDLL | None:
+    """The functions of `native/NAME.cpp`; None where they cannot be had, see `explain`.
+
+    tuned  for this very processor, with rounding that may differ from another's
+    """
+    if _switched_off:
+        return None
+    loaded = _load(name, tuned)
+    return loaded if isinstance(loaded, ctypes.CDLL) else None
+
+
+def explain(*names: str) -> str:
+    """Which of these run as compiled C++, and why others do not."""
+    said = []
+    for name in names:
+        loaded = _load(name, False)
+        compiled = isinstance(loaded, ctypes.CDLL)
+        said.append(f"{name}: {'compiled C++' if compiled else f'plain Python ({loaded})'}")
+    return "; ".join(said)
+
+
+@functools.cache
+def _load(name: str, tuned: bool) -> "ctypes.CDLL | str":
+    """The library, or why there is none."""
+    try:
+        return ctypes.CDLL(str(_compiled(SOURCES / f"{name}.cpp", tuned)))
+    except (CannotCompile, OSError) as error:
+        return str(error)
+
+
+def _compiled(source: Path, tuned: bool) -> Path:
+    """The shared library of a source file, compiled now unless it was before."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise CannotCompile(f"no C++ compiler; install one of {', '.join(COMPILERS)}")
+    flags = (*FLAGS, *(("-march=native", "-fopenmp-simd") if tuned else ()))
+    made_of = (source.read_text(), compiler, _version(compiler), flags, _machine(tuned))
+    name = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
+    for folder in _folders():
+        path = folder / f"{source.stem}-{name}.so"
+        if path.is_file():
+            return path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return _compile(compiler, flags, source, path)
+        except PermissionError:
+            continue  # a home that cannot be written to
+        except OSError as error:
+            raise CannotCompile(f"{path}: {error}") from error
+    raise CannotCompile("no folder to keep a compiled library in")
+
+
+def _compile(compiler: str, flags: tuple[str, ...], source: Path, path: Path) -> Path:
+    """Whole or not there: other processes may be compiling the same."""
+    handle, partial = tempfile.mkstemp(suffix=".so", dir=path.parent)
+    os.close(handle)
+    try:
+        command = [compiler, *flags, str(source), "-o", partial]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
+        )
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
+            raise CannotCompile(f"{compiler} failed on {source.name}: {said:.200}")
+        Path(partial).replace(path)
+    except subprocess.TimeoutExpired as error:
+        raise CannotCompile(f"{compiler} took over {COMPILE_SECONDS} s") from error
+    finally:
+        Path(partial).unlink(missing_ok=True)
+    return path
+
+
+def _folders() -> list[Path]:
+    """Where compiled libraries may be kept, the best first."""
+    home = Path(os.path.expanduser("~")) / ".cache"
+    mine = Path(tempfile.gettempdir()) / f"fairway-{os.getuid()}"
+    return [home / "fairway" / "native", mine]
+
+
+def _version(compiler: str) -> str:
+    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0]
+
+
+def _machine(tuned: bool) -> str:
+    """What decides whether a library runs here: a tuned one needs this processor's instructions."""
+    processor = ""
+    if tuned and Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"{platform.system()} {platform.machine()} {processor}"
