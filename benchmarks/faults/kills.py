@@ -47,7 +47,7 @@ from started import (
 from fairway.pipeline.story import run
 from fairway.prepare import prepare
 from fairway.recipes.recipe import Recipe
-from fairway.result import read_result
+from fairway.result import RunResult, read_result
 from fairway.runtime.stopping import Stopped, listening
 
 
@@ -118,9 +118,9 @@ def by_steps(data: Path, whole: Path, ranks: int) -> Target:
         if (out / "model.fwy").read_bytes() != (whole / "model.fwy").read_bytes():
             return "another artifact"
         found, expected = read_result(out), read_result(whole)
-        if found.score != expected.score or not found.holds:
+        if found.score != expected.score:
             return f"score {found.score} instead of {expected.score}"
-        return None
+        return accused(found)
 
     return Target(lambda out: run_it(BY_STEPS, data, out, ranks), same)
 
@@ -136,9 +136,17 @@ def by_clock(data: Path, ranks: int) -> Target:
         evaluated = found.evaluate
         if evaluated is None or (evaluated.budget_seconds or 0.0) < evaluated.seconds:
             return "scored over its time"
-        return None if found.holds else "a check says no"
+        return accused(found)
 
     return Target(lambda out: run_it(CLOCKED, data, out, ranks), same)
+
+
+def accused(found: RunResult) -> str | None:
+    """What its checks say no to, if anything."""
+    if found.holds:
+        return None
+    audit = "" if found.audit is None else json.dumps(found.audit.to_json())
+    return f"proof {found.proof}, audit {audit[:1500]}"
 
 
 def run_it(chosen: Recipe, data: Path, out: Path, ranks: int) -> None:

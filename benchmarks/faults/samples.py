@@ -15,7 +15,7 @@ import sentencepiece
 import torch
 from foreign import foreign_samples
 from kinds import Sample
-from runs import run_samples
+from run_files import run_samples
 
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.container import pack
@@ -94,8 +94,9 @@ def _model(folder: Path) -> Sample:
     return Sample("model", folder, "model.fwy", read_model)
 
 
-def model_bytes() -> bytes:
-    model = GPT(CONFIG)
+def model_bytes(made: ModelConfig = CONFIG, tokenizer: bytes | None = None) -> bytes:
+    """tokenizer  None: that of bytes"""
+    model = GPT(made)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     tensors: dict[str, QuantizedTensor | torch.Tensor] = {}
@@ -113,8 +114,9 @@ def model_bytes() -> bytes:
             )
         else:
             tensors[name] = weight if weight.ndim < 2 else weight.half()
-    config = {"model": config_to_json(CONFIG), "evaluate": config_to_json(EVALUATE)}
-    return pack(config, ByteTokenizer().to_bytes(), tensors, {"note": b"made to be damaged"})
+    config = {"model": config_to_json(made), "evaluate": config_to_json(EVALUATE)}
+    pieces = ByteTokenizer().to_bytes() if tokenizer is None else tokenizer
+    return pack(config, pieces, tensors, {"note": b"made to be damaged"})
 
 
 def read_model(folder: Path) -> str:

@@ -27,7 +27,7 @@ VERSES = [f"{i} green bottles hanging on the wall, {i * 7} more. ".encode() * 6 
 BY_STEPS = smoke(recipe("pocket"), steps=30)
 CLOCKED = replace(
     BY_STEPS,
-    train=replace(BY_STEPS.train, steps=None, seconds=2.0, reserve_seconds=0.2),
+    train=replace(BY_STEPS.train, steps=None, seconds=6.0, reserve_seconds=1.5),
     budget=replace(BY_STEPS.budget, eval_seconds=60.0),
 )
 OPTIONS = RunOptions(

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fairway.runtime.files import atomic_write
+
 EVERY_SECONDS = 0.1
 _WIDTH = 24  # of the number in the file: always the same, so that it is overwritten whole
 
@@ -61,12 +63,15 @@ class Spent:
             return
         text = f"{self.seconds:.3f}".rjust(_WIDTH - 1) + "\n"
         try:
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+            if not self.path.exists():  # whoever dies meanwhile leaves no empty file
+                atomic_write(self.path, text.encode())
+                return
+            handle = os.open(self.path, os.O_WRONLY)
             try:
                 os.pwrite(handle, text.encode(), 0)
             finally:
                 os.close(handle)
-        except OSError:
+        except (OSError, ValueError):
             pass  # a full disk must not end the run; the file was given its size at the beginning
 
 
