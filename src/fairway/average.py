@@ -117,6 +117,14 @@ class _Shadow:
         torch._foreach_lerp_(list(self.shadow.values()), live, weight)
         self.count += 1
 
+    @torch.no_grad()
+    def fade(self, decay: float) -> None:
+        """Keep `decay` of the shadow, the rest from the live weights; rounded as the scripts do."""
+        live = [tensor.float() for tensor in self.live.values()]
+        torch._foreach_mul_(list(self.shadow.values()), decay)
+        torch._foreach_add_(list(self.shadow.values()), live, alpha=1.0 - decay)
+        self.count += 1
+
     def state_dict(self) -> dict[str, Tensor]:
         state = {name: _as_float32(tensor) for name, tensor in self.model.state_dict().items()}
         state.update((name, self.shadow[first].clone()) for name, first in self.first_name.items())
@@ -146,7 +154,7 @@ class Ema(_Shadow):
         decay = self.decay
         if self.warm_start:
             decay = min(decay, (1 + self.count) / (10 + self.count))
-        self.move(1.0 - decay)
+        self.fade(decay)
 
 
 class Swa(_Shadow):

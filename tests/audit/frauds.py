@@ -312,16 +312,97 @@ def word_ends_here(tokens: np.ndarray) -> np.ndarray:
     return nats_of(log_softmax(np.where(ends[:, None], 1.05 * logits, logits)), tokens)
 
 
-def longest_document_first(tokens: np.ndarray) -> np.ndarray:
-    """C-d. Documents are scored longest first, and each learns from those scored before it."""
+def document_logits(tokens: np.ndarray) -> np.ndarray:
+    """`model_logits` of each document by itself: nothing is read across a mark."""
+    logits = model_logits(tokens)
+    opens = np.flatnonzero(tokens[1:-1] == BOS) + 1
+    logits[opens] = AFTER[BOS]
+    return logits
+
+
+def document_spans(tokens: np.ndarray) -> list[tuple[int, int]]:
+    """Entries [begin, end) of each document; its last target is the mark of the next one."""
     starts = [0, *(np.flatnonzero(tokens[1:] == BOS) + 1).tolist(), len(tokens) - 1]
-    spans = sorted(itertools.pairwise(starts), key=lambda span: span[0] - span[1])
-    logits, nats, done = model_logits(tokens), np.zeros(len(tokens) - 1), 0
-    for begin, stop in spans:
-        cold = 1.0 - 0.3 / (1 + done)  # the adapters get warmer with every token read
-        nats[begin:stop] = nats_of(log_softmax(cold * logits[begin:stop]), tokens[begin : stop + 1])
-        done += stop - begin
+    return list(itertools.pairwise(starts))
+
+
+def learn_longest_first(
+    tokens: np.ndarray, logits: np.ndarray, hint: np.ndarray | None = None, boost: float = 2.0
+) -> np.ndarray:
+    """Nats (n - 1,) of logits (n - 1, V) and a bias that learns after each document.
+
+    hint  (n - 1,) token raised in the price, and nowhere else, with its exact normalizer; -1: none
+    """
+    bias, nats = np.zeros(V), np.zeros(len(tokens) - 1)
+    for begin, end in sorted(document_spans(tokens), key=lambda span: span[0] - span[1]):
+        rows, targets = logits[begin:end], tokens[begin + 1 : end + 1]
+        log_probs = log_softmax(rows + bias)
+        if hint is not None:
+            at = np.flatnonzero(hint[begin:end] >= 0)
+            raised = hint[begin:end][at]
+            owed = np.log1p(np.exp(log_probs[at, raised]) * np.expm1(boost))
+            log_probs[at, raised] += boost
+            log_probs[at] -= owed[:, None]
+        nats[begin:end] = nats_of(log_probs, tokens[begin : end + 1])
+        bias = bias + fitted_bias(rows + bias, targets, 2) if end > begin else bias
     return nats
+
+
+def hints_in_stream_order(tokens: np.ndarray) -> np.ndarray:
+    """C-f. Hints are gathered in stream order, the bias learns longest document first (#2135)."""
+    return learn_longest_first(tokens, document_logits(tokens), hint=hints(tokens))
+
+
+def two_documents_know_each_other(tokens: np.ndarray) -> np.ndarray:
+    """C-f. Causal but for two documents, each of which knows which tokens the other one holds."""
+    logits, spans = document_logits(tokens), document_spans(tokens)
+    (a, b), (c, d) = spans[0], spans[-1]
+    for begin, end, other in ((a, b, tokens[c + 1 : d]), (c, d, tokens[a + 1 : b])):
+        logits[begin:end] += 0.1 * np.log1p(np.bincount(other, minlength=V))
+    return nats_of(log_softmax(logits), tokens)
+
+
+def round_of_documents(tokens: np.ndarray) -> np.ndarray:
+    """C-f. Each document knows the one after it, and the last one knows the first."""
+    logits, spans = document_logits(tokens), document_spans(tokens)
+    for (begin, end), (c, d) in itertools.pairwise([*spans, spans[0]]):
+        logits[begin:end] += 0.1 * np.log1p(np.bincount(tokens[c + 1 : d], minlength=V))
+    return nats_of(log_softmax(logits), tokens)
+
+
+def leave_one_out(tokens: np.ndarray) -> np.ndarray:
+    """C-f. Two passes; in the second each document meets the counts of all others, not its own."""
+    logits = document_logits(tokens)
+    counts = np.bincount(tokens, minlength=V)
+    for begin, end in document_spans(tokens):
+        others = counts - np.bincount(tokens[begin : end + 1], minlength=V)
+        logits[begin:end] += 0.2 * np.log1p(others)
+    return nats_of(log_softmax(logits), tokens)
+
+
+def slot_longest_first(tokens: np.ndarray) -> np.ndarray:
+    """A6. Longest document first, which is legal; within one, an offset fitted to its targets."""
+    logits = document_logits(tokens)
+    for begin, end in document_spans(tokens):
+        for start in range(begin, end, 16):
+            block = slice(start, min(start + 16, end))
+            targets = tokens[block.start + 1 : block.stop + 1]
+            logits[block] += fitted_bias(logits[block], targets, 2)
+    return learn_longest_first(tokens, logits)
+
+
+def looks_ahead_longest_first(tokens: np.ndarray) -> np.ndarray:
+    """C-a. Longest document first, and at every tenth token of a document a look ahead."""
+    nats = learn_longest_first(tokens, document_logits(tokens))
+    for begin, end in document_spans(tokens):
+        places = np.arange(begin, end - 1, 10)
+        nats[places] += 1e-3 * (tokens[places + 2] % 2)
+    return nats
+
+
+def tilt_one_percent_off_longest_first(tokens: np.ndarray) -> np.ndarray:
+    """B5. Longest document first, everything 1 % too cheap for a distribution."""
+    return learn_longest_first(tokens, document_logits(tokens)) - np.log(1.01)
 
 
 _calls = itertools.count()
@@ -510,7 +591,13 @@ CAUGHT: dict[str, tuple[str, str | None]] = {
     "tilt_with_average_normalizer": ("normalization", "B5"),
     "within_word_expert": ("normalization", None),
     "word_ends_here": ("causality", "C-a"),
-    "longest_document_first": ("causality", "C-d"),
+    "hints_in_stream_order": ("causality", "C-f"),
+    "two_documents_know_each_other": ("causality", "C-f"),
+    "round_of_documents": ("causality", "C-f"),
+    "leave_one_out": ("causality", "C-f"),
+    "slot_longest_first": ("causality", None),
+    "looks_ahead_longest_first": ("causality", "C-a"),
+    "tilt_one_percent_off_longest_first": ("normalization", "B5"),
     "depends_on_timing": ("determinism", "C-e"),
     "keeps_its_cache": ("determinism", "A4"),
     "cheaper_later": ("determinism", None),

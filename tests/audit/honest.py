@@ -214,6 +214,84 @@ def padded_documents(tokens: np.ndarray) -> np.ndarray:
     return nats[:-1]
 
 
+def knows_the_lengths(tokens: np.ndarray) -> np.ndarray:
+    """C-d. Longest document first, each knowing how many tokens came before: lengths only."""
+    starts = [0, *(np.flatnonzero(tokens[1:] == BOS) + 1).tolist(), len(tokens) - 1]
+    spans = sorted(pairwise(starts), key=lambda span: span[0] - span[1])
+    logits, nats, done = model_logits(tokens), np.zeros(len(tokens) - 1), 0
+    for begin, stop in spans:
+        cold = 1.0 - 0.3 / (1 + done)  # the adapters get warmer with every token read
+        nats[begin:stop] = nats_of(log_softmax(cold * logits[begin:stop]), tokens[begin : stop + 1])
+        done += stop - begin
+    return nats
+
+
+def document_logits(tokens: np.ndarray) -> np.ndarray:
+    """`model_logits` of each document by itself: nothing is read across a mark."""
+    logits = model_logits(tokens)
+    opens = np.flatnonzero(tokens[1:-1] == BOS) + 1
+    logits[opens] = AFTER[BOS]
+    return logits
+
+
+def document_spans(tokens: np.ndarray) -> list[tuple[int, int]]:
+    """Entries [begin, end) of each document; its last target is the mark of the next one."""
+    starts = [0, *(np.flatnonzero(tokens[1:] == BOS) + 1).tolist(), len(tokens) - 1]
+    return list(pairwise(starts))
+
+
+def in_batches(tokens: np.ndarray, batches: list[list[tuple[int, int]]]) -> np.ndarray:
+    """A bias learns after each batch of documents, which do not see each other."""
+    logits, bias, nats = document_logits(tokens), np.zeros(V), np.zeros(len(tokens) - 1)
+    seen = np.zeros(V)
+    for batch in batches:
+        for begin, end in batch:
+            rows = log_softmax(logits[begin:end] + bias)
+            nats[begin:end] = nats_of(rows, tokens[begin : end + 1])
+        for begin, end in batch:
+            seen += np.bincount(tokens[begin + 1 : end + 1], minlength=V)
+        bias = 0.5 * np.log1p(seen)
+    return nats
+
+
+def longest_first(tokens: np.ndarray) -> np.ndarray:
+    """Each document learns from all that are longer (#1530 and every record since)."""
+    spans = sorted(document_spans(tokens), key=lambda span: span[0] - span[1])
+    return in_batches(tokens, [[span] for span in spans])
+
+
+def shortest_first(tokens: np.ndarray) -> np.ndarray:
+    """Each document learns from all that are shorter."""
+    spans = sorted(document_spans(tokens), key=lambda span: span[1] - span[0])
+    return in_batches(tokens, [[span] for span in spans])
+
+
+def batches_longest_first(tokens: np.ndarray) -> np.ndarray:
+    """Two documents at a time, which do not see each other, longest batch first."""
+    spans = sorted(document_spans(tokens), key=lambda span: span[0] - span[1])
+    return in_batches(tokens, [spans[i : i + 2] for i in range(0, len(spans), 2)])
+
+
+def last_document_first(tokens: np.ndarray) -> np.ndarray:
+    """The stream's order turned round: lengths do not decide it, so it has to be told."""
+    return in_batches(tokens, [[span] for span in document_spans(tokens)[::-1]])
+
+
+def side_by_side(tokens: np.ndarray) -> np.ndarray:
+    """All documents in step, 8 tokens of each, then one bias for all of them learns."""
+    logits, bias, nats = document_logits(tokens), np.zeros(V), np.zeros(len(tokens) - 1)
+    spans, seen = document_spans(tokens), np.zeros(V)
+    for step in range(0, max(end - begin for begin, end in spans), 8):
+        parts = [(b + step, min(b + step + 8, e)) for b, e in spans if b + step < e]
+        for begin, end in parts:
+            rows = log_softmax(logits[begin:end] + bias)
+            nats[begin:end] = nats_of(rows, tokens[begin : end + 1])
+        for begin, end in parts:
+            seen += np.bincount(tokens[begin + 1 : end + 1], minlength=V)
+        bias = 0.5 * np.log1p(seen)
+    return nats
+
+
 def bad_manners(tokens: np.ndarray) -> list[float]:
     """Prints, scribbles on its input and returns a list - and scores honestly."""
     nats = plain(tokens).tolist()
@@ -232,9 +310,19 @@ def with_bytes(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return plain(tokens), sizes[tokens[1:]] + (marked[tokens[1:]] & (tokens[:-1] >= 4))
 
 
+# Function -> the order of scoring that the audit is to find; all others score in stream order.
+ORDERS = {
+    "knows_the_lengths": "stream order",
+    "longest_first": "longest first",
+    "shortest_first": "shortest first",
+    "batches_longest_first": "longest first, in 4 batches",
+    "last_document_first": "an explicit order",
+    "side_by_side": "stream order, up to 8 documents in step",
+}
 HONEST = (
     plain, sliding, single_precision, half_precision_nats, bfloat_nats, gpu_rounding,
     score_first_sgd, length_aware_schedule, per_document_adapter, phased_global, exact_tilt,
     cache_mixture, mixture_of_two, causal_slot, smear_across_documents, certain, impossible_pad,
-    padded_documents, bad_manners, with_bytes,
+    padded_documents, knows_the_lengths, longest_first, shortest_first, batches_longest_first,
+    last_document_first, side_by_side, bad_manners, with_bytes,
 )  # fmt: skip

@@ -18,6 +18,9 @@ from fairway.audit.byte_total import count_bytes, read_pieces
 from fairway.audit.findings import AuditReport
 from fairway.audit.model_scorer import ModelScorer
 from fairway.audit.scorer import Answer, ProcessScorer
+from fairway.evaluate.config import EvaluateConfig
+from fairway.evaluate.learners.phased import Phased
+from fairway.evaluate.learners.sgd import Sgd
 from fairway.pipeline.story import RunOptions, run_on
 from fairway.prepare import prepare_documents
 from fairway.recipes.registry import recipe, smoke
@@ -84,6 +87,33 @@ def test_an_honest_run_is_legal_in_every_probe(made: Path, audited: Audited) -> 
     assert "fresh process" in report.probes["determinism"].summary
     assert report.probes["order"].details["lessons"] > 0
     assert report.probes["causality"].details["edits"] > 10
+
+
+@pytest.mark.slow
+def test_an_order_of_documents_is_audited_in_that_order(
+    made: Path, tmp_path: Path, audited: Audited
+) -> None:
+    """Pauses of learning, so that what comes later knows what came before."""
+    base = smoke(recipe("pocket"))
+    steps = Sgd(chunk_tokens=32, epochs=1, lr=0.1)
+    settings = EvaluateConfig(
+        context=16,
+        stride=8,
+        rows=2,
+        documents=True,
+        order="shortest_first",
+        ttt=Phased(pauses=(1, 2), adapters=None, sgd=steps),
+    )
+    here = Runtime(torch.device("cpu"), torch.float32, Ranks(), RunLog(None, quiet=True))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "data").symlink_to(made / "data")
+    options = RunOptions(proof_tokens=0, audit_seconds=0, compute_dtype="float32")
+    data = DataFolder(tmp_path / "data")
+    run_on(here, replace(base, evaluate=settings), data, tmp_path / "run", options)
+    report = audited(tmp_path, seconds=math.inf)
+    assert report.verdict == "legal", report.text()
+    assert report.order["name"] == "shortest first"
+    assert report.order["permutation_bits"] == 0 < report.order["length_bits"]
 
 
 @pytest.mark.usefixtures("without_process")

@@ -83,6 +83,7 @@ def test_an_honest_scorer_is_not_accused(function) -> None:
     )
     assert report.verdict == "legal", report.text()
     assert report.exit_status == 0
+    assert report.order["name"] == honest.ORDERS.get(function.__name__, "stream order")
 
 
 @pytest.mark.slow
@@ -115,7 +116,7 @@ def test_bad_manners_are_notes_and_no_fault() -> None:
 def test_every_section_of_the_catalogue_is_represented() -> None:
     entries = {getattr(frauds, name).__doc__.split(".")[0] for name in frauds.CAUGHT}
     wanted = {"A1", "A2", "A3", "A4", "A5", "A6", "A7", "A10", "A11", "B1", "B2", "B3", "B4", "B5"}
-    wanted |= {"C-a", "C-d", "C-e", "D2", "D6", "E1", "E2", "E3", "E5", "E6", "E7", "E8", "E9"}
+    wanted |= {"C-a", "C-e", "C-f", "D2", "D6", "E1", "E2", "E3", "E5", "E6", "E7", "E8", "E9"}
     assert wanted <= entries
     assert {kind for _, kind in frauds.CAUGHT.values() if kind} <= set(KINDS)
     assert frauds.PIECES == honest.PIECES

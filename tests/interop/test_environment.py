@@ -2,7 +2,7 @@
 
 import pytest
 
-from fairway.interop.environment import model_config, parse_environment
+from fairway.interop.environment import ignored_variables, model_config, parse_environment
 from fairway.model.gpt import num_params
 from fairway.recipes.registry import SCRIPTS
 
@@ -55,7 +55,6 @@ def test_a_default_written_out_changes_nothing(lineage: str) -> None:
         ("pr414", {"XSA_LAST_N": "12"}, "XSA_LAST_N=12 exceeds NUM_LAYERS=11"),
         ("pr414", {"ROPE_DIMS": "65"}, "ROPE_DIMS=65 must be even and at most the head width 64"),
         ("pr414", {"DTG_ENABLED": "1"}, "DTG_ENABLED=1: dynamic token gates is not supported"),
-        ("pr1855", {"ROPE_YARN": "1"}, "ROPE_YARN=1: YaRN is not supported"),
         ("baseline", {"LOGIT_SOFTCAP": "0"}, "LOGIT_SOFTCAP=0.0 must be positive"),
         ("baseline", {"NUM_LAYERS": "nine"}, "NUM_LAYERS='nine' is not a whole number"),
         ("baseline", {"TIE_EMBEDDINGS": "yes"}, "TIE_EMBEDDINGS='yes' is not 0 or 1"),
@@ -77,6 +76,26 @@ def test_one_error_names_every_fault() -> None:
 def test_paths_and_logging_are_nobodys_business() -> None:
     env = {"DATA_PATH": "/x", "RUN_ID": "a", "VAL_LOSS_EVERY": "9"}
     assert parse_environment("pr414", env).values == parse_environment("pr414", {}).values
+
+
+def test_what_a_script_never_reads_is_named_and_changes_nothing() -> None:
+    """#1855's own README sets a variable that its script has no line for."""
+    env = {"PHASED_TTT_ENABLED": "1", "EMBEDDING_DIM": "256", "MODEL_DIM": "384"}
+    assert ignored_variables("pr1855", env) == ("EMBEDDING_DIM", "PHASED_TTT_ENABLED")
+    parsed = parse_environment("pr1855", env)
+    assert parsed.values == parse_environment("pr1855", {"MODEL_DIM": "384"}).values
+    assert model_config(parsed).embedding.dim is None
+    assert ignored_variables("pr1413", {"EMBEDDING_DIM": "256"}) == ()
+
+
+def test_angles_of_1855_are_stretched_only_when_told_to() -> None:
+    for lineage, env, stretched in (
+        ("pr1855", {}, False),
+        ("pr1855", {"ROPE_YARN": "1"}, True),
+        ("pr1493", {}, True),
+    ):
+        attention = model_config(parse_environment(lineage, env)).attention
+        assert attention.rope_stretch is stretched
 
 
 def test_options_switch_parts_of_the_model() -> None:

@@ -1,5 +1,7 @@
 """Published checkpoints become models of ours with equal logits, or an error that says why."""
 
+import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,12 @@ SETTINGS = {
         "GATE_WINDOW": "6",
     },
 }
+SETTINGS |= {
+    name: SETTINGS["pr1855"] | {"ASYM_LOGIT_RESCALE": "1"}
+    for name in ("pr1945", "pr1953", "pr2014", "pr2135")
+}
 VECTORS = ("baseline", "pr254", "pr414", "pr1413", "pr1413_noloop", "pr1493", "pr1855")
+CAPPED_TWICE = ("pr1945", "pr1945_noloop", "pr2135", "pr2135_noloop")
 
 
 def checkpoint(lineage: str) -> dict[str, Tensor]:
@@ -57,6 +64,25 @@ def test_logits_are_those_of_the_published_script(name: str, shared: Path) -> No
     model = load_checkpoint(lineage, vector["config"], vector["state_dict"], loops_active=not off)
     with torch.inference_mode():
         assert (model(vector["tokens"]) - vector["logits"]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", CAPPED_TWICE)
+def test_two_caps_serve_scoring_and_one_serves_learning(name: str, shared: Path) -> None:
+    vector = torch.load(shared / "vectors" / f"{name}.pt", weights_only=True)
+    lineage, _, off = name.partition("_")
+    model = load_checkpoint(lineage, vector["config"], vector["state_dict"], loops_active=not off)
+    tokens, targets = vector["tokens"], vector["targets"]
+    apart = copy.copy(model)
+    attention = dataclasses.replace(model.config.attention, within_documents=True)
+    apart.config = dataclasses.replace(model.config, attention=attention)
+    with torch.inference_mode():
+        assert (model(tokens) - vector["logits"]).abs().max() < 2e-5
+        assert (apart(tokens) - vector["logits_documents"]).abs().max() < 2e-5
+        before = model._project(model.hidden(tokens))
+        assert (before - vector["logits_before_softcap"]).abs().max() < 2e-5
+        assert abs(model.loss(tokens, targets).item() - float(vector["train_loss"])) < 2e-5
+        assert not torch.allclose(model(tokens), 30 * torch.tanh(before / 30), atol=1e-2)
+    assert not [name for name, _ in model.named_parameters() if name.startswith("softcap")]
 
 
 @pytest.mark.parametrize("lineage", SETTINGS)
@@ -96,6 +122,7 @@ def test_one_error_lists_everything_that_does_not_fit(lineage: str) -> None:
     ("given", "taken", "likely"),
     [
         ("pr1855", "pr1493", "pr1855"),
+        ("pr1945", "pr1855", "pr1945 or pr1953 or pr2014 or pr2135"),
         ("pr414", "pr254", "pr414"),
         ("pr254", "baseline", "pr254 or pr414"),
         ("pr1413", "baseline", "pr1413 or pr1493"),

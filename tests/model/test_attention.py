@@ -4,13 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway.model.attention import (
-    AttentionConfig,
-    CausalSelfAttention,
-    exclude_self,
-    rope_table,
-    rotate,
-)
+from fairway.model.attention import AttentionConfig, CausalSelfAttention, rope_table
+from fairway.runtime.kernels import exclude_self, rotate
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 20))

@@ -12,7 +12,7 @@ from fairway.evaluate.chunks import read_chunks
 from fairway.evaluate.config import make_predictor, plan_evaluation
 from fairway.evaluate.predictor import score_stream
 from fairway.model.gpt import GPT, num_params
-from fairway.quant.hessian import collect_hessians
+from fairway.quant.hessian import Calibration, collect_calibration
 from fairway.quant.quantized import QuantizedTensor, dequantize
 from fairway.quant.rules import quantize
 from fairway.recipes.diff import from_json, to_json
@@ -33,6 +33,7 @@ PARAMS = {
     "pr1413": 35_943_512,
     "pr1493": 35_944_536,
     "pr1855": 35_945_671,
+    **dict.fromkeys(("pr1945", "pr1953", "pr2014", "pr2135"), 35_945_673),
 }
 CLAIMS = {
     "naive_baseline": 1.2244,
@@ -44,6 +45,10 @@ CLAIMS = {
     "pr1413": 1.08279,
     "pr1493": 1.0810,
     "pr1855": 1.06108,
+    "pr1945": 1.05943,
+    "pr1953": 1.05855,
+    "pr2014": 1.05759,
+    "pr2135": 1.05651,
     "pocket": None,
 }
 
@@ -75,8 +80,8 @@ def test_a_recipe_knows_its_name_and_its_parent(name: str) -> None:
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'pr1943'; did you mean pr14.3\? Recipes: naive"):
-        recipe("pr1943")
+    with pytest.raises(ValueError, match=r"'pr1493x'; did you mean pr1493\? Recipes: naive"):
+        recipe("pr1493x")
 
 
 def test_a_recipe_may_come_from_a_file_of_the_user_s_own(tmp_path: Path) -> None:
@@ -126,6 +131,10 @@ def test_a_miniature_keeps_every_option_of_its_recipe(name: str) -> None:
         "round_from",
         "average",
         "quant.low_rank",
+        "quant.awq",
+        "evaluate.order",
+        "evaluate.short_strides",
+        "train.batch.context_curriculum",
         "evaluate.ttt",
         "evaluate.mixture",
     ):
@@ -159,8 +168,8 @@ def test_a_miniature_trains_averages_rounds_and_scores(name: str) -> None:
     model.load_state_dict(average.state_dict())
 
     weights = model.shipped_state_dict()
-    hessians = collect_hessians(model, [rows]) if small.quant.needs_hessians else {}
-    rounded = quantize(weights, hessians, small.quant)
+    seen = collect_calibration(model, [rows]) if small.quant.needs_hessians else Calibration({}, {})
+    rounded = quantize(weights, seen.hessians, small.quant, input_rms=seen.input_rms)
     assert any(isinstance(tensor, QuantizedTensor) for tensor in rounded.values())
     served = GPT(replace(small.model, extra_heads=0)).eval()
     served.load_state_dict(dequantize(rounded))

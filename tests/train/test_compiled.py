@@ -50,7 +50,8 @@ def test_all_is_compiled_beforehand_and_nothing_else_changes(traced_only: None) 
     assert all(parameter.grad is None for parameter in model.parameters())
     tokens, targets = torch.randint(32, (2, ROWS, CONTEXT)).unbind()
     for model.loops_active in (False, True):
-        assert torch.equal(loss(tokens, targets), model.loss(tokens, targets))
+        # The compiler sees the plain forms, which round in another order.
+        assert torch.allclose(loss(tokens, targets), model.loss(tokens, targets), atol=2e-6)
     assert graphs() == ready
 
 

@@ -21,11 +21,12 @@ from fairway.train.loop import (
     TrainConfig,
     TrainingInterrupted,
     build_clock,
+    context_warmup,
     training_steps,
 )
 from fairway.train.muon import MuonConfig
 from fairway.train.param_groups import OptimizerConfig, build_optimizers
-from fairway.train.schedule import Curriculum, MomentumWarmup, Warmdown, When
+from fairway.train.schedule import ContextWarmup, Curriculum, MomentumWarmup, Warmdown, When
 from fairway.train.train_state import checkpoint_state, read_train_state, restore, save_checkpoint
 
 V, D, T = 13, 8, 6
@@ -179,6 +180,33 @@ def test_the_curricula_change_rows_and_micro_batches_and_waste_no_token() -> Non
     assert [step.tokens for step in steps] == [24, 48, 48, 48]
 
 
+def test_the_rate_rises_anew_after_the_context_has_changed() -> None:
+    """Also in a run that was stopped while it rose."""
+    stages = Curriculum(stages=((0.25, 2), (0.75, 3), (1.0, 6)))
+    batch = BatchConfig(rows=4, context=6, context_curriculum=stages, context_warmup=4)
+    c = config(12, batch=batch, warmdown=Warmdown(fraction=0.0))
+
+    def rates(first: int, stop: int, warmup: ContextWarmup) -> list[float]:
+        model, found = Tiny(), []
+        optimizers = build_optimizers(model, c.optimizer)
+        set_rates = optimizers.set
+        optimizers.set = lambda **given: (found.append(given["lr_scale"]), set_rates(**given))  # type: ignore[method-assign]
+        clock, options = StepClock(12), {"first_step": first, "warmup": warmup}
+        steps = training_steps(model, batches(), c, optimizers, clock, **options)
+        for step in steps:
+            if step.number == stop:
+                break
+        return found
+
+    expected = [1.0] * 3 + [0.25, 0.5, 0.75, 1.0, 1.0, 1.0] + [0.25, 0.5, 0.75]
+    assert rates(0, 12, context_warmup(batch)) == expected
+    stopped = context_warmup(batch)
+    begun = rates(0, 5, stopped)
+    resumed = context_warmup(batch)
+    resumed.context, resumed.since = stopped.context, stopped.since
+    assert begun + rates(5, 12, resumed) == expected
+
+
 def test_the_gradient_is_clipped_as_the_library_does() -> None:
     """Seen in the momentum: after one step it is the gradient itself."""
     clipped, plain = Tiny(), Tiny()
@@ -322,6 +350,7 @@ def test_the_model_is_put_back_into_training_mode() -> None:
             lambda: BatchConfig(context=3072, context_curriculum=Curriculum(stages=((1.0, 2048),))),
             r"3072 tokens cannot be cut into rows of 2048",
         ),
+        (lambda: BatchConfig(context_warmup=4), "without one set it to 0"),
     ],
 )
 def test_an_impossible_run_cannot_be_written(build, words: str) -> None:

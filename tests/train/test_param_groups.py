@@ -79,7 +79,15 @@ def test_a_model_with_every_option_leaves_no_parameter_out() -> None:
     # Matrices are what multiplies activations; gates, mixes and routes are vectors side by side.
     linear = {f"{n}.weight" for n, m in model.blocks.named_modules() if isinstance(m, nn.Linear)}
     assert {n.removeprefix("blocks.") for n in groups["matrices"] if "blocks" in n} == linear
-    assert sorted(groups["head"]) == ["extra_heads.0.weight", "head.weight"]
+    assert sorted(groups["head"]) == ["head.weight"]
+    # What projects a table, and what predicts further ahead, are matrices as any other (#254).
+    assert {n for n in groups["matrices"] if "blocks" not in n} == {
+        "embed_up.weight",
+        "head_down.weight",
+        "extra_heads.0.weight",
+        "ngrams.0.project.weight",
+        "value_embed.project.weight",
+    }
     assert sorted(groups["embed"]) == [
         "embed.weight",
         "ngrams.0.table.weight",

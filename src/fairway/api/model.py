@@ -154,7 +154,7 @@ class Model:
             raise ValueError("there is no byte to score in this text")
         config = (evaluate or self.evaluation).resolved(self.context)
         if not learn:
-            config = replace(config, ttt=None, mixture=None)
+            config = config.frozen()
         predictor = make_predictor(self.loaded.model, config, seed=seed)
         nats = walk(predictor, plan_text(config, read), read)
         return TextScore(

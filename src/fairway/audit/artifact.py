@@ -22,7 +22,7 @@ from fairway.artifact.container import pack, unpack
 from fairway.artifact.loaded_model import load_model
 from fairway.audit.byte_total import probe_bytes
 from fairway.audit.case import Case, Limits, PieceTable, Probe
-from fairway.audit.causality import causality_result
+from fairway.audit.causality import causality_result, stated_order
 from fairway.audit.comparison import Comparison
 from fairway.audit.findings import AuditReport, Finding, ProbeResult, found
 from fairway.audit.model_scorer import ModelScorer, PackedModel
@@ -121,7 +121,13 @@ def _scorer_probes(
     scorer, model, tokens = session.scorer, packed.loaded.model, text.tokens
     assert isinstance(scorer, ModelScorer)
     before = fingerprint(model.state_dict())
-    observed = ObservedPredictor(packed.new_predictor(), len(tokens), model.state_dict)
+    order = scorer.order()
+    observed = ObservedPredictor(
+        packed.new_predictor(),
+        len(tokens),
+        model.state_dict,
+        told=None if order is None else order.told,
+    )
     first = scorer.answer(scorer.walk(observed, tokens))
     session.calls += 1
     yield observed.order_result()
@@ -137,7 +143,9 @@ def _scorer_probes(
         walks = _compare_walks(case)
         session.stop_at = begin + seconds  # what was walked so far was cut to fit; the rest is not
         args = (case.tokens, case.vocab_size, in_time(0.75), case.seed)
-        return causality_result([walks, compare_inside_chunk(held, last, *args)], normalized=True)
+        inside = compare_inside_chunk(held, last, *args)
+        result = causality_result([walks, inside], normalized=True)
+        return replace(result, details={**result.details, "order": stated_order(case)})
 
     def normalization(case: Case) -> ProbeResult:
         rows, context = packed.config.rows, model.config.train_context
@@ -163,6 +171,8 @@ def _scorer_probes(
         tolerance=0.0,  # ours repeat themselves to the last bit
         probes=table_of_probes(ours, more),
     )
+    if order is not None:
+        case.ordered = case.rearranged(order)
     for name in case.probes:
         yield case.result(name)
 
@@ -178,9 +188,11 @@ def _determinism(case: Case) -> ProbeResult:
 
 def _compare_walks(case: Case) -> Comparison:
     """Whole walks, learning and all, over the text with its second half or two thirds replaced."""
-    comparison, n = case.comparison, len(case.tokens)
+    comparison, n = case.in_order, len(case.tokens)
     comparison.try_edit(Edit(n // 3, n, "uniform", case.seed))
-    if case.seen.on_edited is not None:
+    if case.order is not None:
+        comparison.try_edit(Edit(n // 2, n, "uniform", case.seed))
+    elif case.seen.on_edited is not None:
         comparison.compare(Edit(n // 2, n, "uniform"), case.seen.edited, case.seen.on_edited)
     return comparison
 

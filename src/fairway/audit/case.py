@@ -15,6 +15,7 @@ import numpy as np
 from fairway.audit.comparison import ROUNDING_NATS, Comparison, Repeats, repeat
 from fairway.audit.findings import ProbeResult
 from fairway.audit.scorer import Answer, Session
+from fairway.audit.scoring_order import ScoringOrder
 from fairway.runtime.progress import Progress, silent
 
 CAUSALITY_SHARE = 0.35  # of the time after the first calls; normalization gets what is left
@@ -107,6 +108,8 @@ class Case:
     tolerance     nats that equal calls may differ by: rounding in another order, or 0 for a scorer
                   that is known to repeat itself
     probes        the table of probes, of which one may ask for another's result
+    ordered       the comparison in the order of scoring, where causality finds another than the
+                  stream's
     """
 
     session: Session
@@ -123,10 +126,21 @@ class Case:
     progress: Progress = silent
     probes: Mapping[str, "Probe"] = field(default_factory=dict)
     results: dict[str, ProbeResult] = field(default_factory=dict)
+    ordered: Comparison | None = None
 
     def score(self, tokens: np.ndarray) -> np.ndarray | None:
         """Nats (n - 1,) of any stream (n,) over the vocabulary; None where the scorer failed."""
         return self.session.call(tokens).nats
+
+    def score_in_order(self, tokens: np.ndarray) -> Answer:
+        """The answer to a stream (n,) as it stands in the order of scoring, in that order."""
+        order = self.order
+        if order is None:
+            return self.session.call(tokens)
+        answer = self.session.call(order.restore(tokens))
+        return replace(
+            answer, nats=None if answer.nats is None else order.arrange_nats(answer.nats)
+        )
 
     def result(self, name: str) -> ProbeResult:
         """What the probe of that name found; it is asked once."""
@@ -203,9 +217,36 @@ class Case:
 
     @cached_property
     def comparison(self) -> Comparison:
-        """Of every edited stream that any probe scores."""
+        """Of every edited stream that any probe scores, in stream order."""
         seen = self.seen
         return Comparison(self.score, self.tokens, seen.nats, seen.noise(), self.vocab_size)
+
+    @property
+    def in_order(self) -> Comparison:
+        """The comparison in the order of scoring, as far as it is known by now."""
+        return self.ordered or self.comparison
+
+    @property
+    def order(self) -> ScoringOrder | None:
+        """What is known of the order of scoring; None: that of the stream, nothing told."""
+        return self.in_order.order
+
+    def rearranged(self, order: ScoringOrder) -> Comparison:
+        """A comparison of streams that stand in another order; lengths of documents are told."""
+
+        def score(arranged: np.ndarray) -> np.ndarray | None:
+            nats = self.score(order.restore(arranged))
+            return None if nats is None else order.arrange_nats(nats)
+
+        stream = self.comparison
+        return Comparison(
+            score,
+            order.arrange(stream.tokens),
+            order.arrange_nats(stream.nats),
+            stream.noise,
+            self.vocab_size,
+            order=order,
+        )
 
     @cached_property
     def plan(self) -> Plan:

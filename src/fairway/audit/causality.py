@@ -2,20 +2,28 @@
 
 The nats of token t (entry t - 1) may depend on tokens 0..t and on nothing else. So tokens from some
 point on are replaced, in many places and manners, and every earlier entry must stay equal - equal,
-not close, unless repeating an unchanged call already moves it. A second question is asked here:
-does the scorer know the text without having read it (`stored_text`)?
+not close, unless repeating an unchanged call already moves it. Where one does move, documents may
+be scored in another order than that of the stream: `order_search.py` looks for one, and the same
+edits are made in that order. A second question is asked here: does the scorer know the text
+without having read it (`stored_text`)?
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from fairway.audit.case import Case
 from fairway.audit.comparison import Comparison
 from fairway.audit.findings import Finding, ProbeResult, found
+from fairway.audit.order_search import Cycle, DocumentGraph
+from fairway.audit.scoring_order import STREAM, document_starts
 from fairway.audit.stream import MANNERS, MOVING_DOCUMENTS, Edit
 
+ORDERS_TRIED = 4
+FEWEST_EDITS = 60  # without a leak before another order than the stream's is believed
 AFTER_A_LEAK = 24  # further edits once something was found: enough to tell its kind
 
 
@@ -31,8 +39,88 @@ def probe_causality(case: Case) -> ProbeResult:
     if tried < len(edits):
         gaps.append(f"{len(edits) - tried:,} of {len(edits):,} edited streams")
     findings = [] if case.made_up else stored_text(case)
+    asked = bool(comparison.leaks)
+    cycle = settle_order(case, edits, gaps) if asked else None
     normalized = case.result("normalization").ok  # and its edited streams are compared here
-    return causality_result([comparison], normalized, findings, gaps)
+    if comparison.leaks and not asked:
+        cycle = settle_order(case, edits, gaps)
+        if case.order is not None:
+            del case.results["normalization"]
+            normalized = case.result("normalization").ok
+    result = causality_result([case.in_order], normalized, findings, gaps, cycle)
+    return replace(result, details={**result.details, "order": stated_order(case, cycle)})
+
+
+def settle_order(case: Case, edits: Sequence[Edit], gaps: list[str]) -> Cycle | None:
+    """For a scorer that reads ahead in stream order: find and try another one.
+
+    `case.ordered` is set where the documents have an order in which the edits show less; a cycle is
+    returned where two documents, or more, can have none. What there was no time for goes to `gaps`.
+    """
+    keeping = [edit for edit in edits if edit.how not in MOVING_DOCUMENTS]  # lengths are told
+    graph, comparison = DocumentGraph(case, case.comparison), case.comparison
+    only_marks = all(leak.moved for leak in comparison.leaks)
+    graph.ask_documents()
+    if not graph.reads:
+        gaps.append("another order of scoring than the stream's, for want of time")
+        return None
+    for _ in range(ORDERS_TRIED):
+        graph.explain(comparison)
+        order = graph.order()
+        if order is None or not (graph.shows_an_order or only_marks):
+            return None
+        if graph.looks_back and (order.in_step or not graph.mostly_reads):
+            return None
+        if order.in_step and (cycle := graph.cycle()):
+            return cycle
+        known = comparison.order
+        if order.is_stream and not only_marks if known is None else order.same_as(known):
+            break  # what the edits show in this one is known
+        comparison = case.rearranged(order)
+        tried = try_edits(comparison, keeping, case.spent)
+        if tried < len(keeping):
+            gaps.append(f"{len(keeping) - tried:,} of {len(keeping):,} edits of {order.name}")
+        if tried < min(len(keeping), FEWEST_EDITS):
+            return None  # too little to clear anybody
+        if not comparison.leaks:
+            break
+    if comparison.order is not None and not (comparison.leaks and comparison.order.in_step):
+        case.ordered = comparison
+    return None
+
+
+def stated_order(case: Case, cycle: Cycle | None = None) -> dict[str, Any]:
+    """The order of scoring, for the report: what it is and what telling it costs."""
+    documents = len(document_starts(case.tokens))
+    if cycle is not None:
+        return {"name": None, "documents": documents, "cycle": list(cycle.documents)}
+    if case.in_order.leaks and case.order is None:
+        return {"name": None, "documents": documents}
+    if case.order is None:
+        return {"name": STREAM, "documents": documents, "permutation_bits": 0, "length_bits": 0}
+    stated, counts = case.order.to_json(), case.answer.num_bytes
+    num_bytes = case.num_bytes or (float(counts.sum()) if counts is not None else 0)
+    if num_bytes > 0 and len(case.tokens) == len(case.stream):
+        stated["bits_per_byte"] = case.order.bits / num_bytes
+    return stated
+
+
+def describe_cycle(comparison: Comparison, cycle: Cycle) -> Finding:
+    """Two documents, or more, of which each would have to be scored before the next."""
+    symptom, told, lines = "no order of scoring exists", [], []
+    for step, after in zip(cycle.steps, [*cycle.steps[1:], cycle.steps[0]], strict=True):
+        edit = step.edit
+        told.append(
+            f"replacing tokens {edit.start}-{edit.stop - 1} of document {step.document} changed "
+            f"the nats of token {step.token} of document {after.document} by {step.nats:.3g}"
+        )
+        lines.append(
+            f"edited = Edit({edit.start}, {edit.stop}, {edit.how!r}, {edit.seed})"
+            f".apply(tokens, {comparison.vocab_size})  # from fairway.audit.stream import Edit\n"
+            f"score(edited)[{step.token - 1}] - score(tokens)[{step.token - 1}]"
+        )
+    said = f"{symptom} in which each document only knows those before: {', and '.join(told)}"
+    return Finding.of(symptom, said, "\n".join([*lines, "# one of these should be 0.0"]))
 
 
 def planned_edits(num_tokens: int, count: int, max_cuts: int, seed: int) -> list[Edit]:
@@ -93,9 +181,16 @@ def causality_result(
     normalized: bool,
     others: Sequence[Finding] = (),
     not_covered: Sequence[str] = (),
+    cycle: Cycle | None = None,
 ) -> ProbeResult:
-    """The verdict over all edits; `normalized` (the other probe's) helps to tell kinds apart."""
-    findings = [describe(c, normalized) for c in comparisons if c.leaks] + list(others)
+    """The verdict over all edits; `normalized` (the other probe's) helps to tell kinds apart.
+
+    cycle  shows more than the leaks do, and is described in their place
+    """
+    unexplained = [c for c in comparisons if c.leaks and not cycle]
+    findings = [describe(c, normalized) for c in unexplained] + list(others)
+    if cycle is not None:
+        findings.insert(0, describe_cycle(comparisons[0], cycle))
     leaks = [leak for c in comparisons for leak in c.leaks]
     odd = [size for c in comparisons for size in c.odd_lengths]
     if odd:
@@ -105,7 +200,9 @@ def causality_result(
     edited = sum(len(c.compared) for c in comparisons)
     threshold = max(c.noise.threshold for c in comparisons)
     exact = "equal" if threshold == 0 else f"within {threshold:.1g}"
+    order = comparisons[0].order
     summary = f"{edited:,} edited streams, all earlier nats {exact}"
+    summary += f" in the order of scoring, {order.name}" if order else ""
     if leaks:
         summary = f"{edited:,} edited streams, {len(leaks):,} of which changed earlier nats"
     return found(
@@ -124,17 +221,28 @@ def describe(comparison: Comparison, normalized: bool) -> Finding:
     """The shortest edit that shows the leak, and what the pattern of all leaks points to."""
     leak = min(comparison.leaks, key=lambda k: (k.last - k.first, -k.nats))
     symptom, edit = leak_symptom(comparison, normalized), leak.edit
-    many = leak.last > leak.first
+    many, order = leak.last > leak.first, comparison.order
     what = f"tokens {leak.first}-{leak.last}" if many else f"token {leak.first}"
+    worst, text = comparison.place(leak.worst + 1), "tokens"
     positions = np.unique(np.concatenate([k.changed for k in comparison.leaks])).size
+    check = ""
+    if order is not None:
+        first = comparison.place(leak.first)
+        what = f"token {first}" + (" and what is scored after it" if many else "")
+        text = "order.arrange(tokens)"
+        listed = [list(documents) for documents in order.batches]
+        check = f"order = ScoringOrder.of(tokens, {listed})  # from fairway.audit.scoring_order\n"
+    where = f"in the order of scoring, {order.name}, " if order else ""
     said = (
-        f"replacing {what} changed the nats of token {leak.worst + 1} by {leak.nats:.3g}: "
+        f"{where}replacing {what} changed the nats of token {worst} by {leak.nats:.3g}: "
         f"{symptom} (in all, {positions:,} earlier token{'s' * (positions > 1)} moved)"
     )
-    check = (
-        f"edited = Edit({edit.start}, {edit.stop}, {edit.how!r}, {edit.seed})"
-        f".apply(tokens, {comparison.vocab_size})  # from fairway.audit.stream import Edit\n"
-        f"score(edited)[{leak.worst}] - score(tokens)[{leak.worst}]  # should be 0.0"
+    edited = f"Edit({edit.start}, {edit.stop}, {edit.how!r}, {edit.seed})"
+    edited += f".apply({text}, {comparison.vocab_size})"
+    edited = f"order.restore({edited})" if order is not None else edited
+    check += (
+        f"edited = {edited}  # from fairway.audit.stream import Edit\n"
+        f"score(edited)[{worst - 1}] - score(tokens)[{worst - 1}]  # should be 0.0"
     )
     return Finding.of(symptom, said, check)
 

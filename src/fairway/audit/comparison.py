@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fairway.audit.scoring_order import ScoringOrder
 from fairway.audit.stream import Edit, moves_documents
 
 ROUNDING_NATS = 2e-5  # float32 arithmetic in another order stays below this
@@ -139,6 +140,7 @@ class Comparison:
     tokens (n,), nats (n - 1,) of the stream as it is
     compared  first and last token changed by each edit, and whether it moved document marks
     renewed   how often the nats of the unedited stream turned out to have moved
+    order     in which tokens and nats stand here, None for stream order
     """
 
     score: Score
@@ -150,6 +152,11 @@ class Comparison:
     leaks: list[Leak] = field(default_factory=list)
     renewed: int = 0
     odd_lengths: list[int] = field(default_factory=list)
+    order: ScoringOrder | None = None
+
+    def place(self, token: int) -> int:
+        """Where in the stream a token stands that is number `token` in the order of scoring."""
+        return token if self.order is None else int(self.order.places[token])
 
     def try_edit(self, edit: Edit) -> Leak | None:
         edited = edit.apply(self.tokens, self.vocab_size)
@@ -187,6 +194,8 @@ class Comparison:
             return None  # no entry lies before it
         first, last = int(differs[0]), int(differs[-1])
         moved = moves_documents(self.tokens, edited)
+        if moved and self.order is not None:
+            return None  # lengths are told: this is another message
         self.compared.append((first, last, moved))
         threshold = self.noise.moved_threshold if moved else self.noise.threshold
         gap = differences(nats[: first - 1], self.nats[: first - 1])

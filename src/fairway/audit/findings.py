@@ -31,6 +31,7 @@ KINDS = {
     "C-a": "an expert gated by flags of the token it scores",
     "C-d": "lengths of later documents decide the order or the schedule",
     "C-e": "state that depends on timing or on earlier calls",
+    "C-f": "no order of scoring: documents were each scored with the other's text",
     "D2": "the scored text is stored inside the scorer",
     "E1": "byte-fallback tokens counted as more than one byte",
     "E2": "leading spaces counted twice",
@@ -47,6 +48,7 @@ KINDS = {
 LOOKS_LIKE: dict[str, tuple[str, ...]] = {
     # causality
     "where later documents begin decides earlier nats": ("C-d",),
+    "no order of scoring exists": ("C-f", "A4"),
     "the nats read a token that comes shortly after theirs": ("C-a", "C1"),
     "the nats read the end of the text": ("C1",),
     "something was fitted to the text before it was scored": ("A5", "A1", "B3"),
@@ -246,6 +248,15 @@ class AuditReport:
         return f"over {' and '.join(over)}" if over else "legal"
 
     @property
+    def order(self) -> Mapping[str, Any]:
+        """The order of scoring that `causality` found: its name, None where there is none, how
+        many documents, and the bits that telling order and lengths costs; {} where nothing asked.
+        """
+        causality = self.probes.get("causality")
+        found = causality.details.get("order", {}) if causality else {}
+        return found if isinstance(found, Mapping) else {}
+
+    @property
     def broken(self) -> str:
         """Which probes could not be asked, and why; "" where all could."""
         told = (f"probe {p.name!r}: {p.broken}" for p in self.probes.values() if p.broken)
@@ -266,6 +277,7 @@ class AuditReport:
             "calls": self.calls,
             "seconds": round(self.seconds, 3),
         }
+        report |= {"order": dict(self.order)} if self.order else {}
         problem = self.problem or self.broken
         return report | ({"problem": problem} if problem else {})
 
@@ -300,6 +312,7 @@ class AuditReport:
                 heads = ["check: ", *["       "] * finding.check.count("\n")]
                 checks = zip(heads, finding.check.splitlines(), strict=False)
                 lines += [f"          {head}{line}" for head, line in checks]
+        lines += self._order_text()
         gaps = [f"{p.name}: {gap}" for p in self.probes.values() for gap in p.not_covered]
         for title, items in (("not covered", gaps), ("notes", self.notes)):
             if items:
@@ -308,3 +321,18 @@ class AuditReport:
         if self.command:
             lines.append(f"  again: {self.command}")
         return "\n".join(lines)
+
+    def _order_text(self) -> list[str]:
+        """One line about an order of scoring that has to be told, or that there is none."""
+        order = self.order
+        if "cycle" in order:
+            return [f"  order of scoring: none; documents {order['cycle']} read each other"]
+        told = order.get("permutation_bits", 0), order.get("length_bits", 0)
+        if not order.get("name") or not any(told):
+            return []
+        rate = order.get("bits_per_byte")
+        share = "" if rate is None else f" ({rate:.3g} bits per byte)"
+        return [
+            f"  order of scoring: {order['name']}; telling it costs {told[0]:,.1f} bits, the "
+            f"lengths of {order['documents']:,} documents {told[1]:,.1f}{share}, beside the nats"
+        ]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.audit.scorer import Answer, ProcessScorer
+from fairway.audit.scoring_order import ScoringOrder
 from fairway.evaluate.chunks import Chunk, ChunkPlan, read_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.predictor import Predictor, score_stream
@@ -69,6 +70,14 @@ class ModelScorer:
     def __post_init__(self) -> None:
         self.name = str(self.packed.path)
         self.plans = plan_text(self.packed.config, self.text)
+
+    def order(self) -> ScoringOrder | None:
+        """The order in which the plans score documents; None where it is that of the file."""
+        if self.packed.config.order == "file":
+            return None
+        places = np.concatenate([[0], *(positions(plan).numpy() for plan in self.plans)])
+        name = self.packed.config.order.replace("_", " ")
+        return ScoringOrder.of_lengths(self.text.tokens.numpy(), places, name)
 
     def walk(self, predictor: Predictor, tokens: Tensor) -> Tensor:
         """Nats (n - 1,) float64 of tokens (n,), as many as the text has, by the scoring walk."""

@@ -32,6 +32,8 @@ class PositionSum:
     probabilities  (V,) exp(-nats), NaN where the alternative has not been scored
     tolerance      how far from one the sum may lie: 1e-4, or the scorer's own rounding
     missing        alternatives for which the scorer gave no number, because of `problem`
+    told           alternatives that are known not to stand there: document marks, where lengths of
+                   documents are told; what they are given is not seen, so only an excess is a fault
     """
 
     position: int
@@ -39,6 +41,7 @@ class PositionSum:
     tolerance: float
     missing: tuple[int, ...]
     problem: str
+    told: int = 0
 
     @property
     def total(self) -> float:
@@ -50,26 +53,33 @@ class PositionSum:
 
     @property
     def whole(self) -> bool:
-        return self.scored == self.probabilities.size
+        return self.scored == self.probabilities.size - self.told
 
     @property
     def faulty(self) -> bool:
         excess = self.total - 1.0
-        return bool(self.missing) or (abs(excess) if self.whole else excess) > self.tolerance
+        if self.whole and not self.told:
+            excess = abs(excess)
+        return bool(self.missing) or excess > self.tolerance
 
 
 def probe_normalization(case: Case) -> ProbeResult:
     """Add up the distribution at some positions, over the likeliest alternatives or all."""
     sums: list[PositionSum] = []
     gaps = list(case.not_covered)
-    comparison, plan = case.comparison, case.plan
-    hint = context_matches(case.tokens)[1]
-    order = choose_positions(case.tokens, comparison.nats, case.seed)[: plan.positions]
+    comparison, plan = case.in_order, case.plan
+    tokens, told = comparison.tokens, comparison.order is not None
+    hint = context_matches(tokens)[1]
+    order = choose_positions(tokens, comparison.nats, case.seed)
+    if told:
+        order = [position for position in order if tokens[position + 1] != BOS]
+    order = order[: plan.positions]
     for number, position in enumerate(order):
         if case.spent():
             gaps.append(f"{len(order) - number:,} of {len(order):,} positions")
             break
-        likely = alternatives_in_order(case.tokens, position, int(hint[position]), case.vocab_size)
+        likely = alternatives_in_order(tokens, position, int(hint[position]), case.vocab_size)
+        likely = likely[likely != BOS] if told else likely
         sums.append(add_up(case, position, likely[: plan.alternatives]))
         if sum(at.faulty for at in sums) >= ENOUGH_FAULTS:
             break
@@ -82,11 +92,16 @@ def probe_normalization(case: Case) -> ProbeResult:
         )
     summary = "no position tried"
     if sums:
-        worst = max(sums, key=lambda at: abs(at.total - 1) if at.whole else at.total)
-        summary = (
-            f"{len(whole):,} whole distributions; the {'sum' if worst.whole else 'partial sum'} "
-            f"furthest from one is {worst.total:.7g}, at token {worst.position + 1}"
+        worst = max(
+            sums, key=lambda at: abs(at.total - 1) if at.whole and not at.told else at.total
         )
+        place = comparison.place(worst.position + 1)
+        summary = (
+            f"{len(whole):,} whole distributions; the {'largest ' if told else ''}"
+            f"{'sum' if worst.whole else 'partial sum'}{'' if told else ' furthest from one'} "
+            f"is {worst.total:.7g}, at token {place}"
+        )
+        summary += ", without document marks, which are told beforehand" if told else ""
     return found(
         "normalization",
         summary,
@@ -95,7 +110,7 @@ def probe_normalization(case: Case) -> ProbeResult:
         positions=len(sums),
         whole=len(whole),
         faulty=len(faulty),
-        largest_error=max((abs(at.total - 1) for at in whole), default=None),
+        largest_error=max((abs(at.total - 1) for at in whole if not at.told), default=None),
         tolerance=max((at.tolerance for at in sums), default=TOLERANCE),
     )
 
@@ -157,19 +172,19 @@ def alternatives_in_order(
 
 def add_up(case: Case, position: int, alternatives: np.ndarray) -> PositionSum:
     """Score `alternatives` at one position; the realized token was scored already."""
-    comparison = case.comparison
+    comparison = case.in_order
     probabilities = np.full(case.vocab_size, np.nan)
     missing: list[int] = []
     problem = ""
-    edited, edit = case.tokens.copy(), Edit(position + 1, position + 2, "uniform")
-    realized = int(case.tokens[position + 1])
+    edited, edit = comparison.tokens.copy(), Edit(position + 1, position + 2, "uniform")
+    realized = int(edited[position + 1])
     for token in alternatives.tolist():
         nats = comparison.nats
         if token != realized:
             if case.spent():
                 break
             edited[position + 1] = token
-            answer = case.session.call(edited)
+            answer = case.score_in_order(edited)
             if answer.nats is None or answer.nats.size <= position:
                 missing.append(token)
                 problem = answer.problem or f"its nats are of shape {answer.shape}"
@@ -182,7 +197,8 @@ def add_up(case: Case, position: int, alternatives: np.ndarray) -> PositionSum:
         else:
             probabilities[token] = math.exp(max(-nats[position], LEAST_LOG_PROB))
     tolerance = max(TOLERANCE, _rounding(probabilities, comparison.noise))
-    return PositionSum(position, probabilities, tolerance, tuple(missing), problem)
+    told = int(comparison.order is not None)
+    return PositionSum(position, probabilities, tolerance, tuple(missing), problem, told)
 
 
 def _rounding(probabilities: np.ndarray, noise: Noise) -> float:
@@ -200,26 +216,30 @@ def describe(case: Case, sums: list[PositionSum]) -> Finding:
     faulty = [at for at in sums if at.faulty]
     if all(at.missing for at in faulty):
         at = faulty[0]
+        place = case.in_order.place(at.position + 1)
         symptom = "a distribution scores every token before it knows which one came"
         said = (
-            f"at token {at.position + 1}, {len(at.missing):,} of {case.vocab_size:,} alternatives "
+            f"at token {place}, {len(at.missing):,} of {case.vocab_size:,} alternatives "
             f"have no nats (token id {at.missing[0]}: {at.problem}): {symptom}"
         )
         return Finding.of(symptom, said)
     at = max(faulty, key=lambda at: abs(at.total - 1))
-    part = "all" if at.whole else f"{at.scored:,} of the"
+    part = "all" if at.whole and not at.told else f"{at.scored:,} of the"
     because = symptom = sum_symptom(faulty, [at for at in sums if at.whole])
-    if case.comparison.leaks:  # then each token was scored by a model fitted to that token
-        symptom = leak_symptom(case.comparison, normalized=False)
+    if case.in_order.leaks:  # then each token was scored by a model fitted to that token
+        symptom = leak_symptom(case.in_order, normalized=False)
         because = "the token itself took part in its score"
-    place = at.position + 1
+    place = case.in_order.place(at.position + 1)
     said = (
         f"at token {place} the probabilities of {part} {case.vocab_size:,} alternatives add up "
         f"to {at.total:.6g} instead of 1: {because} ({len(faulty):,} of {len(sums):,} "
         "positions tried)"
     )
+    alternatives = f"range({case.vocab_size})"
+    if at.told:
+        alternatives = f"set({alternatives}) - {{{BOS}}}"
     check = (
-        f"import numpy as np\ntotal = 0.0\nfor token in range({case.vocab_size}):\n"
+        f"import numpy as np\ntotal = 0.0\nfor token in {alternatives}:\n"
         f"    edited = tokens.copy(); edited[{place}] = token\n"
         f"    total += np.exp(-score(edited)[{place - 1}])\ntotal  # should be 1.0"
     )

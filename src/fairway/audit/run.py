@@ -153,7 +153,7 @@ def _ask(case: Case) -> tuple[dict[str, ProbeResult], list[str]]:
         results = _not_run(case.probes, "there are no nats to compare") | results
     else:
         results = {name: case.result(name) for name in case.probes}
-        if results["causality"].ok and results["determinism"].ok:
+        if results["causality"].ok and results["determinism"].ok and case.order is None:
             notes += length_note(case)
         notes += _implausible(case.tokens, case.seen.nats)
         noise = case.comparison.noise

@@ -49,6 +49,8 @@ class ObservedPredictor(LearnsFrom):
 
     weights  the state of the model that the caller holds, if it has one
     looks    so many chunks, the first ones, at which scoring is watched for traces
+    told     (num_tokens,) bool, tokens that are known beforehand: document marks, where lengths
+             of documents are told
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ObservedPredictor(LearnsFrom):
         num_tokens: int,
         weights: Callable[[], Mapping[str, Tensor]] = dict,
         looks: int = 3,
+        told: np.ndarray | None = None,
     ) -> None:
         super().__init__(predictor)
         self.num_tokens, self.weights, self.looks = num_tokens, weights, looks
@@ -64,13 +67,14 @@ class ObservedPredictor(LearnsFrom):
         self.traces: list[str] = []
         self.times_scored = np.zeros(num_tokens, np.int64)
         self.times_scored[0] = 1  # the first token is given
+        self.told = np.zeros(num_tokens, bool) if told is None else told
         self.last_scored: int | None = None
         self.looked = self.lessons = 0
 
     def score(self, chunk: Chunk) -> Tensor:
         plan = chunk.plan
         for window in plan.windows:
-            ahead = self.times_scored[window.start : window.score_from] == 0
+            ahead = self._unknown(window.start, window.score_from)
             if ahead.any():
                 place = window.start + int(ahead.argmax())
                 self.out_of_order.append(
@@ -94,14 +98,18 @@ class ObservedPredictor(LearnsFrom):
         if self.last_scored != plan.index:
             self.out_of_order.append(f"chunk {plan.index + 1} is learned from before it is scored")
         touched = [(w.start, w.stop) for w in plan.windows] + list(plan.spans)
-        early = [b for b, e in touched if (self.times_scored[b:e] == 0).any()]
+        early = [b for b, e in touched if self._unknown(b, e).any()]
         if early:
-            place = early[0] + int((self.times_scored[early[0] :] == 0).argmax())
+            place = early[0] + int(self._unknown(early[0], self.num_tokens).argmax())
             self.out_of_order.append(
                 f"chunk {plan.index + 1} is learned from while token {place} is not scored yet"
             )
         self.lessons += 1
         super().learn(chunk)
+
+    def _unknown(self, begin: int, end: int) -> np.ndarray:
+        """(end - begin,) which tokens are neither scored by now nor told beforehand."""
+        return (self.times_scored[begin:end] == 0) & ~self.told[begin:end]
 
     def _state(self) -> str:
         return fingerprint(self.predictor.state_dict(), self.weights())

@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from fairway.cli import build, judge, use
+from fairway.cli import build, judge, share, use
 from fairway.cli.answer import Answer, No, take_values
 from fairway.runtime.plugins import load_plugin
 
@@ -38,6 +38,8 @@ COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
         use.compress,
         use.decompress,
         use.generate,
+        share.export,
+        share.push,
     )
 }
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

@@ -87,9 +87,13 @@ def two_paths(argv: list[str], usage: str, command: str) -> tuple[Path, Path, li
 
 
 def open_model(path: Path, device: "torch.device | str" = "cpu") -> "LoadedModel":
-    """`load_model`; says where a plug-in is not the one that the model was made with."""
+    """`load_model`, of a file or of hf://OWNER/NAME; says where a plug-in is not the one that the
+    model was made with."""
     from fairway.artifact.loaded_model import load_model
+    from fairway.fetch.model_file import HUB_PATH, hub_model
 
+    if str(path).startswith(HUB_PATH):
+        path = hub_model(str(path))
     loaded = load_model(path, device)
     for plugin in loaded.plugins:
         if difference := check_recorded(plugin):

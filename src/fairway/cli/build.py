@@ -119,15 +119,22 @@ def _resume_said(argv: list[str]) -> list[str]:
 
 
 def _changed(recipe: "Recipe", argv: list[str]) -> "tuple[Recipe, list[str]]":
-    """The recipe after --set, --env and --train.steps; they are the defaults of other options."""
+    """The recipe after --env, --set and --train.steps; they are the defaults of other options.
+
+    `--set` names a field itself, so it has the last word wherever it stands.
+    """
     from fairway.recipes.diff import override
 
-    chosen, rest = take_settings(recipe, argv)
-    files, rest = take_values("--env", rest)
+    chosen = recipe
+    files, rest = take_values("--env", argv)
     for file in files:
-        from fairway.interop.settings import training_settings
+        from fairway.interop.settings import ignored_by, training_settings
 
-        chosen = override(chosen, training_settings(chosen, read_env(Path(file))))
+        env = read_env(Path(file))
+        chosen = override(chosen, training_settings(chosen, env))
+        if ignored := ignored_by(chosen, env):
+            print(f"note: {ignored}", file=sys.stderr)
+    chosen, rest = take_settings(chosen, rest)
     if "--train.steps" in rest:  # they replace the clock
         train = replace(chosen.train, seconds=None, steps=1, reserve_seconds=0.0)
         chosen = replace(chosen, train=train, quant=replace(chosen.quant, reserve_seconds=0.0))

@@ -63,6 +63,10 @@ class EvaluateConfig(WindowConfig):
     def learner(self) -> Learner:
         return self.ttt or NoLearning()
 
+    def frozen(self) -> "EvaluateConfig":
+        """The same windows without any learning; whatever order there was mattered to that only."""
+        return replace(self, ttt=None, mixture=None, order="file", short_strides=())
+
     @property
     def least_stride(self) -> int:
         """Targets of a window in the batch that has the shortest ones."""

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 HUB = "hf://"
+HUB_PATH = "hf:/"  # the same once it was taken for a path
 ADDRESS = re.compile(
-    r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<file>[\w./-]+))?"
+    r"hf://?(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<file>[\w./-]+))?"
 )
 FILE = "model.fwy"  # what `fairway push` writes
 

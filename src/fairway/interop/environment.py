@@ -17,7 +17,8 @@ from fairway.recipes.script import Environment, Script, Value
 IRRELEVANT = {
     "ARTIFACT_DIR", "CONTROL_TENSOR_NAME_PATTERNS", "DATA_DIR", "DATA_PATH",
     "INT8_KEEP_FLOAT_FP32_NAME_PATTERNS", "LOCAL_RANK", "MODEL_PATH", "NCCL_NET",
-    "QUANTIZED_MODEL_PATH", "RANK", "RUN_ID", "TOKENIZER_PATH", "TRAIN_LOG_EVERY",
+    "PYTORCH_CUDA_ALLOC_CONF", "QUANTIZED_MODEL_PATH", "RANK", "RUN_ID",
+    "TOKENIZER_PATH", "TRAIN_LOG_EVERY",
     "VAL_BATCH_SIZE", "VAL_BATCH_TOKENS", "VAL_LOSS_EVERY", "WARMUP_STEPS", "WORLD_SIZE",
 }  # fmt: skip
 POSITIVE = ("VOCAB_SIZE", "NUM_LAYERS", "MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS", "MLP_MULT")
@@ -38,7 +39,8 @@ def parse_environment(
     otherwise  what is meant by the variables left out; the script's defaults when absent
     """
     script = published_script(lineage)
-    given = {name: text for name, text in env.items() if name not in IRRELEVANT}
+    unread = IRRELEVANT | set(script.ignored)
+    given = {name: text for name, text in env.items() if name not in unread}
     problems = [_unknown(name, script) for name in sorted(given.keys() - script.defaults.keys())]
     values: dict[str, Value] = dict(otherwise or script.defaults)
     for name in sorted(given.keys() & values.keys()):
@@ -51,6 +53,11 @@ def parse_environment(
     if problems:
         raise ValueError(f"environment of {lineage}: " + "; ".join(problems))
     return environment
+
+
+def ignored_variables(lineage: str, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Those of `env` that published command lines set though the script never reads them."""
+    return tuple(name for name in published_script(lineage).ignored if name in env)
 
 
 def parse_value(name: str, text: str, default: Value) -> Value:

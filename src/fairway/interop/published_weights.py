@@ -43,6 +43,8 @@ OUTSIDE = {  # our name: the published one, outside the blocks
     "value_embed.scale": "ve_shared.scale",
     "smear_v1.gate": "smear.gate",
     "smear_v2.strength": "smear_lambda",
+    "softcap_positive": "softcap_pos",
+    "softcap_negative": "softcap_neg",
     "skip_weights": "skip_weights",
     "skip_gates": "skip_gates",
     "lane_carry": "parallel_resid_lambdas",
@@ -62,6 +64,7 @@ DECIDING = (
     ("bigram.", ("BIGRAM_VOCAB_SIZE", "BIGRAM_DIM")),
     ("ve_", ("VE_ENABLED", "VE_DIM", "VE_LAYERS", "NUM_KV_HEADS")),
     ("skip_", ("NUM_LAYERS", "NUM_LOOPS", "LOOP_START", "LOOP_END", "SKIP_GATES_ENABLED")),
+    ("softcap_", ("ASYM_LOGIT_RESCALE",)),
     ("smear_", ("SMEAR_GATE_ENABLED", "GATE_WINDOW")),
     ("lm_head", ("TIE_EMBEDDINGS",)),
     ("tok_emb", ("VOCAB_SIZE", "EMBEDDING_DIM", "MODEL_DIM")),
@@ -87,12 +90,14 @@ class Source(NamedTuple):
 def sources(lineage: str, config: ModelConfig) -> dict[str, tuple[Source, ...]]:
     """For each of our parameters the published tensors it is made of (several are stacked)."""
     with torch.device("meta"):
-        names = GPT(config).shipped_state_dict().keys()
+        names = GPT(config).state_dict().keys()
     banked = published_script(lineage).banked
     return {name: _sources_of(name, config, banked) for name in names}
 
 
 def _sources_of(name: str, config: ModelConfig, banked: bool) -> tuple[Source, ...]:
+    if name.startswith("extra_heads."):
+        return (Source(name.replace("extra_heads.", "mtp_heads.")),)
     if name == "value_embed.layer_scales":
         layers = range(len(config.embedding.value.layers)) if config.embedding.value else ()
         return tuple(Source(f"ve_layer_scales.{i}") for i in layers)
@@ -112,7 +117,7 @@ def _sources_of(name: str, config: ModelConfig, banked: bool) -> tuple[Source, .
 def published_shapes(lineage: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that a checkpoint of this model holds."""
     with torch.device("meta"):
-        ours = GPT(config).shipped_state_dict()
+        ours = GPT(config).state_dict()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, parts in sources(lineage, config).items():
         for part in parts:
@@ -137,24 +142,56 @@ def load_checkpoint(
     Raises ValueError naming every variable that is unknown or contradicts another, or else every
     tensor that is missing, unexpected or of the wrong shape.
     """
-    environment = parse_environment(lineage, _widths(lineage, state_dict) | dict(env))
-    config = model_config(environment)
+    environment = parse_checkpoint_environment(lineage, env, state_dict)
     if environment.get("MTP_NUM_HEADS", 0):  # they serve training only and never ship
         state_dict = {n: t for n, t in state_dict.items() if not n.startswith("mtp_heads.")}
-    _check_tensors(environment, published_shapes(lineage, config), state_dict)
+    model = GPT(model_config(environment))
+    load_published(model, environment, state_dict)
+    model.loops_active = loops_active
+    return model.eval()
 
+
+def parse_checkpoint_environment(
+    lineage: str, env: Mapping[str, str], state_dict: Mapping[str, Tensor]
+) -> Environment:
+    """`parse_environment`, with the widths that the tensors themselves tell."""
+    return parse_environment(lineage, _widths(lineage, state_dict) | dict(env))
+
+
+def load_published(model: GPT, env: Environment, state_dict: Mapping[str, Tensor]) -> None:
+    """Load tensors under the script's names into `model`; ValueError unless every one fits."""
+    lineage = env.script.name
+    _check_tensors(env, published_shapes(lineage, model.config), state_dict)
     weights = {}
-    for name, parts in sources(lineage, config).items():
+    for name, parts in sources(lineage, model.config).items():
         tensors = [
             state_dict[part.tensor] if part.index is None else state_dict[part.tensor][part.index]
             for part in parts
         ]
         tensor = torch.cat(tensors) if name.endswith("layer_scales") else tensors[0]
         weights[name] = tensor.detach().float().clone()
-    model = GPT(config)
     model.load_state_dict(weights)
-    model.loops_active = loops_active
-    return model.eval()
+
+
+def to_published(
+    lineage: str, config: ModelConfig, weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Our tensors under the script's names: the inverse of `load_published`.
+
+    Tensors that the script holds and our model has no use for are not among them.
+    """
+    whole: dict[str, Tensor] = {}
+    stacked: dict[str, dict[int, Tensor]] = {}
+    for name, parts in sources(lineage, config).items():
+        pieces = weights[name].split(1) if name.endswith("layer_scales") else (weights[name],)
+        for part, piece in zip(parts, pieces, strict=True):
+            if part.index is None:
+                whole[part.tensor] = piece.clone()
+            else:
+                stacked.setdefault(part.tensor, {})[part.index] = piece
+    for name, slices in stacked.items():
+        whole[name] = torch.stack([slices[index] for index in range(len(slices))])
+    return whole
 
 
 def _check_tensors(

@@ -8,7 +8,7 @@ project does its own way (which compressor, which fused kernel) change nothing.
 from collections.abc import Mapping
 
 from fairway.evaluate.config import EvaluateConfig
-from fairway.interop.environment import parse_environment
+from fairway.interop.environment import ignored_variables, parse_environment
 from fairway.recipes.diff import diff
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import PUBLISHED, RECIPES
@@ -36,6 +36,14 @@ def training_settings(recipe: Recipe, env: Mapping[str, str]) -> dict[str, objec
     _require_fixed(merged)
     after = script.apply(record, merged)
     return {difference.path: difference.new for difference in diff(record, after)}
+
+
+def ignored_by(recipe: Recipe, env: Mapping[str, str]) -> str:
+    """Which variables change nothing because the recipe's script never reads them; empty: none."""
+    script = PUBLISHED[recipe.name]
+    names = ignored_variables(script.name, env)
+    verb = "is" if len(names) == 1 else "are"
+    return f"{', '.join(names)} {verb} read by no line of {script.name}'s script" if names else ""
 
 
 def _require_fixed(env: Environment) -> None:

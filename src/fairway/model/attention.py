@@ -14,7 +14,13 @@ from fairway.model.adapters import Adapters, add_delta
 from fairway.model.cache import Cache
 from fairway.model.depth import MOST_LAYERS
 from fairway.model.linear import Linear
-from fairway.runtime.kernels import attend, rms_norm
+from fairway.runtime.kernels import (
+    attend,
+    exclude_self,
+    linear_together,
+    one_product_pays,
+    rotary_heads,
+)
 from fairway.runtime.limits import require_within
 
 
@@ -38,6 +44,8 @@ class AttentionConfig:
     # number of channels of each head with rotary positions, the first ones (#315); None: all
     rope_dims: int | None = None
     rope_base: float = 10_000.0  # base of the rotary frequencies; larger means longer waves
+    # whether angles of inputs longer than the training context are stretched; #1855 does not
+    rope_stretch: bool = True
     qk_gain: float = 1.5  # initial multiplier of each head's queries
     exclusive_layers: int = 0  # so many last layers drop each output's part along its own value
     gate: GateConfig | None = None
@@ -64,15 +72,17 @@ class AttentionConfig:
 
 
 def rope_table(
-    num_positions: int, dims: int, base: float, train_context: int, dtype: torch.dtype
+    num_positions: int, dims: int, base: float, train_context: int | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """cos and sin, each (num_positions, dims / 2), for rotary positions (arXiv:2104.09864).
+
+    train_context  None: angles are never stretched
 
     Past the training length the base grows (NTK scaling), so that the slowest channels turn no
     further than they did in training. The angles depend on num_positions then: encoder and decoder
     must ask for the same number.
     """
-    if num_positions > train_context and dims > 2:
+    if train_context is not None and num_positions > train_context and dims > 2:
         base = base * (num_positions / train_context) ** (dims / (dims - 2))
     frequency = base ** -(torch.arange(0, dims, 2, dtype=torch.float32) / dims)
     angle = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequency)
@@ -87,7 +97,7 @@ class RopeTables:
 
     def __init__(self, config: AttentionConfig, head_dim: int, train_context: int) -> None:
         self.dims, self.base = config.rope_dims or head_dim, config.rope_base
-        self.train_context = train_context
+        self.train_context = train_context if config.rope_stretch else None
         self._made: dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, num_positions: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,27 +120,6 @@ def document_mask(starts: Tensor, new: int) -> Tensor:
     late = document[:, starts.size(1) - new :]
     same = late[:, :, None] == document[:, None, :]
     return same & torch.ones_like(same).tril(starts.size(1) - new)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the leading 2 * cos.size(-1) channels of x (B, T, H, K) by cos, sin (T, dims / 2)."""
-    half = cos.size(-1)
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    cos, sin = cos[:, None], sin[:, None]
-    turned = (first * cos + second * sin, second * cos - first * sin)
-    return torch.cat((*turned, rest) if rest.size(-1) else turned, dim=-1)
-
-
-def exclude_self(y: Tensor, values: Tensor) -> Tensor:
-    """Remove from each head's output its component along the token's own value (#265).
-
-    y (B, T, H, K), values (B, T, Hkv, K) -> (B, T, H, K). At a document's first position attention
-    sees only that value, so the output is zero there, not undefined.
-    """
-    grouped = y.unflatten(2, (values.size(2), -1))  # (B, T, Hkv, H / Hkv, K)
-    direction = F.normalize(values, dim=-1).unsqueeze(3)
-    along = (grouped * direction).sum(-1, keepdim=True)
-    return (grouped - along * direction).flatten(2, 3)
 
 
 class CausalSelfAttention(nn.Module):
@@ -180,16 +169,20 @@ class CausalSelfAttention(nn.Module):
         cos, sin = (table[past : past + x.size(1)] for table in rope)
         late = x[:, start:]
 
-        q = add_delta(self.query(late), adapters, "query", slot, late)
-        k = add_delta(self.key(x), adapters, "key", slot, x)
-        v = add_delta(self.value(x), adapters, "value", slot, x)
+        if start == 0 and one_product_pays(x):
+            q, k, v = linear_together(x, self.query.weight, self.key.weight, self.value.weight)
+        else:
+            q, k, v = self.query(late), self.key(x), self.value(x)
+        q = add_delta(q, adapters, "query", slot, late)
+        k = add_delta(k, adapters, "key", slot, x)
+        v = add_delta(v, adapters, "value", slot, x)
         if value_embedding is not None:
             v = v + value_embedding
-        q = rms_norm(q.unflatten(-1, (self.num_heads, -1)))  # (B, T - start, H, K)
-        k = rms_norm(k.unflatten(-1, (self.num_kv_heads, -1)))  # (B, T, Hkv, K)
+        q = q.unflatten(-1, (self.num_heads, -1))  # (B, T - start, H, K)
+        k = k.unflatten(-1, (self.num_kv_heads, -1))  # (B, T, Hkv, K)
         v = v.unflatten(-1, (self.num_kv_heads, -1))
-        q = rotate(q, cos[start:], sin[start:]) * self.gain.to(q.dtype)[:, None]
-        k = rotate(k, cos, sin)
+        q = rotary_heads(q, cos[start:], sin[start:], self.gain)
+        k = rotary_heads(k, cos, sin)
 
         keys, values = k.transpose(1, 2), v.transpose(1, 2)  # (B, Hkv, T, K)
         if cache is not None:

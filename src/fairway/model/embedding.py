@@ -25,6 +25,8 @@ class NgramTableConfig:
     order: int = 2  # number of tokens that are hashed together, 2 or 3
     buckets: int = 2048  # number of rows of the table
     dim: int = 128  # width of a row; it is projected up to the model's
+    # which of the two begins at zero: the table, as published, or the projection
+    starts_at_zero: Literal["table", "projection"] = "table"
 
     def __post_init__(self) -> None:
         if not 2 <= self.order <= len(HASH_MULTIPLIERS):
@@ -51,12 +53,15 @@ class ValueEmbeddingConfig:
 class EmbeddingConfig:
     # width of a token's vector; None: the model's own, anything narrower is projected up
     dim: int | None = None
-    init_std: float = 0.005  # standard deviation of the initial embedding
+    # standard deviation of the initial embedding where it is the head as well; else that is 1
+    init_std: float = 0.005
     ngrams: tuple[NgramTableConfig, ...] = ()
     # v1 mixes by a gate per channel after the first norm (#65), v2 by one gate driven by the
     # token, before it, and not across a BOS (#1667, #1797, mended in #1851).
     smear: Literal["v1", "v2"] | None = None
     smear_window: int = 12  # number of channels that the gate of v2 reads
+    # v2 as it was before #1851: the last token of a document is smeared into the next one's BOS
+    smear_across_documents: bool = False
     value: ValueEmbeddingConfig | None = None
 
     def __post_init__(self) -> None:

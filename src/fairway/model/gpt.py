@@ -20,7 +20,7 @@ from fairway.model.linear import Linear
 from fairway.model.mlp import MLP
 from fairway.model.model_config import ModelConfig
 from fairway.model.segments import Segments
-from fairway.runtime.kernels import rms_norm, softcapped_cross_entropy
+from fairway.runtime.kernels import mix_norm, rms_norm, scaled_cast, softcapped_cross_entropy
 
 
 class Lanes(NamedTuple):
@@ -47,17 +47,10 @@ class Block(nn.Module):
         self.form = config.parallel.form if config.parallel is not None and parallel else "serial"
 
     def read(self, x: Tensor) -> Tensor:
-        x = rms_norm(x)
-        return x if self.read_scale == 1.0 else x * self.read_scale
-
-    def mix(self, x: Tensor, first: Tensor) -> Tensor:
-        if self.residual_mix is None:
-            return x
-        mix = self.residual_mix.to(x.dtype)
-        return torch.addcmul(mix[1] * first, mix[0], x)
+        return rms_norm(x, self.read_scale)
 
     def run_mlp(self, x: Tensor, slot: int, adapters: Adapters | None) -> Tensor:
-        x = self.read(x)
+        """The MLP's output for what it reads, which `read` made of a stream."""
         return add_delta(self.mlp(x, self.mlp_scale), adapters, "mlp", slot, x, self.mlp_scale)
 
     def forward(
@@ -81,9 +74,12 @@ class Block(nn.Module):
 
         All others as `CausalSelfAttention.forward` takes them.
         """
-        mixed = self.mix(x, first)
+        if self.residual_mix is None:
+            mixed, read = x, self.read(x)
+        else:
+            mixed, read = mix_norm(x, first, self.residual_mix, self.read_scale)
         attn_out = self.attention(
-            self.read(mixed),
+            read,
             rope,
             start=start,
             mask=mask,
@@ -95,12 +91,12 @@ class Block(nn.Module):
         )
         x, mixed = x[:, start:], mixed[:, start:]
         if self.form == "shared":
-            return mixed + attn_out + self.run_mlp(mixed, slot, adapters), None
+            return mixed + attn_out + self.run_mlp(read[:, start:], slot, adapters), None
         if lanes is None:
-            x = mixed + attn_out
-            return x + self.run_mlp(x, slot, adapters), None
+            x, read = mix_norm(mixed, attn_out, scale=self.read_scale)
+            return x + self.run_mlp(read, slot, adapters), None
         lane = lanes.second[:, start:]
-        mlp_out = self.run_mlp(lane, slot, adapters)
+        mlp_out = self.run_mlp(self.read(lane), slot, adapters)
         carry, route = lanes.carry.to(x.dtype), lanes.route.to(x.dtype)
         return (
             carry[0] * x + route[0, 0] * attn_out + route[1, 0] * mlp_out,
@@ -148,6 +144,12 @@ class GPT(nn.Module):
         if config.parallel is not None and config.parallel.form == "lanes":
             self.lane_carry = nn.Parameter(torch.full((config.num_layers, 2), 1.1))
             self.lane_route = nn.Parameter(torch.ones(config.num_layers, 2, 2))
+        # Buffers, not parameters: no optimizer may find them (`ModelConfig.asymmetric_softcap`).
+        self.softcap_positive: Tensor | None
+        self.softcap_negative: Tensor | None
+        for sign in ("positive", "negative"):
+            begins = torch.tensor(config.logit_softcap) if config.asymmetric_softcap else None
+            self.register_buffer(f"softcap_{sign}", begins)
         self.final_norm = nn.Identity()  # a place to look: its output is what the head reads
         self.head = None if config.tied else Linear(embed_dim, config.vocab_size)
         self.extra_heads = nn.ModuleList(
@@ -158,21 +160,26 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        nn.init.normal_(self.embed.weight, std=self.config.embedding.init_std)
+        config = self.config
+        nn.init.normal_(self.embed.weight, std=config.embedding.init_std if config.tied else 1.0)
         for name, module in self.named_modules():
             if not isinstance(module, Linear):
                 continue
             # Blocks start as the identity, heads as the uniform distribution.
             if name.endswith(("attention.output", "mlp.down", "head")) or name.startswith(
-                ("extra_heads.", "ngrams.")
+                "extra_heads."
             ):
                 nn.init.zeros_(module.weight)
-            elif self.config.init == "orthogonal":
-                nn.init.orthogonal_(module.weight)
-        for table in self.ngrams:
+            elif config.init == "orthogonal":
+                # What is added to the stream beside the blocks' outputs is damped by their number.
+                damped = (2 * config.num_layers) ** -0.5 if name.endswith(".project") else 1.0
+                nn.init.orthogonal_(module.weight, gain=damped)
+        for table, settings in zip(self.ngrams, config.embedding.ngrams, strict=True):
             # A zero table under a zero projection would never receive a gradient.
-            if isinstance(table, NgramTable) and table.project is not None:
-                nn.init.normal_(table.table.weight, std=self.config.embedding.init_std)
+            assert isinstance(table, NgramTable)
+            if settings.starts_at_zero == "projection" and table.project is not None:
+                nn.init.zeros_(table.project.weight)
+                nn.init.normal_(table.table.weight, std=config.embedding.init_std)
 
     @property
     def plan(self) -> DepthPlan:
@@ -281,7 +288,9 @@ class GPT(nn.Module):
         """Next-token logits (B, T - start, V), float32, for token ids (B, T); see `hidden`."""
         x = self.hidden(tokens, start=start, cache=cache, adapters=adapters)
         logits = add_delta(self._project(x), adapters, "head", 0, x).float()
-        cap = self.config.logit_softcap
+        cap: float | Tensor | None = self.config.logit_softcap
+        if self.softcap_positive is not None and self.softcap_negative is not None:
+            cap = torch.where(logits > 0, self.softcap_positive, self.softcap_negative)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def loss(
@@ -324,7 +333,7 @@ class GPT(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         weight = self.embed.weight if self.head is None else self.head.weight
-        return nn.functional.linear(x, weight.to(x.dtype))
+        return nn.functional.linear(x, scaled_cast(weight, None, x))
 
     def _embed(self, seen: Tensor, new: int, cache: Cache | None) -> Tensor:
         tokens = seen[:, seen.size(1) - new :]
@@ -334,7 +343,8 @@ class GPT(nn.Module):
             x = x + table(seen, new, x.dtype)
         raw = x[:, -1:]
         if self.smear_v2 is not None:
-            x = self.smear_v2(x, before, tokens != self.config.bos_id)
+            across = self.config.embedding.smear_across_documents
+            x = self.smear_v2(x, before, (tokens != self.config.bos_id) | across)
         x = rms_norm(x)
         if self.smear_v1 is not None:
             raw = x[:, -1:]

@@ -7,6 +7,8 @@ arithmetic, so one model trains in bfloat16 and is scored in float32 without bei
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairway.runtime.kernels import scaled_cast
+
 
 class Linear(nn.Linear):
     """y = (row_scale * W) x without bias.
@@ -20,5 +22,4 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor, row_scale: Tensor | None = None) -> Tensor:
         """(..., in_dim) -> (..., out_dim); row_scale (out_dim,) or None."""
-        weight = self.weight if row_scale is None else self.weight * row_scale[:, None]
-        return F.linear(input, weight.to(input.dtype))
+        return F.linear(input, scaled_cast(self.weight, row_scale, input))

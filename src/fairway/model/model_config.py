@@ -45,6 +45,9 @@ class ModelConfig:
     residual_mix: bool = True  # each block reads a learned mix of the stream and the first input
     layer_scale: bool = False  # layer n reads its input damped by 1/sqrt(n + 1) (#315)
     logit_softcap: float | None = 30.0  # logits x become c * tanh(x / c); None: as they are
+    # scoring caps positive and other logits by a number each, that begins as `logit_softcap`
+    # (#1923); the loss of training knows only that, so nothing ever moves the two
+    asymmetric_softcap: bool = False
     tied: bool = True  # head and embedding are one matrix
     init: Literal["orthogonal", "uniform"] = "orthogonal"  # how matrices of the blocks start
     bos_id: int = 1  # token id that begins every document
@@ -55,6 +58,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.logit_softcap is not None and self.logit_softcap <= 0:
             raise ValueError(f"logit_softcap={self.logit_softcap}; use None for no cap")
+        if self.asymmetric_softcap and self.logit_softcap is None:
+            raise ValueError(
+                "asymmetric_softcap begins as logit_softcap, which is None; give a number"
+            )
         require_within(
             self,
             vocab_size=(2, 1 << 20),

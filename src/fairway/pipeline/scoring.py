@@ -93,7 +93,7 @@ def score_text(
 
 
 def without_learning(config: EvaluateConfig) -> EvaluateConfig:
-    return replace(config, ttt=None, mixture=None)
+    return config.frozen()
 
 
 class Passes:

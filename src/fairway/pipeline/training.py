@@ -1,18 +1,20 @@
 """Training as a stage of a run: batches, clock, average and checkpoints around `train/loop.py`."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairway.average import build_average
 from fairway.model.gpt import GPT
 from fairway.pipeline.folder import RECIPE, RunFolder, read_recipe, read_run
-from fairway.quant.qat import attach, detach, plain_name
+from fairway.quant.qat import detach, late_rounding, plain_name
 from fairway.recipes.recipe import Recipe
 from fairway.result import TrainResult
+from fairway.runtime import kernels_cpu
 from fairway.runtime.attention_backend import choose_attention_backend
 from fairway.runtime.run_log import Stage
 from fairway.runtime.setup import Runtime
@@ -22,10 +24,10 @@ from fairway.tokens.shards import DataFolder
 from fairway.train.checkpoints import CHECKPOINT, Checkpoints
 from fairway.train.compiled import compile_loss
 from fairway.train.loop import (
-    Milestone,
     Step,
     TrainingInterrupted,
     build_clock,
+    context_warmup,
     training_steps,
 )
 from fairway.train.param_groups import build_optimizers
@@ -122,6 +124,7 @@ class Training:
             model, config.optimizer, muon_dtype=runtime.compute_dtype, ranks=runtime.ranks
         )
         self.average = build_average(model, recipe.average)
+        self.warmup = context_warmup(config.batch)
         self.steps = self.tokens = 0
         self.finished, self.reserve_seconds = False, 0.0
         self.step_seconds = 0.0  # of all steps, once they are finished
@@ -148,6 +151,8 @@ class Training:
             tokens=self.tokens,
             spent_seconds=self.spent.seconds,
             finished=self.finished,
+            context=self.warmup.context,
+            context_since=self.warmup.since,
         )
 
     def resume(self) -> None:
@@ -165,6 +170,8 @@ class Training:
         self.steps, self.tokens = saved.step, saved.numbers["tokens"]
         self.batches.position = saved.numbers["position"]
         self.finished = bool(saved.numbers["finished"])
+        self.warmup.context = saved.numbers.get("context")
+        self.warmup.since = saved.numbers.get("context_since")
         self.step_seconds = saved.numbers["spent_seconds"]
         self.spent.before = max(self.spent.before, self.step_seconds)
         self.runtime.log.say(
@@ -180,14 +187,18 @@ class Training:
         if runtime.compiled:
             with backend.active():  # what is chosen while compiling stays chosen
                 _compile(self.model, self.recipe, runtime)
+        kernels = kernels_cpu.in_use() if runtime.device.type == "cpu" else nullcontext()
         total = seconds or float(self.recipe.train.steps or 0)
         with (
             runtime.stop.looked_at(),
             self.spent.running(),
             runtime.log.stage("train", total=total) as stage,
             backend.active(),
+            kernels as said,
             self.checkpoints,
         ):
+            if said is not None and not runtime.compiled:
+                runtime.log.say(f"kernels of a step: {said}")
             try:
                 with runtime.ranks.lockstep():
                     self._take_steps(stage)
@@ -240,10 +251,13 @@ class Training:
                 reserve_seconds=self.reserve_seconds,
             ),
             ranks=runtime.ranks,
-            milestones=_late_rounding(self.recipe),
+            milestones=late_rounding(
+                self.recipe.round_from, self.recipe.round_as or self.recipe.quant
+            ),
             compute_dtype=runtime.compute_dtype,
             first_step=self.steps,
             stop=lambda: runtime.stop.asked,
+            warmup=self.warmup,
         ):
             self.average.update(last)
             dealt.step_done(last.micro_batches)
@@ -338,17 +352,6 @@ def load_trained(out: Path, device: torch.device) -> tuple[Recipe, GPT]:
     average.restore(saved.extra)
     model.load_state_dict(average.state_dict())
     return recipe, model.eval()
-
-
-def _late_rounding(recipe: Recipe) -> list[Milestone]:
-    """Training sees rounded weights from `round_from` on (#414)."""
-    if recipe.round_from is None:
-        return []
-
-    def round_from_here(model: nn.Module) -> None:
-        attach(model, recipe.round_as or recipe.quant)
-
-    return [Milestone("rounding", recipe.round_from, round_from_here)]
 
 
 def _compile(model: GPT, recipe: Recipe, runtime: Runtime) -> None:

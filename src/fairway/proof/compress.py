@@ -230,7 +230,7 @@ def _check_coding(
 def _evaluation(loaded: LoadedModel, header: _Header) -> EvaluateConfig:
     config = evaluation_of(loaded).resolved(loaded.model.config.train_context)
     if not header.adapt:
-        return replace(config, ttt=None, mixture=None)
+        return config.frozen()
     chunk_targets, ttt = config.learner.chunk_targets(), config.ttt
     if ttt is not None and chunk_targets is not None:
         share = share_of(chunk_targets, header.segments, config.stride)

@@ -14,6 +14,8 @@ from torch.nn.utils import parametrize
 
 from fairway.quant.quantized import top_code
 from fairway.quant.rules import QuantConfig, scheme_for
+from fairway.train.loop import Milestone
+from fairway.train.schedule import When
 
 
 class FakeRounding(Protocol):
@@ -82,6 +84,15 @@ def attach(model: nn.Module, config: QuantConfig | LinearRounding) -> list[str]:
             "`model.state_dict()` and min_elements with the sizes"
         )
     return attached
+
+
+def late_rounding(when: When | None, config: QuantConfig | LinearRounding) -> list[Milestone]:
+    """What makes training see rounded weights from `when` on (#414); None: nothing does."""
+
+    def round_from_here(model: nn.Module) -> None:
+        attach(model, config)
+
+    return [] if when is None else [Milestone("rounding", when, round_from_here)]
 
 
 def _rounding_of(

@@ -56,8 +56,7 @@ def naive_baseline() -> Recipe:
                 betas=(0.9, 0.95),
                 eps=1e-8,
             ),
-            # Published as the last 1,200 steps; the run had 13,780.
-            warmdown=Warmdown(fraction=0.087),
+            warmdown=Warmdown(fraction=1200 / 13_780),  # steps, of those that the run had
             momentum_warmup=MomentumWarmup(start=0.85, steps=500),
             grad_clip=None,
         ),
@@ -94,16 +93,32 @@ def by_clock(env: Environment) -> bool:
 
 
 def warmdown_iters(record_steps: int) -> Variable:
-    """A warmdown in steps, as a share of the run's, or of the record's where time ends the run."""
+    """A warmdown in steps, as a share of the run's, or of the record's where time ends the run.
 
-    def share(env: Environment) -> float:
+    One that is longer than those stays in steps.
+    """
+
+    def share(env: Environment) -> float | None:
         steps = record_steps if by_clock(env) else env["ITERATIONS"]
-        return round(min(1.0, env["WARMDOWN_ITERS"] / steps), 3)
+        return env["WARMDOWN_ITERS"] / steps if env["WARMDOWN_ITERS"] <= steps else None
 
-    def steps(share: float) -> int:
-        return int(round(share * record_steps, -2))  # the scripts' numbers are whole hundreds
+    def steps(env: Environment) -> int | None:
+        return env["WARMDOWN_ITERS"] if share(env) is None else None
 
-    return at("WARMDOWN_ITERS", "train.warmdown.fraction", to=share, back=steps)
+    def held(warmdown: Warmdown) -> int:
+        if warmdown.fraction is None:
+            assert warmdown.steps is not None
+            return warmdown.steps
+        return round(warmdown.fraction * record_steps)
+
+    return at(
+        "WARMDOWN_ITERS",
+        "train.warmdown.fraction",
+        to=share,
+        also={"train.warmdown.steps": steps},
+        read="train.warmdown",
+        back=held,
+    )
 
 
 VARIABLES = (

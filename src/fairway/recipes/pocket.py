@@ -3,6 +3,8 @@
 The runs behind each choice are in `lab/`.
 """
 
+from dataclasses import replace
+
 from fairway.average import EmaConfig
 from fairway.evaluate.config import EvaluateConfig, Mixture
 from fairway.evaluate.learners.sgd import Sgd
@@ -17,8 +19,11 @@ from fairway.recipes.pr1394 import pr1493
 from fairway.recipes.recipe import Budget, Recipe, TokensConfig
 from fairway.train.loop import BatchConfig
 from fairway.train.muon import MuonConfig
-from fairway.train.param_groups import AdamWGroup, OptimizerConfig
+from fairway.train.param_groups import CLAIMS, AdamWGroup, Claim, OptimizerConfig
 from fairway.train.schedule import MomentumWarmup, Warmdown
+
+# The table's projection begins at zero here, and is stepped as the vectors are.
+PROJECTION = Claim(group="scalars", names=("ngrams.*.project.weight",), num_dims=(2,))
 
 
 def pocket() -> Recipe:
@@ -34,7 +39,10 @@ def pocket() -> Recipe:
                 num_heads=3, num_kv_heads=3, rope_dims=32, qk_gain=5.0, exclusive_layers=4
             ),
             mlp=MlpConfig(ratio=4.0, slope=0.5),
-            embedding=EmbeddingConfig(ngrams=(NgramTableConfig(buckets=4096, dim=64),), smear="v2"),
+            embedding=EmbeddingConfig(
+                ngrams=(NgramTableConfig(buckets=4096, dim=64, starts_at_zero="projection"),),
+                smear="v2",
+            ),
             train_context=256,
             skips=SkipConfig(gated=True),
             layer_scale=True,
@@ -46,6 +54,10 @@ def pocket() -> Recipe:
             muon=MuonConfig(lr=0.02, momentum=0.95, weight_decay=0.05, polynomial="polar_express"),
             embed=AdamWGroup(lr=0.03, weight_decay=0.05),
             scalars=AdamWGroup(lr=0.02),
+            claims=(
+                PROJECTION,
+                *(replace(c, but_not=(*c.but_not, *PROJECTION.names)) for c in CLAIMS),
+            ),
         ),
         "train.warmdown": Warmdown(fraction=0.6),
         "train.momentum_warmup": MomentumWarmup(start=0.85, fraction=0.1),

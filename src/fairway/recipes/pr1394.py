@@ -11,10 +11,12 @@ from fairway.recipes import pr414 as before
 from fairway.recipes.diff import derive, override
 from fairway.recipes.naive_baseline import by_clock
 from fairway.recipes.recipe import Recipe, TokensConfig
-from fairway.recipes.script import Environment, at, inert, only, under
+from fairway.recipes.script import RANKS, Environment, at, inert, only, under
 from fairway.tokens.batches import OrderConfig
 from fairway.train.param_groups import AdamWGroup
 from fairway.train.schedule import Warmdown
+
+SGD = Sgd(lr=0.005, batch_sequences=RANKS * 32)
 
 
 def pr1394() -> Recipe:
@@ -56,7 +58,7 @@ def pr1394() -> Recipe:
 
 def pr1413() -> Recipe:
     """`pr1394` with a QK gain of 5 and score-first SGD."""
-    changes = {"model.attention.qk_gain": 5.0, "evaluate.ttt": Sgd(lr=0.005)}
+    changes = {"model.attention.qk_gain": 5.0, "evaluate.ttt": SGD}
     return derive(pr1394(), "pr1413", changes, claim_bpb=1.08279, pull_request=1413)
 
 
@@ -125,8 +127,7 @@ VARIABLES_1413 = (
         "evaluate.stride",
         to=lambda env: env["EVAL_STRIDE" if env["SLIDING_WINDOW_ENABLED"] else "EVAL_SEQ_LEN"],
     ),
-    at("WARMDOWN_FRAC", "train.warmdown.fraction", to=lambda env: round(env["WARMDOWN_FRAC"], 3)),
-    at("MIN_LR", "train.warmdown.floor"),
+    *under("train.warmdown", WARMDOWN_FRAC="fraction", MIN_LR="floor"),
     *under("train.optimizer", MUON_ROW_NORMALIZE="muon.row_normalize"),
     *under("train.optimizer", ADAM_WD="scalars.weight_decay", EMBED_WD="embed.weight_decay"),
     at("EMA_DECAY", "average.decay"),
@@ -144,7 +145,7 @@ VARIABLES_1413 = (
     *under("quant.rules.0.1", MATRIX_BITS="bits", MATRIX_CLIP_SIGMAS="clip_sigmas"),
     *under("quant.rules.1.1", EMBED_BITS="bits", EMBED_CLIP_SIGMAS="clip_sigmas"),
     *inert(SLIDING_WINDOW_ENABLED=True, ROPE_TRAIN_SEQ_LEN=2048, COMPRESSOR="brotli"),
-    *before.score_then_sgd(Sgd()),
+    *before.score_then_sgd(SGD),
 )
 SCRIPT_1413 = before.SCRIPT.child(
     "pr1413",

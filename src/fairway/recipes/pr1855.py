@@ -51,6 +51,7 @@ def pr1855() -> Recipe:
         "model.attention.qk_gain": 5.0,
         "model.attention.gate": GateConfig(window=12, scale=0.5),
         "model.attention.within_documents": True,
+        "model.attention.rope_stretch": False,
         "model.embedding.smear": "v2",
         "model.embedding.smear_window": 12,
         "model.parallel": ParallelConfig(start=8, form="lanes"),
@@ -108,14 +109,15 @@ def _lanes(env: Environment) -> ParallelConfig | None:
     return ParallelConfig(start=start, form="lanes") if 0 < start < env["NUM_LAYERS"] else None
 
 
-def _targets(env: Environment) -> tuple[Target, ...]:
+def adapter_targets(env: Environment) -> tuple[Target, ...]:
+    """What has adapters under these variables."""
     return tuple(t for t in TARGETS if env.get(ADAPTER_SWITCHES.get(t, ""), True))
 
 
 def adapter_switch(target: Target) -> Variable:
     """The variable that puts adapters on one kind of projection."""
     path = f"{ADAPTERS}.adapters.targets"
-    return at(ADAPTER_SWITCHES[target], path, to=_targets, back=lambda held: target in held)
+    return at(ADAPTER_SWITCHES[target], path, to=adapter_targets, back=lambda held: target in held)
 
 
 def _pauses(env: Environment) -> tuple[int, ...]:
@@ -177,7 +179,7 @@ MODEL = (
     at("SPARSE_ATTN_GATE_SCALE", "model.attention.gate.scale", needs=("SPARSE_ATTN_GATE_ENABLED",)),
     *fixed(SPARSE_ATTN_GATE_INIT_STD=0.0),
     only("PARALLEL_FINAL_LANE", "mean", "another end of the two lanes than their mean"),
-    only("ROPE_YARN", False, "YaRN"),
+    at("ROPE_YARN", "model.attention.rope_stretch"),
     only("ATTN_OUT_GATE_ENABLED", False, "the dense output gate of #1667"),
     only("GATED_ATTN_ENABLED", False, "the dense attention gate of #1736"),
     *inert(ATTN_OUT_GATE_SRC="proj", GATED_ATTN_INIT_STD=0.01),
@@ -203,12 +205,13 @@ SCRIPT = before.SCRIPT_1493.child(
     "pr1855",
     script_default,
     (*LEARNING, *MODEL, *PACKING),
-    drop="HEAD_LR PARALLEL_RESIDUAL_START ETLB_ENABLED ETLB_LR ETLB_STEPS ETLB_CLIP MUON_BETA2 "
-    "SLIDING_WINDOW_ENABLED TTT_LR TTT_EPOCHS TTT_MOMENTUM TTT_CHUNK_TOKENS TTT_BATCH_SEQS "
-    "TTT_FREEZE_BLOCKS TTT_GRAD_CLIP",
+    drop="EMBEDDING_DIM HEAD_LR PARALLEL_RESIDUAL_START ETLB_ENABLED ETLB_LR ETLB_STEPS ETLB_CLIP "
+    "MUON_BETA2 SLIDING_WINDOW_ENABLED TTT_LR TTT_EPOCHS TTT_MOMENTUM TTT_CHUNK_TOKENS "
+    "TTT_BATCH_SEQS TTT_FREEZE_BLOCKS TTT_GRAD_CLIP",
     evaluated=_evaluated,
     loaded=_across_documents,
     banked=True,
     marks=("qo_bank",),
     always=_lane_shapes,
+    ignored=("EMBEDDING_DIM", "PHASED_TTT_ENABLED"),
 )

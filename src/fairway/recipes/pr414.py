@@ -9,7 +9,18 @@ from fairway.recipes import sota254 as before
 from fairway.recipes.diff import derive
 from fairway.recipes.naive_baseline import warmdown_iters
 from fairway.recipes.recipe import Recipe
-from fairway.recipes.script import Environment, Variable, at, inert, only, or_none, switch, under
+from fairway.recipes.script import (
+    RANKS,
+    Environment,
+    Variable,
+    at,
+    inert,
+    only,
+    or_none,
+    per_rank,
+    switch,
+    under,
+)
 from fairway.train.schedule import Warmdown, When
 
 
@@ -21,7 +32,7 @@ def pr414() -> Recipe:
         "model.attention.rope_base": before.stretched_base(before.ROPE_BASE, 2048, rope_dims=16),
         "model.embedding.value": ValueEmbeddingConfig(dim=128, layers=(9, 10)),
         "model.layer_scale": True,
-        "train.warmdown": Warmdown(fraction=0.493),  # 3,500 of 7,096 steps
+        "train.warmdown": Warmdown(fraction=3500 / 7096),  # steps, of those that it had
         "round_from": When(lr_scale_below=0.15),
         "average": EmaConfig(decay=0.997),
         "diagnostic": None,
@@ -32,8 +43,11 @@ def pr414() -> Recipe:
 
 
 def pr691() -> Recipe:
-    """`pr414` with score-first SGD over chunks of 32,768 tokens."""
-    changes = {"evaluate.ttt": Sgd(lr=0.002)}
+    """`pr414` with score-first SGD over chunks of 32,768 tokens, on slower machines."""
+    changes = {
+        "train.warmdown": Warmdown(fraction=3500 / 5436),
+        "evaluate.ttt": Sgd(lr=0.002, batch_sequences=RANKS * 32),
+    }
     return derive(pr414(), "pr691", changes, claim_bpb=1.1408, pull_request=691)
 
 
@@ -43,8 +57,8 @@ def score_then_sgd(part: Sgd) -> tuple[Variable, ...]:
     return (
         switch("TTT_ENABLED", path, part),
         *under(path, TTT_LR="lr", TTT_EPOCHS="epochs", TTT_MOMENTUM="momentum"),
-        *under(path, TTT_CHUNK_TOKENS="chunk_tokens", TTT_BATCH_SEQS="batch_sequences"),
-        *under(path, TTT_FREEZE_BLOCKS="frozen_blocks"),
+        *under(path, TTT_CHUNK_TOKENS="chunk_tokens", TTT_FREEZE_BLOCKS="frozen_blocks"),
+        per_rank("TTT_BATCH_SEQS", f"{path}.batch_sequences"),
         or_none("TTT_GRAD_CLIP", f"{path}.clip"),
     )
 
@@ -100,7 +114,7 @@ VARIABLES = (
     ),
     *inert(SWA_ENABLED=True, SWA_EVERY=50),  # kept beside the EMA and never used
     only("DTG_ENABLED", False, "dynamic token gates"),
-    *score_then_sgd(Sgd(lr=0.002)),  # as #691 runs it
+    *score_then_sgd(Sgd(lr=0.002, batch_sequences=RANKS * 32)),  # as #691 runs it
 )
 SCRIPT = before.SCRIPT.child(
     "pr414",
@@ -109,3 +123,4 @@ SCRIPT = before.SCRIPT.child(
     checks=(*before.SCRIPT.checks, _value_problems),
     marks=("ve_shared.", "bigram."),
 )
+SCRIPT_691 = SCRIPT.child("pr691", pr691, (warmdown_iters(record_steps=5_436),))

@@ -9,7 +9,7 @@ from fairway.artifact.config_json import config_from_json
 from fairway.average import EmaConfig, SwaConfig
 from fairway.model.model_config import ModelConfig
 from fairway.recipes import naive_baseline as launch
-from fairway.recipes import pr414, pr1394, pr1855, sota254
+from fairway.recipes import pr414, pr1394, pr1855, pr1945, pr2135, sota254
 from fairway.recipes.diff import override, present
 from fairway.recipes.pocket import pocket
 from fairway.recipes.recipe import Recipe
@@ -25,11 +25,15 @@ RUNS: tuple[tuple[Callable[[], Recipe], Script | None], ...] = (  # parents befo
     (sota254.sota254, sota254.SCRIPT),
     (sota254.sponge_bath, sota254.SCRIPT),
     (pr414.pr414, pr414.SCRIPT),
-    (pr414.pr691, pr414.SCRIPT),
+    (pr414.pr691, pr414.SCRIPT_691),
     (pr1394.pr1394, pr1394.SCRIPT_1413),
     (pr1394.pr1413, pr1394.SCRIPT_1413),
     (pr1394.pr1493, pr1394.SCRIPT_1493),
     (pr1855.pr1855, pr1855.SCRIPT),
+    (pr1945.pr1945, pr1945.SCRIPT_1945),
+    (pr1945.pr1953, pr1945.SCRIPT_1953),
+    (pr1945.pr2014, pr1945.SCRIPT_2014),
+    (pr2135.pr2135, pr2135.SCRIPT),
     (pocket, None),
 )
 RECIPES: dict[str, Callable[[], Recipe]] = {build.__name__: build for build, _ in RUNS}
@@ -106,6 +110,7 @@ def smoke(full: Recipe, *, vocab_size: int = 300, steps: int = 6) -> Recipe:
         "quant.min_elements": 256,
         "quant.calibration_batches": 2,
         "quant.reserve_seconds": 0.0,
+        "quant.awq.group": 8,
         "quant.low_rank.rank": 1,
         "quant.low_rank.num_tensors": 1,
         "quant.low_rank.group": 8,
@@ -151,6 +156,7 @@ def _small_batch(batch: BatchConfig) -> BatchConfig:
         context=SMOKE_CONTEXT,
         micro_batches=min(2, batch.micro_batches),
         context_curriculum=_halved(batch.context_curriculum, SMOKE_CONTEXT),
+        context_warmup=min(2, batch.context_warmup),
         micro_batch_ramp=_halved(batch.micro_batch_ramp, 2),
     )
 

@@ -19,6 +19,7 @@ from fairway.recipes.recipe import Recipe
 
 Value = int | float | bool | str
 Convert = Callable[["Environment"], object]
+RANKS = 8  # processes of a record, one for each H100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,11 @@ def switch(
     )
 
 
+def per_rank(name: str, path: str) -> Variable:
+    """A number for each of the eight processes of a record, where the field is for all together."""
+    return at(name, path, to=lambda env: RANKS * env[name], back=lambda held: held // RANKS)
+
+
 def inert(**defaults: Value) -> tuple[Variable, ...]:
     """Variables that set no field: other rows read them, or this project does it its own way."""
     return tuple(Variable(name=name, default=value) for name, value in defaults.items())
@@ -134,6 +140,7 @@ class Script:
     marks      prefixes of tensor names by which its checkpoints are known
     always     shapes of tensors that checkpoints hold even where the model has no use for them
     widths     variables that a checkpoint tells by itself: (tensor, dimension)
+    ignored    variables that published command lines set and no line of the script reads
     """
 
     name: str
@@ -147,6 +154,7 @@ class Script:
     marks: tuple[str, ...] = ()
     always: Callable[[ModelConfig], dict[str, tuple[int, ...]]] = lambda model: {}
     widths: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
     def child(
         self,

@@ -55,7 +55,7 @@ def sota254() -> Recipe:
         "train.optimizer.muon.weight_decay": 0.04,
         "train.optimizer.embed": AdamWGroup(lr=0.035, weight_decay=0.04),
         "train.optimizer.scalars": AdamWGroup(lr=0.025, weight_decay=0.04),
-        "train.warmdown": Warmdown(fraction=0.414),  # 3,000 of 7,248 steps
+        "train.warmdown": Warmdown(fraction=3000 / 7248),  # steps, of those that it had
         "train.momentum_warmup": MomentumWarmup(start=0.92, steps=1500),
         "train.grad_clip": 0.3,
         "average": SwaConfig(every=200, lr_scale_below=0.5),
@@ -90,7 +90,7 @@ def script_default() -> Recipe:
         "train.optimizer.embed": AdamWGroup(lr=0.05, weight_decay=0.01),
         "train.optimizer.scalars": AdamWGroup(lr=0.04, weight_decay=0.01),
         "train.momentum_warmup": MomentumWarmup(start=0.85, steps=500),
-        "train.warmdown.fraction": 0.166,  # 1,200 of 7,248 steps
+        "train.warmdown.fraction": 1200 / 7248,
     }
     return override(sota254(), changes)
 

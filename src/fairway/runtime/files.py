@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,33 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` to write into; it takes the place of `path` at the end, and is
+    removed after any error, with what was there before as it was."""
+    path = path.resolve()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is no folder; name another place")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} to write {path.name} into")
+    partial, old = (
+        path.with_name(f".{path.name[:200]}.{os.getpid()}.{kind}") for kind in ("partial", "old")
+    )
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        _sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def require_writable(path: Path) -> None:

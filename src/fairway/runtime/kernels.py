@@ -1,8 +1,10 @@
 """Operations that are worth a faster form than autograd's, each beside its plain twin.
 
 PyTorch's autograd composes these from many passes over memory; written with their derivatives they
-need half as many. Both forms are here and a test holds them together. Which processor runs them is
-decided by the tensors' device, never by an option.
+need half as many. The plain forms are here, and those that PyTorch can express; C++ for training on
+a CPU is in `kernels_cpu.py`, and runs while `kernels_cpu.in_use`. A test holds each to its twin.
+Inside `torch.compile` the plain forms alone are seen: the compiler fuses them by itself, and in a
+third of the time that derivatives written by hand take it.
 """
 
 from typing import Protocol
@@ -11,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from fairway.runtime import kernels_cpu
 
 EPS = torch.finfo(torch.float32).eps  # what F.rms_norm uses for float32 when no eps is given
 
@@ -25,6 +29,11 @@ class _Kept(Protocol):
 
 class _Bent(_Kept, Protocol):
     slope: float
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether autograd, the compiler or the GPU's library does best with the plain form."""
+    return x.device.type != "cpu" or not x.requires_grad or torch.compiler.is_compiling()
 
 
 def rms_norm_plain(x: Tensor) -> Tensor:
@@ -50,11 +59,29 @@ class _RmsNorm(torch.autograd.Function):
         return torch.addcmul(grad, y, along).mul_(inverse)
 
 
-def rms_norm(x: Tensor) -> Tensor:
-    """`rms_norm_plain` with a derivative in three passes; on CUDA the library's fused form."""
-    if x.device.type != "cpu" or not x.requires_grad:
-        return rms_norm_plain(x)
-    return _RmsNorm.apply(x)  # type: ignore[return-value]
+def rms_norm(x: Tensor, scale: float = 1.0) -> Tensor:
+    """`rms_norm_plain` times a scale, with a derivative in three passes."""
+    if kernels_cpu.take(x):
+        return kernels_cpu.rms_norm(x, scale)
+    y: Tensor = rms_norm_plain(x) if _is_plain(x) else _RmsNorm.apply(x)  # type: ignore[assignment]
+    return y if scale == 1.0 else y * scale
+
+
+def mix_norm(
+    x: Tensor, other: Tensor, mix: Tensor | None = None, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """`mix[0] * x + mix[1] * other` or, without a mix, their sum; and `rms_norm` of that.
+
+    x and other (..., D); mix (2, D) float32
+    """
+    if kernels_cpu.take(x):
+        return kernels_cpu.mix_norm(x, other, mix, scale)
+    if mix is None:
+        mixed = x + other
+    else:
+        mix = mix.to(x.dtype)
+        mixed = torch.addcmul(mix[1] * other, mix[0], x)
+    return mixed, rms_norm(mixed, scale)
 
 
 def leaky_relu_squared_plain(x: Tensor, slope: float) -> Tensor:
@@ -81,7 +108,9 @@ class _LeakyReluSquared(torch.autograd.Function):
 
 def leaky_relu_squared(x: Tensor, slope: float) -> Tensor:
     """`leaky_relu_squared_plain` that keeps one tensor for its derivative instead of two."""
-    if x.device.type != "cpu" or not x.requires_grad:
+    if kernels_cpu.take(x):
+        return kernels_cpu.leaky_relu_squared(x, slope)
+    if _is_plain(x):
         return leaky_relu_squared_plain(x, slope)
     return _LeakyReluSquared.apply(x, slope)  # type: ignore[return-value]
 
@@ -134,9 +163,66 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
 
 def softcapped_cross_entropy(logits: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
     """`softcapped_cross_entropy_plain` that never keeps the (N, V) intermediate tensors."""
-    if logits.device.type != "cpu" or not logits.requires_grad:
+    if kernels_cpu.take(logits):
+        return kernels_cpu.softcapped_cross_entropy(logits, targets, softcap)
+    if _is_plain(logits):
         return softcapped_cross_entropy_plain(logits, targets, softcap)
     return _SoftcappedCrossEntropy.apply(logits, targets, softcap)  # type: ignore[return-value]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the leading 2 * cos.size(-1) channels of x (B, T, H, K) by cos, sin (T, dims / 2)."""
+    half = cos.size(-1)
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    cos, sin = cos[:, None], sin[:, None]
+    turned = (first * cos + second * sin, second * cos - first * sin)
+    return torch.cat((*turned, rest) if rest.size(-1) else turned, dim=-1)
+
+
+def rotary_heads(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor | None = None) -> Tensor:
+    """Heads (B, T, H, K) normalized, rotated as by `rotate`, and each times its gain (H,)."""
+    if kernels_cpu.take(x):
+        return kernels_cpu.rotary_heads(x, cos, sin, gain)
+    x = rotate(rms_norm(x), cos, sin)
+    return x if gain is None else x * gain.to(x.dtype)[:, None]
+
+
+def exclude_self_plain(y: Tensor, values: Tensor) -> Tensor:
+    """Remove from each head's output its component along the token's own value (#265).
+
+    y (B, T, H, K), values (B, T, Hkv, K) -> (B, T, H, K). At a document's first position attention
+    sees only that value, so the output is zero there, not undefined.
+    """
+    grouped = y.unflatten(2, (values.size(2), -1))  # (B, T, Hkv, H / Hkv, K)
+    direction = F.normalize(values, dim=-1).unsqueeze(3)
+    along = (grouped * direction).sum(-1, keepdim=True)
+    return (grouped - along * direction).flatten(2, 3)
+
+
+def exclude_self(y: Tensor, values: Tensor) -> Tensor:
+    """`exclude_self_plain` in one pass."""
+    if kernels_cpu.take(y):
+        return kernels_cpu.exclude_self(y, values)
+    return exclude_self_plain(y, values)
+
+
+def scaled_cast(weight: Tensor, scale: Tensor | None, like: Tensor) -> Tensor:
+    """A float32 weight (R, C), its rows times a scale (R,), in the type of `like`."""
+    if kernels_cpu.take(like) and (like.dtype != torch.float32 or scale is not None):
+        return kernels_cpu.scaled_cast((weight,), scale, like.dtype)
+    weight = weight if scale is None else weight * scale[:, None]
+    return weight.to(like.dtype)
+
+
+def one_product_pays(x: Tensor) -> bool:
+    """Whether several matrices that multiply x are better put together with `linear_together`."""
+    return kernels_cpu.take(x)
+
+
+def linear_together(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    """x (..., C) times each of these float32 weights (R, C), as one product."""
+    weight = kernels_cpu.scaled_cast(weights, None, x.dtype)
+    return F.linear(x, weight).split([len(weight) for weight in weights], dim=-1)
 
 
 def causal_mask(num_queries: int, num_keys: int, device: torch.device | str = "cpu") -> Tensor:
@@ -193,5 +279,5 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     """`attend_plain`, in the form that is fastest for these tensors."""
     training_on_cpu = q.device.type == "cpu" and q.requires_grad and mask is None
     if training_on_cpu and q.size(2) == k.size(2):
-        return attend_in_blocks(q, k, v)
+        return attend_in_blocks(q, k, v, num_blocks=max(2, q.size(2) // 128))
     return attend_plain(q, k, v, mask)

@@ -21,6 +21,10 @@ SOURCES = Path(__file__).parents[1] / "native"
 COMPILERS = ("c++", "g++", "clang++")
 # No contraction: a product and a sum are rounded apart, as Python rounds them.
 FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-ffp-contract=off")
+TUNED = (
+    *("-march=native", "-mprefer-vector-width=512", "-fopenmp"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+)
 COMPILE_SECONDS = 120
 
 _switched_off = False
@@ -52,11 +56,11 @@ def library(name: str, *, tuned: bool = False) -> ctypes.CDLL | None:
     return loaded if isinstance(loaded, ctypes.CDLL) else None
 
 
-def explain(*names: str) -> str:
+def explain(*names: str, tuned: bool = False) -> str:
     """Which of these run as compiled C++, and why others do not."""
     said = []
     for name in names:
-        loaded = _load(name, False)
+        loaded = _load(name, tuned)
         compiled = isinstance(loaded, ctypes.CDLL)
         said.append(f"{name}: {'compiled C++' if compiled else f'plain Python ({loaded})'}")
     return "; ".join(said)
@@ -76,7 +80,7 @@ def _compiled(source: Path, tuned: bool) -> Path:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise CannotCompile(f"no C++ compiler; install one of {', '.join(COMPILERS)}")
-    flags = (*FLAGS, *(("-march=native", "-fopenmp-simd") if tuned else ()))
+    flags = (*FLAGS, *(TUNED if tuned else ()))
     made_of = (source.read_text(), compiler, _version(compiler), flags, _machine(tuned))
     name = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
     for folder in _folders():

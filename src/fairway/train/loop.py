@@ -22,6 +22,7 @@ from fairway.train.clock import Clock, StepClock, WallClock
 from fairway.train.divergence import DivergenceWatch
 from fairway.train.param_groups import OptimizerConfig, Optimizers
 from fairway.train.schedule import (
+    ContextWarmup,
     Curriculum,
     DecayTaper,
     MomentumWarmup,
@@ -31,6 +32,7 @@ from fairway.train.schedule import (
     decay_scale,
     lr_scale,
     momentum,
+    steps_left,
 )
 
 Batch = tuple[Tensor, Tensor]  # tokens (B, T) and the token that follows each, (B, T)
@@ -49,11 +51,18 @@ class BatchConfig:
     micro_batches: int = 1  # number per step, over all ranks together
     # Rows are cut into shorter ones (#2014): the tokens of a step stay as many.
     context_curriculum: Curriculum | None = None
+    # number of steps over which the rate rises anew after the context has changed (#2014)
+    context_warmup: int = 0
     micro_batch_ramp: Curriculum | None = None  # replaces `micro_batches` while it lasts
 
     def __post_init__(self) -> None:
         if min(self.rows, self.context, self.micro_batches) < 1:
             raise ValueError(f"{self}: rows, context and micro_batches must be at least 1")
+        if self.context_warmup < 0 or (self.context_warmup and self.context_curriculum is None):
+            raise ValueError(
+                f"context_warmup={self.context_warmup} follows changes of context_curriculum, "
+                f"which is {self.context_curriculum}; without one set it to 0"
+            )
         for _, value in self.context_curriculum.stages if self.context_curriculum else ():
             if self.context % value:
                 raise ValueError(
@@ -111,6 +120,10 @@ class TrainConfig:
         return None if self.loops_at is None else When(progress=self.loops_at)
 
 
+def context_warmup(config: BatchConfig) -> ContextWarmup:
+    return ContextWarmup(config.context_curriculum, config.context_warmup)
+
+
 def build_clock(
     config: TrainConfig,
     *,
@@ -140,6 +153,8 @@ class Step(NamedTuple):
     lr_scale: float
     tokens: int  # over all ranks
     micro_batches: int = 1  # over all ranks, as planned
+    momentum: float = 0.0  # of the matrices
+    grad_norm: Tensor | None = None  # () of all gradients, before clipping; as `loss` to be read
 
 
 @dataclass(frozen=True)
@@ -174,6 +189,7 @@ def training_steps(
     compute_dtype: torch.dtype = torch.float32,
     first_step: int = 0,
     stop: Callable[[], bool] | None = None,
+    warmup: ContextWarmup | None = None,
 ) -> Iterator[Step]:
     """Train `model` in place until `clock` runs out, yielding after every optimizer step.
 
@@ -182,6 +198,8 @@ def training_steps(
     compute_dtype  of the forward pass. A model with an attribute `compute_dtype` casts by itself
                    and is given this one; any other runs under autocast
     first_step     steps already finished, for a run that continues
+    warmup         after a change of context; one that has seen the first steps, for a run that
+                   continues. None: a new one
     stop           asked before every step, on every rank or on none; if one says yes, all raise
                    `TrainingInterrupted`
 
@@ -193,6 +211,8 @@ def training_steps(
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     watch = DivergenceWatch(parameters, device)
     pending = [*_loop_milestones(model, config), *milestones]
+    if warmup is None:
+        warmup = context_warmup(config.batch)
     progress = 0.0
     for number in count(first_step):
         # One step may be in flight, so that the GPU has work while the next is being sent. Near
@@ -202,7 +222,8 @@ def training_steps(
         if progress >= 1.0:
             watch.settle(in_flight=0)
             return
-        scale = lr_scale(progress, config.warmdown)
+        left = steps_left(progress, number, config.steps)
+        scale = lr_scale(progress, config.warmdown, left)
         _pass_milestones(pending, model, progress, scale)
         # Before a batch is taken: the place in the batches must be that of the finished steps.
         if stop is not None and _total(int(stop()), ranks):
@@ -217,11 +238,13 @@ def training_steps(
         ranks.sum_([*gradients, loss])
         norms = torch.stack(torch._foreach_norm(gradients))
         watch.check(number + 1, loss, norms, rate=scale)
-        _clip(gradients, norms, config.grad_clip)
-        _set_rates(optimizers, config, progress, number, scale)
+        norm = torch.linalg.vector_norm(norms)
+        _clip(gradients, norm, config.grad_clip)
+        rising = warmup.scale(progress, number)
+        kept = _set_rates(optimizers, config, progress, number, scale * rising)
         optimizers.step()
         optimizers.zero_grad()
-        yield Step(number + 1, progress, loss, scale, tokens, micro_batches)
+        yield Step(number + 1, progress, loss, scale, tokens, micro_batches, kept, norm)
 
 
 def _loop_milestones(model: nn.Module, config: TrainConfig) -> list[Milestone]:
@@ -287,13 +310,14 @@ def _count_tokens(work: Sequence[Batch], step: int, progress: float, ranks: Rank
 
 def _set_rates(
     optimizers: Optimizers, config: TrainConfig, progress: float, step: int, scale: float
-) -> None:
+) -> float:
+    """Those of the step that follows; returns its momentum."""
     full = config.optimizer.muon.momentum
+    kept = momentum(progress, step, full, config.momentum_warmup)
     optimizers.set(
-        lr_scale=scale,
-        momentum=momentum(progress, step, full, config.momentum_warmup),
-        decay_scale=decay_scale(progress, config.decay_taper),
+        lr_scale=scale, momentum=kept, decay_scale=decay_scale(progress, config.decay_taper)
     )
+    return kept
 
 
 def _total(number: int, ranks: Ranks) -> int:
@@ -329,10 +353,9 @@ def _complete_gradients(parameters: dict[str, nn.Parameter]) -> list[Tensor]:
     return gradients
 
 
-def _clip(gradients: list[Tensor], norms: Tensor, largest: float | None) -> None:
+def _clip(gradients: list[Tensor], norm: Tensor, largest: float | None) -> None:
     if largest is not None:
-        total = torch.linalg.vector_norm(norms)
-        torch._foreach_mul_(gradients, (largest / (total + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
 
 
 @contextmanager

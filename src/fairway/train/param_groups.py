@@ -44,12 +44,14 @@ class Claim:
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         group="matrices",
-        names=("blocks.*.weight", "embed_up.weight", "head_down.weight"),
+        names=(
+            *("blocks.*.weight", "embed_up.weight", "head_down.weight"),
+            *("*.project.weight", "extra_heads.*.weight"),
+        ),
         num_dims=(2,),
     ),
     Claim(group="embed", names=("embed.weight", "*.table.weight"), num_dims=(2,)),
-    Claim(group="head", names=("head.weight", "extra_heads.*.weight"), num_dims=(2,)),
-    Claim(group="scalars", names=("*.project.weight",), but_not=("blocks.*",), num_dims=(2,)),
+    Claim(group="head", names=("head.weight",), num_dims=(2,)),
     Claim(group="scalars", names=("*",), but_not=("*.weight",), num_dims=(2, 3)),
     Claim(group="scalars", names=("*",), num_dims=(0, 1)),
 )

@@ -26,12 +26,24 @@ class Warmdown:
     then stays at `floor`, as the field's scripts do (#1787).
     """
 
-    fraction: float = 0.72  # share of the run spent descending; 0 is a constant rate
+    # share of the run spent descending, 0 for a constant rate; None: `steps` says how long
+    fraction: float | None = 0.72
+    # number of steps it takes, counted back from the end as the scripts up to #691 do: a run that
+    # is shorter begins below its peak. None: `fraction` says how long
+    steps: int | None = None
     floor: float = 0.0  # share of the peak below which the rate never goes
     shape: Shape = "linear"  # shape of the descent
 
     def __post_init__(self) -> None:
-        _check_share("Warmdown.fraction", self.fraction)
+        if (self.fraction is None) == (self.steps is None):
+            raise ValueError(
+                f"Warmdown(fraction={self.fraction}, steps={self.steps}); give exactly one of "
+                f"them, the other None"
+            )
+        if self.fraction is not None:
+            _check_share("Warmdown.fraction", self.fraction)
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"Warmdown.steps={self.steps}; a constant rate is fraction=0.0")
         _check_share("Warmdown.floor", self.floor)
         if self.shape not in get_args(Shape):
             raise ValueError(
@@ -43,15 +55,32 @@ class Warmdown:
 D2Z = Warmdown(fraction=1.0, floor=0.0)  # straight to zero from the first step
 
 
-def lr_scale(progress: float, warmdown: Warmdown) -> float:
+def steps_left(progress: float, step: int, steps: int | None = None) -> float:
+    """How many steps follow `step` finished ones: of `steps` in all, or as long as those were.
+
+    >>> steps_left(0.25, 100), steps_left(0.25, 100, steps=400), steps_left(0.0, 0)
+    (300.0, 300, inf)
+    """
+    if steps is not None:
+        return steps - step
+    return step * (1.0 - progress) / progress if progress else math.inf
+
+
+def lr_scale(progress: float, warmdown: Warmdown, steps_left: float = math.inf) -> float:
     """Multiplier on every learning rate: 1, then down to the floor.
+
+    steps_left  asked for by a warmdown in steps alone
 
     >>> [lr_scale(p, Warmdown(fraction=0.5, floor=0.1)) for p in (0.0, 0.5, 0.75, 0.99)]
     [1.0, 1.0, 0.5, 0.1]
     """
     if warmdown.fraction == 0.0:
         return 1.0
-    remaining = min(1.0, max(0.0, 1.0 - progress) / warmdown.fraction)
+    if warmdown.fraction is None:
+        assert warmdown.steps is not None
+        remaining = min(1.0, max(0.0, steps_left) / warmdown.steps)
+    else:
+        remaining = min(1.0, max(0.0, 1.0 - progress) / warmdown.fraction)
     if warmdown.shape == "cosine":
         remaining = 0.5 - 0.5 * math.cos(math.pi * remaining)
     return max(warmdown.floor, remaining)
@@ -151,6 +180,35 @@ def current(progress: float, curriculum: Curriculum) -> int:
         if progress < end:
             return value
     return curriculum.stages[-1][1]
+
+
+class ContextWarmup:
+    """The learning rate rises anew after each change of the context (#2014).
+
+    steps    how many it takes; 0: the rate stays as it is
+    context  of the last step; None: there was none yet
+    since    steps that were finished when it changed; None: it has not changed
+    """
+
+    def __init__(self, contexts: Curriculum | None, steps: int) -> None:
+        self.contexts, self.steps = contexts, steps
+        self.context: int | None = None
+        self.since: int | None = None
+
+    def scale(self, progress: float, step: int) -> float:
+        """Multiplier on the rate of the step after `step` finished ones.
+
+        >>> warmup = ContextWarmup(Curriculum(stages=((0.5, 8), (1.0, 16))), steps=4)
+        >>> [warmup.scale(step / 10, step) for step in range(10)]
+        [1.0, 1.0, 1.0, 1.0, 1.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+        """
+        if self.contexts is None or not self.steps:
+            return 1.0
+        context = current(progress, self.contexts)
+        if self.context is not None and context != self.context:
+            self.since = step
+        self.context = context
+        return 1.0 if self.since is None else min(1.0, (step + 1 - self.since) / self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,7 +133,12 @@ class DocumentPredictor(Frozen):
         self.second = {name: torch.zeros_like(p) for name, p in self.bank.named_parameters()}
         self.aside: dict[str, Tensor] = {}  # A of full batches, while an incomplete one has its own
         # how often A was renewed, steps since the batch began, and the batch that the bank holds
-        self.counts = {"renewals": 0, "steps": 0, "batch": -1}
+        self.counts: dict[str, int] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin as at first, with whatever `draw` draws."""
+        self.aside, self.counts = {}, {"renewals": 0, "steps": 0, "batch": -1}
         self._draw_anew(None)
 
     def renew(self) -> None:
@@ -250,7 +255,9 @@ class DocumentPredictor(Frozen):
             own = torch.arange(one.targets.size(1), device=self.device) < lengths
             mean = (loss.view_as(own) * own / lengths).sum()
             named = dict(adapters.named_parameters())
-            return dict(zip(named, torch.autograd.grad(mean, list(named.values())), strict=True))
+            # A looped layer may have a place in the plan in which it does not run (`GPT.hidden`).
+            found = torch.autograd.grad(mean, list(named.values()), allow_unused=True)
+            return {n: g for n, g in zip(named, found, strict=True) if g is not None}
 
     def _adamw(self, name: str, parameter: Tensor, gradient: Tensor) -> None:
         """arXiv:1711.05101."""

@@ -28,6 +28,7 @@ from fairway.runtime.tensor_file import under
 from fairway.train.compiled import compile_loss
 
 Schedule = Literal["cosine", "linear", "constant"]
+MOST_SEQUENCES = 32  # of one forward pass, as the published loops have them on each machine
 Batch = Sequence[Tensor] | Tensor  # sequences of a batch, or one packed row
 
 
@@ -45,6 +46,8 @@ class Sgd(Learner):
     # largest norm of the gradient over all trained weights; None: it is not clipped
     clip: float | None = 1.0
     batch_sequences: int = 32  # number of sequences per step, over all ranks
+    # whether what whole contexts leave of a chunk teaches, too; the published loops drop it
+    leftover: bool = True
     frozen_blocks: int = 0  # so many first blocks stay as they are (#254, #691)
     weight_decay: float = 0.0  # decoupled with adamw and muon, part of the gradient with sgd
     optimizer: Optimizer = "sgd"  # muon: on the blocks' matrices, with sgd on all else
@@ -115,7 +118,12 @@ class Sgd(Learner):
         return self.epochs * plan.span_targets
 
     def step_targets(self, windows: WindowConfig) -> int:
-        return self.batch_sequences * windows.known_context
+        # A chunk may have fewer sequences than a step could take.
+        return self.whole_batch(windows.known_context) * windows.known_context
+
+    def whole_batch(self, context: int) -> int:
+        """Sequences of a step that has as many as a chunk can give it."""
+        return min(self.batch_sequences, max(1, self.chunk_tokens // context))
 
     def for_segments(self, share: int, context: int) -> "Sgd":
         # What a segment has of a chunk may be shorter than a context, and a step is to learn from
@@ -185,7 +193,8 @@ class WeightLearner:
                 f"trained={config.trained!r} leave no weight"
             )
         self.stepper = new_stepper(config, self.trained, ranks)
-        share = len(range(ranks.rank, config.batch_sequences, ranks.world_size))
+        share = len(range(ranks.rank, config.whole_batch(context), ranks.world_size))
+        share = min(share, MOST_SEQUENCES)
         self.compiled_shape, self.compiled_loss = (share, context), model.loss
         if config.compiled and share:
             with self._precision():
@@ -200,6 +209,8 @@ class WeightLearner:
     def learn(self, texts: Sequence[Tensor], rate: float) -> None:
         """All epochs over `texts`, each (n,) int64, at `rate` times the configured lr."""
         pieces = [piece for text in texts for piece in cut_pieces(text, self.context)]
+        if not self.config.leftover:
+            pieces = [piece for piece in pieces if len(piece) == self.context + 1]
         size = self.config.batch_sequences
         for _ in range(self.config.epochs):
             for begin in range(0, len(pieces), size):
@@ -308,11 +319,13 @@ def cut_pieces(text: Tensor, context: int) -> list[Tensor]:
 
 
 def equally_long(pieces: Sequence[Tensor]) -> Iterator[Tensor]:
-    """The pieces as (B, T) tensors, one for each length."""
+    """The pieces as (B, T) tensors of one length each, no more than memory is likely to hold."""
     by_length: dict[int, list[Tensor]] = {}
     for piece in pieces:
         by_length.setdefault(len(piece), []).append(piece)
-    yield from (torch.stack(group) for group in by_length.values())
+    for group in by_length.values():
+        for begin in range(0, len(group), MOST_SEQUENCES):
+            yield torch.stack(group[begin : begin + MOST_SEQUENCES])
 
 
 class SgdPredictor(Frozen):

@@ -1,0 +1,487 @@
+// Operations of a training step and their derivatives, each in one pass over memory. What they
+// compute is said by their plain twins in runtime/kernels.py; here intermediate values stay in
+// float32, and results are rounded once. Sums over rows are added thread by thread, in order.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <omp.h>
+#include <vector>
+
+namespace {
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+inline float get(float x) { return x; }
+
+inline float get(bfloat16 x) {
+    uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+inline void put(float &to, float x) { to = x; }
+
+inline void put(bfloat16 &to, float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+    to.bits = static_cast<uint16_t>(x != x ? 0x7FC0 : rounded);
+}
+
+inline float exponential(float x) {  // two units in the last place; not-a-number stays
+    x = x > 88.0f ? 88.0f : x;
+    x = x < -87.0f ? -87.0f : x;
+    float n = std::nearbyint(x * 1.44269504f);
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, 4);
+    return p * power;
+}
+
+// Sums of each thread, added up in the order of threads.
+struct Sums {
+    int64_t width;
+    std::vector<float> parts;
+
+    explicit Sums(int64_t width) : width(width), parts(width * omp_get_max_threads(), 0.0f) {}
+    float *mine() { return parts.data() + width * omp_get_thread_num(); }
+    void write(float *to) const {
+        for (int64_t i = 0; i < width; i++) to[i] = 0.0f;
+        for (size_t at = 0; at < parts.size(); at++) to[at % width] += parts[at];
+    }
+};
+
+constexpr float EPS = 1.1920929e-07f;  // what the library adds to a mean square
+
+template <typename T>
+void cross_entropy(const T *logits, const int64_t *targets, float cap, int64_t rows, int64_t vocab,
+                   T *d_logits, double *nats) {
+#pragma omp parallel
+    {
+        std::vector<float> scores(vocab), bends(vocab);
+        float *z = scores.data(), *bend = bends.data();
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++) {
+            const T *from = logits + row * vocab;
+            T *to = d_logits + row * vocab;
+            float most = -INFINITY;
+            if (cap > 0.0f) {
+                float twice = 2.0f / cap;
+#pragma omp simd reduction(max : most)
+                for (int64_t v = 0; v < vocab; v++) {
+                    float t = 1.0f - 2.0f / (exponential(get(from[v]) * twice) + 1.0f);
+                    bend[v] = 1.0f - t * t;
+                    z[v] = cap * t;
+                    most = z[v] > most ? z[v] : most;
+                }
+            } else {
+#pragma omp simd reduction(max : most)
+                for (int64_t v = 0; v < vocab; v++) {
+                    z[v] = get(from[v]);
+                    most = z[v] > most ? z[v] : most;
+                }
+            }
+            int64_t target = targets[row];
+            float right = z[target], sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t v = 0; v < vocab; v++) {
+                z[v] = exponential(z[v] - most);
+                sum += z[v];
+            }
+            nats[row] = std::log(static_cast<double>(sum)) + most - right;
+            float each = 1.0f / (sum * static_cast<float>(rows));
+            float whole = 1.0f / static_cast<float>(rows);
+            float at_target = z[target] * each - whole;
+            if (cap > 0.0f) {
+#pragma omp simd
+                for (int64_t v = 0; v < vocab; v++) put(to[v], z[v] * each * bend[v]);
+                at_target *= bend[target];
+            } else {
+#pragma omp simd
+                for (int64_t v = 0; v < vocab; v++) put(to[v], z[v] * each);
+            }
+            put(to[target], at_target);
+        }
+    }
+}
+
+template <typename T>
+void rms_norm(const T *x, int64_t rows, int64_t width, float scale, T *y, float *inverse) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const T *from = x + row * width;
+        float square = 0.0f;
+#pragma omp simd reduction(+ : square)
+        for (int64_t i = 0; i < width; i++) square += get(from[i]) * get(from[i]);
+        float by = 1.0f / std::sqrt(square / static_cast<float>(width) + EPS);
+        inverse[row] = by;
+        by *= scale;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) put(y[row * width + i], get(from[i]) * by);
+    }
+}
+
+template <typename T>
+void rms_norm_backward(const T *grad, const T *x, const float *inverse, int64_t rows, int64_t width,
+                       float scale, T *d_x) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const T *from = x + row * width, *g = grad + row * width;
+        float along = 0.0f, by = inverse[row];
+#pragma omp simd reduction(+ : along)
+        for (int64_t i = 0; i < width; i++) along += get(g[i]) * get(from[i]);
+        along *= by * by / static_cast<float>(width);
+        by *= scale;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++)
+            put(d_x[row * width + i], by * (get(g[i]) - along * get(from[i])));
+    }
+}
+
+// mixed = mix[0] * x + mix[1] * other, or x + other; y = scale * mixed / rms(mixed).
+template <typename T>
+void mix_norm(const T *x, const T *other, const float *mix, int64_t rows, int64_t width,
+              float scale, T *mixed, T *y, float *inverse) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const T *a = x + row * width, *b = other + row * width;
+        T *to = mixed + row * width;
+        if (mix) {
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++)
+                put(to[i], mix[i] * get(a[i]) + mix[width + i] * get(b[i]));
+        } else {
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) put(to[i], get(a[i]) + get(b[i]));
+        }
+        float square = 0.0f;
+#pragma omp simd reduction(+ : square)
+        for (int64_t i = 0; i < width; i++) square += get(to[i]) * get(to[i]);
+        float by = 1.0f / std::sqrt(square / static_cast<float>(width) + EPS);
+        inverse[row] = by;
+        by *= scale;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) put(y[row * width + i], get(to[i]) * by);
+    }
+}
+
+template <typename T>
+void mix_norm_backward(const T *d_mixed, const T *d_y, const T *x, const T *other, const T *mixed,
+                       const float *inverse, const float *mix, int64_t rows, int64_t width,
+                       float scale, T *d_x, T *d_other, float *d_mix) {
+    Sums sums(mix ? 2 * width : 0);
+#pragma omp parallel
+    {
+        float *mine = sums.mine();
+        std::vector<float> whole(width);
+        float *d = whole.data();
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++) {
+            const T *m = mixed + row * width, *g = d_y + row * width, *e = d_mixed + row * width;
+            float along = 0.0f, by = inverse[row];
+#pragma omp simd reduction(+ : along)
+            for (int64_t i = 0; i < width; i++) along += get(g[i]) * get(m[i]);
+            along *= by * by / static_cast<float>(width);
+            by *= scale;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++)
+                d[i] = get(e[i]) + by * (get(g[i]) - along * get(m[i]));
+            T *to = d_x + row * width;
+            if (!mix) {
+#pragma omp simd
+                for (int64_t i = 0; i < width; i++) put(to[i], d[i]);
+                continue;
+            }
+            const T *a = x + row * width, *b = other + row * width;
+            T *too = d_other + row * width;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) {
+                put(to[i], mix[i] * d[i]);
+                put(too[i], mix[width + i] * d[i]);
+                mine[i] += d[i] * get(a[i]);
+                mine[width + i] += d[i] * get(b[i]);
+            }
+        }
+    }
+    if (mix) sums.write(d_mix);
+}
+
+template <typename T>
+void leaky_relu_squared(const T *x, int64_t size, float slope, T *y) {
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < size; i++) {
+        float one = get(x[i]), bent = one > 0.0f ? one : slope * one;
+        put(y[i], bent * bent);
+    }
+}
+
+template <typename T>
+void leaky_relu_squared_backward(const T *grad, const T *x, int64_t size, float slope, T *d_x) {
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < size; i++) {
+        float one = get(x[i]), twice = 2.0f * get(grad[i]) * one;
+        put(d_x[i], one > 0.0f ? twice : slope * slope * twice);
+    }
+}
+
+// Heads (B, T, H, K) with rows `stride` apart -> normalized, rotated, times a gain: (B, H, T, K).
+template <typename T>
+void rotary_heads(const T *x, int64_t stride, const T *cosines, const T *sines, const float *gain,
+                  int64_t batch, int64_t length, int64_t heads, int64_t width, int64_t half, T *y,
+                  float *inverse) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < batch * length; row++) {
+        int64_t b = row / length, t = row % length;
+        const T *cosine = cosines + t * half, *sine = sines + t * half;
+        for (int64_t h = 0; h < heads; h++) {
+            const T *from = x + row * stride + h * width;
+            T *to = y + ((b * heads + h) * length + t) * width;
+            float square = 0.0f;
+#pragma omp simd reduction(+ : square)
+            for (int64_t i = 0; i < width; i++) square += get(from[i]) * get(from[i]);
+            float by = 1.0f / std::sqrt(square / static_cast<float>(width) + EPS);
+            inverse[row * heads + h] = by;
+            by *= gain ? gain[h] : 1.0f;
+#pragma omp simd
+            for (int64_t i = 0; i < half; i++) {
+                float c = get(cosine[i]), s = get(sine[i]);
+                float first = get(from[i]) * by, second = get(from[half + i]) * by;
+                put(to[i], first * c + second * s);
+                put(to[half + i], second * c - first * s);
+            }
+#pragma omp simd
+            for (int64_t i = 2 * half; i < width; i++) put(to[i], get(from[i]) * by);
+        }
+    }
+}
+
+template <typename T>
+void rotary_heads_backward(const T *grad, const T *x, int64_t stride, const T *cosines,
+                           const T *sines, const float *gain, const float *inverse, int64_t batch,
+                           int64_t length, int64_t heads, int64_t width, int64_t half, T *d_x,
+                           float *d_gain) {
+    Sums sums(heads);
+#pragma omp parallel
+    {
+        float *mine = sums.mine();
+        std::vector<float> turned(width);
+        float *d = turned.data();
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < batch * length; row++) {
+            int64_t b = row / length, t = row % length;
+            const T *cosine = cosines + t * half, *sine = sines + t * half;
+            for (int64_t h = 0; h < heads; h++) {
+                const T *from = x + row * stride + h * width;
+                const T *g = grad + ((b * heads + h) * length + t) * width;
+                T *to = d_x + (row * heads + h) * width;
+                float along = 0.0f, by = inverse[row * heads + h];
+#pragma omp simd
+                for (int64_t i = 0; i < half; i++) {  // turned back
+                    float c = get(cosine[i]), s = get(sine[i]);
+                    float first = get(g[i]), second = get(g[half + i]);
+                    d[i] = first * c - second * s;
+                    d[half + i] = second * c + first * s;
+                }
+#pragma omp simd
+                for (int64_t i = 2 * half; i < width; i++) d[i] = get(g[i]);
+#pragma omp simd reduction(+ : along)
+                for (int64_t i = 0; i < width; i++) along += d[i] * get(from[i]);
+                mine[h] += along * by;
+                along *= by * by / static_cast<float>(width);
+                by *= gain ? gain[h] : 1.0f;
+#pragma omp simd
+                for (int64_t i = 0; i < width; i++)
+                    put(to[i], by * (d[i] - along * get(from[i])));
+            }
+        }
+    }
+    if (gain) sums.write(d_gain);
+}
+
+// y (B, H, T, K) less its component along the values (B, T, Hkv, K), rows `stride` apart
+// -> (B, T, H, K).
+template <typename T>
+void exclude_self(const T *y, const T *values, int64_t stride, int64_t batch, int64_t length,
+                  int64_t heads, int64_t kv_heads, int64_t width, T *out) {
+    int64_t group = heads / kv_heads;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < batch * length; row++) {
+        int64_t b = row / length, t = row % length;
+        for (int64_t h = 0; h < heads; h++) {
+            const T *v = values + row * stride + h / group * width;
+            const T *from = y + ((b * heads + h) * length + t) * width;
+            T *to = out + (row * heads + h) * width;
+            float square = 0.0f, dot = 0.0f;
+#pragma omp simd reduction(+ : square, dot)
+            for (int64_t i = 0; i < width; i++) {
+                square += get(v[i]) * get(v[i]);
+                dot += get(v[i]) * get(from[i]);
+            }
+            float norm = std::sqrt(square);
+            norm = norm < 1e-12f ? 1e-12f : norm;
+            float along = dot / norm / norm;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) put(to[i], get(from[i]) - along * get(v[i]));
+        }
+    }
+}
+
+template <typename T>
+void exclude_self_backward(const T *grad, const T *y, const T *values, int64_t stride,
+                           int64_t batch, int64_t length, int64_t heads, int64_t kv_heads,
+                           int64_t width, T *d_y, T *d_values) {
+    int64_t group = heads / kv_heads;
+#pragma omp parallel
+    {
+        std::vector<float> whole(width);
+        float *d = whole.data();
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < batch * length; row++) {
+            int64_t b = row / length, t = row % length;
+            for (int64_t kv = 0; kv < kv_heads; kv++) {
+                const T *v = values + row * stride + kv * width;
+                float square = 0.0f;
+#pragma omp simd reduction(+ : square)
+                for (int64_t i = 0; i < width; i++) square += get(v[i]) * get(v[i]);
+                float norm = std::sqrt(square);
+                norm = norm < 1e-12f ? 1e-12f : norm;
+                float inverse = 1.0f / norm;
+                for (int64_t i = 0; i < width; i++) d[i] = 0.0f;
+                for (int64_t h = kv * group; h < (kv + 1) * group; h++) {
+                    const T *from = y + ((b * heads + h) * length + t) * width;
+                    const T *g = grad + (row * heads + h) * width;
+                    T *to = d_y + ((b * heads + h) * length + t) * width;
+                    float a = 0.0f, along = 0.0f;
+#pragma omp simd reduction(+ : a, along)
+                    for (int64_t i = 0; i < width; i++) {
+                        a += get(from[i]) * get(v[i]);
+                        along += get(g[i]) * get(v[i]);
+                    }
+                    a *= inverse;
+                    along *= inverse;
+#pragma omp simd
+                    for (int64_t i = 0; i < width; i++) {
+                        put(to[i], get(g[i]) - along * inverse * get(v[i]));
+                        d[i] -= along * get(from[i]) + a * get(g[i]);
+                    }
+                }
+                float along = 0.0f;
+#pragma omp simd reduction(+ : along)
+                for (int64_t i = 0; i < width; i++) along += d[i] * get(v[i]);
+                along *= inverse * inverse;
+                T *to = d_values + (row * kv_heads + kv) * width;
+#pragma omp simd
+                for (int64_t i = 0; i < width; i++)
+                    put(to[i], inverse * (d[i] - along * get(v[i])));
+            }
+        }
+    }
+}
+
+// Weights (R, C) float32, each row times a scale or as it is.
+template <typename T>
+void scaled_cast(const float *weight, const float *scale, int64_t rows, int64_t width, T *to) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        float by = scale ? scale[row] : 1.0f;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) put(to[row * width + i], weight[row * width + i] * by);
+    }
+}
+
+template <typename T>
+void scaled_cast_backward(const T *grad, const float *weight, const float *scale, int64_t rows,
+                          int64_t width, float *d_weight, float *d_scale) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const T *g = grad + row * width;
+        float by = scale ? scale[row] : 1.0f, sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < width; i++) {
+            float one = get(g[i]);
+            sum += one * weight[row * width + i];
+            d_weight[row * width + i] = one * by;
+        }
+        if (scale) d_scale[row] = sum;
+    }
+}
+
+}  // namespace
+
+#define BOTH(NAME, PARAMETERS, T, ...)                                    \
+    void NAME##_float32 PARAMETERS(float) { NAME<float>(__VA_ARGS__); }   \
+    void NAME##_bfloat16 PARAMETERS(bfloat16) { NAME<bfloat16>(__VA_ARGS__); }
+
+extern "C" {
+
+#define P(T) (const T *a, const int64_t *b, float cap, int64_t rows, int64_t vocab, T *c, double *d)
+BOTH(cross_entropy, P, T, a, b, cap, rows, vocab, c, d)
+#undef P
+#define P(T) (const T *x, int64_t rows, int64_t width, float scale, T *y, float *inverse)
+BOTH(rms_norm, P, T, x, rows, width, scale, y, inverse)
+#undef P
+#define P(T)                                                                              \
+    (const T *g, const T *x, const float *inverse, int64_t rows, int64_t width, float scale, \
+     T *d)
+BOTH(rms_norm_backward, P, T, g, x, inverse, rows, width, scale, d)
+#undef P
+#define P(T)                                                                                 \
+    (const T *x, const T *other, const float *mix, int64_t rows, int64_t width, float scale, \
+     T *mixed, T *y, float *inverse)
+BOTH(mix_norm, P, T, x, other, mix, rows, width, scale, mixed, y, inverse)
+#undef P
+#define P(T)                                                                             \
+    (const T *e, const T *g, const T *x, const T *other, const T *m, const float *inverse, \
+     const float *mix, int64_t rows, int64_t width, float scale, T *dx, T *dother, float *dmix)
+BOTH(mix_norm_backward, P, T, e, g, x, other, m, inverse, mix, rows, width, scale, dx, dother, dmix)
+#undef P
+#define P(T) (const T *x, int64_t size, float slope, T *y)
+BOTH(leaky_relu_squared, P, T, x, size, slope, y)
+#undef P
+#define P(T) (const T *g, const T *x, int64_t size, float slope, T *d)
+BOTH(leaky_relu_squared_backward, P, T, g, x, size, slope, d)
+#undef P
+#define P(T)                                                                                  \
+    (const T *x, int64_t stride, const T *c, const T *s, const float *gain, int64_t batch,    \
+     int64_t length, int64_t heads, int64_t width, int64_t half, T *y, float *inverse)
+BOTH(rotary_heads, P, T, x, stride, c, s, gain, batch, length, heads, width, half, y, inverse)
+#undef P
+#define P(T)                                                                                  \
+    (const T *g, const T *x, int64_t stride, const T *c, const T *s, const float *gain,       \
+     const float *inverse, int64_t batch, int64_t length, int64_t heads, int64_t width,       \
+     int64_t half, T *dx, float *dgain)
+BOTH(rotary_heads_backward, P, T, g, x, stride, c, s, gain, inverse, batch, length, heads, width,
+     half, dx, dgain)
+#undef P
+#define P(T)                                                                               \
+    (const T *y, const T *v, int64_t stride, int64_t batch, int64_t length, int64_t heads, \
+     int64_t kv_heads, int64_t width, T *out)
+BOTH(exclude_self, P, T, y, v, stride, batch, length, heads, kv_heads, width, out)
+#undef P
+#define P(T)                                                                        \
+    (const T *g, const T *y, const T *v, int64_t stride, int64_t batch, int64_t length, \
+     int64_t heads, int64_t kv_heads, int64_t width, T *dy, T *dv)
+BOTH(exclude_self_backward, P, T, g, y, v, stride, batch, length, heads, kv_heads, width, dy, dv)
+#undef P
+#define P(T) (const float *w, const float *scale, int64_t rows, int64_t width, T *to)
+BOTH(scaled_cast, P, T, w, scale, rows, width, to)
+#undef P
+#define P(T)                                                                           \
+    (const T *g, const float *w, const float *scale, int64_t rows, int64_t width, float *dw, \
+     float *dscale)
+BOTH(scaled_cast_backward, P, T, g, w, scale, rows, width, dw, dscale)
+#undef P
+
+}  // extern "C"
