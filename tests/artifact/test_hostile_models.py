@@ -139,6 +139,7 @@ def test_a_config_that_asks_too_much_is_refused(
         [["n" * 10**5, "half", [1]]],
         [["a\nb", "half", [1]]],
         [["more", "half", [1] * 10**5]],
+        [["more", "codes", [1] * 1000, 7, 6]],
     ],
     ids=lambda lines: str(lines)[:40],
 )
