@@ -24,7 +24,7 @@ from fairway.evaluate.config import plan_text
 from fairway.evaluate.frozen import Frozen
 from fairway.model.gpt import GPT
 from fairway.pipeline.folder import RunFolder
-from fairway.pipeline.scoring import score_text, without_learning
+from fairway.pipeline.scoring import score_text
 from fairway.pipeline.training import train_and_average
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe
@@ -72,7 +72,7 @@ def train_ours(
         folder = RunFolder.open(Path(out), timed, data, runtime)
         folder.begin(timed, runtime)
         trained = train_and_average(ours, timed, data, folder, runtime)
-    sliding = without_learning(chosen.evaluate)
+    sliding = chosen.evaluate.frozen()
     scores = {}
     for name, stride in (("float", CONTEXT), ("sliding", 64)):
         config = replace(sliding, stride=stride)

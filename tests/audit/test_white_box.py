@@ -18,6 +18,7 @@ from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.learners.tilt import Tilt
 from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT
 from fairway.model.model_config import ModelConfig
@@ -28,7 +29,11 @@ TOKENS = torch.randint(2, VOCAB, (97,), generator=torch.Generator().manual_seed(
 TOKENS[0] = TOKENS[50] = BOS
 BYTES = torch.ones(96, dtype=torch.long)
 CONFIG = EvaluateConfig(
-    context=16, stride=8, ttt=Sgd(chunk_tokens=32, epochs=1, lr=0.1), mixture=Mixture()
+    context=16,
+    stride=8,
+    ttt=Sgd(chunk_tokens=32, epochs=1, lr=0.1),
+    mixture=Mixture(),
+    tilt=Tilt(order=3, threshold=0.5),
 )
 PLANS = plan_chunks(97, 16, 8, 32)
 ONE_ROW = [replace(plan, rows=(0,) * len(plan.rows)) for plan in PLANS]

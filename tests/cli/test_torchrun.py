@@ -1,5 +1,6 @@
 """What torchrun does with several machines and with lost ranks, on the loopback interface."""
 
+import json
 import os
 import signal
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,51 @@ def test_a_lost_rank_is_started_again_and_nothing_is_lost(
     assert undisturbed.wait(120) == 0
     calm, again = weights(tmp_path / "calm"), weights(tmp_path / "run")
     assert all(torch.equal(again[name], calm[name]) for name in calm)
+
+
+def test_the_training_clock_goes_on_over_restarts(data: Path, tmp_path: Path) -> None:
+    """Two ranks, killed twice: the seconds before each death are charged, none given anew."""
+    budget, log, out = 20.0, tmp_path / "log", tmp_path / "run"
+    options = ["--out", str(out), "--train.seconds", str(budget), "--resume", "auto", "--json"]
+    more = ["--checkpoint-seconds", "0.3", "--peer-seconds", "4"]
+    run = torchrun(
+        *("--standalone", "--nproc-per-node", "2", "--max-restarts", "3"),
+        *("-m", "fairway", "train", "pocket", str(data), *options, *TINY, *more),
+        log=log,
+    )
+    for starts in (1, 2):  # 2 s of training each, and more, for a line is written every 2 s
+        wait_until(lambda n=starts: bool(run.poll()) or len(updates(out / "train.log")) == n, 150)
+        seen = len(updates(out / "train.log")[-1])
+        wait_until(lambda seen=seen: len(updates(out / "train.log")[-1]) > seen)
+        wait_until(lambda: (out / "checkpoint.safetensors").exists())
+        (victim,) = [pid for pid in children(run.pid) if rank_of(pid) == "1"]
+        os.kill(victim, signal.SIGKILL)
+    assert run.wait(180) == 0, log.read_text()
+    assert log.read_text().count("going on after step") >= 2
+    facts = json.loads(next(x for x in log.read_text().splitlines() if x.startswith('{"seconds"')))
+    assert facts["budget_seconds"] == budget
+    assert facts["seconds"] <= budget
+    trained = [part[-1]["seconds"] - part[0]["seconds"] for part in updates(out / "train.log")]
+    assert len(trained) == 3
+    assert sum(trained) <= budget  # by the log's own clock, which knows nothing of the budget
+    for before, after in pairwise(updates(out / "train.log")):
+        assert after[0]["done"] >= before[-1]["done"]
+
+
+def updates(log: Path) -> list[list[dict]]:
+    """What each start logged of its training; a line that is being written does not count yet."""
+    starts: list[list[dict]] = []
+    for line in log.read_text().splitlines(keepends=True) if log.exists() else []:
+        if not line.endswith("\n"):
+            break
+        event = json.loads(line)
+        if event.get("stage") != "train":
+            continue
+        if event["event"] == "begin":
+            starts.append([])
+        elif event["event"] == "update" and "train_loss" in event:
+            starts[-1].append(event)
+    return [start for start in starts if start]
 
 
 def children(pid: int) -> Iterator[int]:

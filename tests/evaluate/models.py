@@ -16,6 +16,7 @@ from fairway.evaluate.config import EvaluateConfig, Mixture, make_predictor, pla
 from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.learners.tilt import Tilt
 from fairway.evaluate.predictor import Predictor
 from fairway.model.adapters import AdapterConfig
 from fairway.model.attention import AttentionConfig
@@ -67,6 +68,7 @@ ADAPTERS = DocumentAdapters(
     lr=0.01,
 )
 SGD = Sgd(chunk_tokens=24, epochs=2, lr=0.1, batch_sequences=2)
+TILT = Tilt(order=4, threshold=0.6, boost=1.5)
 PAUSED = replace(SGD, epochs=1, chunk_tokens=CONTEXT)
 PLAIN = EvaluateConfig(context=CONTEXT, stride=4, rows=3)
 
@@ -104,6 +106,19 @@ CONFIGS: dict[str, EvaluateConfig] = {
     "mixture of sgd": replace(PLAIN, ttt=SGD, mixture=Mixture()),
     "mixture of documents": replace(PLAIN, documents=True, mixture=Mixture()),
     "mixture of adapters": replace(PLAIN, ttt=ADAPTERS, documents=True, mixture=Mixture()),
+    "tilt": replace(PLAIN, tilt=TILT),
+    "tilt of sgd": replace(PLAIN, ttt=SGD, tilt=TILT),
+    "tilt of documents": replace(PLAIN, documents=True, tilt=TILT),
+    "tilt of adapters": replace(PLAIN, ttt=ADAPTERS, documents=True, tilt=TILT),
+    "tilt of phased": replace(
+        PLAIN,
+        ttt=Phased(pauses=(2, 3), adapters=ADAPTERS, sgd=PAUSED),
+        documents=True,
+        rows=2,
+        order="longest_first",
+        tilt=TILT,
+    ),
+    "mixture of tilt": replace(PLAIN, ttt=SGD, tilt=TILT, mixture=Mixture()),
     "mixture of phased": replace(
         PLAIN,
         ttt=Phased(pauses=(2,), adapters=None, sgd=PAUSED),

@@ -1,13 +1,22 @@
 import dataclasses
 import json
 
+import pytest
 import torch
 
 from fairway.evaluate.bpb import Score
-from fairway.evaluate.diagnostic import WARNING, AdaptThenScore, IllegalScore, adapt_then_score
+from fairway.evaluate.config import make_predictor
+from fairway.evaluate.diagnostic import (
+    WARNING,
+    AdaptThenScore,
+    IllegalScore,
+    StreamHints,
+    adapt_then_score,
+)
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.learners.tilt import StreamTilt, Tilt
 
-from .models import text, tiny_model, val_text
+from .models import CONFIGS, chunks_of, text, tiny_model, val_text
 
 
 def test_the_number_says_what_it_is_in_every_form() -> None:
@@ -40,3 +49,23 @@ def test_its_settings_are_those_of_390() -> None:
     sgd = AdaptThenScore().sgd
     assert (sgd.epochs, sgd.lr, sgd.momentum, sgd.frozen_blocks) == (8, 0.002, 0.9, 2)
     assert (AdaptThenScore().stride, AdaptThenScore().context) == (32, 2048)
+
+
+def test_hints_in_stream_order_differ_where_scoring_goes_another_way() -> None:
+    """In file order, one document after the other, the two are one."""
+    (tokens, starts), tilt = text((30, 44, 36)), Tilt(order=3, threshold=0.5)
+    config = dataclasses.replace(CONFIGS["adapters"], rows=1, tilt=tilt)
+    stream = val_text(tokens, starts)
+    longest_first = dataclasses.replace(config, order="longest_first")
+    found = StreamHints().found(tiny_model(), longest_first, stream)
+    assert found.illegal_bits_per_byte != found.honest.bits_per_byte
+    with pytest.raises(ValueError, match="with a tilt"):
+        StreamHints().found(tiny_model(), CONFIGS["adapters"], stream)
+
+
+def test_what_knows_the_whole_text_beforehand_cannot_be_proved() -> None:
+    tokens, starts = text((30, 44))
+    chunk = chunks_of(CONFIGS["adapters"], tokens, starts)[0]
+    base = make_predictor(tiny_model(), CONFIGS["adapters"])
+    with pytest.raises(ValueError, match="nothing to prove"):
+        StreamTilt(base, Tilt(), tokens).reader(chunk.plan)  # type: ignore[arg-type]

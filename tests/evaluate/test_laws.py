@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fairway.evaluate.config import EvaluateConfig, make_predictor
 from fairway.evaluate.learners.mixture import MixturePredictor
+from fairway.evaluate.learners.tilt import TiltPredictor
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import in_step
 
@@ -31,7 +32,9 @@ TOKENS, STARTS = text(LENGTHS)
 
 def everything(predictor: Predictor) -> dict[str, Tensor]:
     """All that a predictor holds: what it learned, and the model's weights."""
-    base = predictor.base if isinstance(predictor, MixturePredictor) else predictor
+    base = predictor
+    while isinstance(base, MixturePredictor | TiltPredictor):
+        base = base.base
     weights = base.model.state_dict()  # type: ignore[attr-defined]
     return {k: v.clone() for k, v in (predictor.state_dict() | weights).items()}
 

@@ -39,7 +39,7 @@ def test_measuring_needs_no_text_and_changes_no_model(name: str) -> None:
     assert all(torch.equal(before[key], now) for key, now in model.state_dict().items())
     found = estimate(config, rates, plans)
     assert found.score_seconds > 0
-    assert (found.learn_seconds > 0) == (config.ttt is not None or config.mixture is not None)
+    assert (found.learn_seconds > 0) == config.learns
     assert (found.phase_seconds > 0) == ("phased" in name)
     assert found.total_seconds < 60.0
     assert f"stride {config.stride}" in str(found)

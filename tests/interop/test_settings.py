@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from fairway.interop.environment import model_config, parse_environment
-from fairway.interop.settings import published_evaluation, training_settings
+from fairway.interop.settings import (
+    differences_from,
+    ignored_by,
+    published_evaluation,
+    training_settings,
+)
 from fairway.recipes.diff import diff, override
 from fairway.recipes.registry import PUBLISHED, RECIPES, SCRIPTS, recipe
 from fairway.recipes.script import Environment
@@ -144,3 +149,28 @@ def test_a_variable_changes_what_it_changed_there(name: str, env: dict, changes:
 def test_what_no_run_of_ours_can_be_is_refused(name: str, env: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         training_settings(recipe(name), env)
+
+
+def test_a_recipe_is_compared_with_a_command_line() -> None:
+    found = {
+        d.path: (d.old, d.new) for d in differences_from(recipe("pr1493"), {"TTT_ENABLED": "1"})
+    }
+    assert found == {"model.attention.qk_gain": (5.0, 5.25)}
+    assert differences_from(recipe("pr1493"), {"TTT_ENABLED": "1", "QK_GAIN_INIT": "5.25"}) == []
+    with pytest.raises(ValueError, match="pocket is not a published run"):
+        differences_from(recipe("pocket"), {})
+
+
+def test_the_warmdown_of_691_is_that_of_its_own_run() -> None:
+    assert recipe("pr691").train.warmdown.fraction == 3500 / 5436
+    assert training_settings(recipe("pr691"), {"WARMDOWN_ITERS": "3500"}) == {}
+    steps = training_settings(recipe("pr691"), {"WARMDOWN_ITERS": "7000"})
+    assert steps == {"train.warmdown.fraction": None, "train.warmdown.steps": 7000}
+
+
+def test_an_ignored_variable_is_named() -> None:
+    env = {"PHASED_TTT_ENABLED": "1"}
+    assert training_settings(recipe("pr1855"), env) == {}
+    said = ignored_by(recipe("pr1855"), env)
+    assert said == "PHASED_TTT_ENABLED is read by no line of pr1855's script"
+    assert ignored_by(recipe("pr1855"), {}) == ""

@@ -14,6 +14,7 @@ from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.learners.tilt import Tilt
 from fairway.evaluate.timed import evaluate_in_time
 from fairway.model.adapters import AdapterConfig
 from fairway.proof.proof_file import ProofFile
@@ -26,6 +27,7 @@ from .conftest import DOCUMENTS, FROZEN, corpus, loaded
 LOCAL = DocumentAdapters(
     adapters=AdapterConfig(rank=2, alpha=4.0, targets=("query", "mlp", "head")), lr=0.02
 )
+TILT = Tilt(order=3, threshold=0.5, boost=1.0)
 LEARN = Sgd(chunk_tokens=32, epochs=2, lr=0.05)
 WAYS = {
     "frozen": FROZEN,
@@ -35,10 +37,18 @@ WAYS = {
         FROZEN, documents=True, rows=2, ttt=Phased(pauses=(2,), adapters=LOCAL, sgd=LEARN)
     ),
     "mixture": replace(FROZEN, mixture=Mixture(orders=(0, 1, 2)), ttt=LEARN),
+    "tilt": replace(FROZEN, tilt=TILT, ttt=LEARN, mixture=Mixture(orders=(0, 1))),
+    "tilt of phased": replace(
+        FROZEN,
+        documents=True,
+        rows=2,
+        ttt=Phased(pauses=(2,), adapters=LOCAL, sgd=LEARN),
+        tilt=TILT,
+    ),
 }
 
 
-@pytest.mark.parametrize("way", ["sgd", "adapters", "phased", "mixture"])
+@pytest.mark.parametrize("way", ["sgd", "adapters", "phased", "mixture", "tilt"])
 def test_a_score_with_skipped_lessons_is_proved_as_it_was_made(way: str, tmp_path: Path) -> None:
     model, text, learned = loaded(WAYS[way]), corpus(DOCUMENTS * 3), ((0, 1), (2, 4))
     config = WAYS[way].resolved(16)

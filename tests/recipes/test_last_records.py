@@ -45,7 +45,7 @@ LQER_ENABLED=1 LQER_RANK=4 LQER_TOP_K=3 LQER_FACTOR_BITS=4 LQER_ASYM_ENABLED=1 L
 TTT_WARM_START_A=1 TTT_LORA_RANK=80 TTT_BETA2=0.99 TTT_WEIGHT_DECAY=2.0 TTT_LORA_LR=8e-5
 GPTQ_RESERVE_SECONDS=0.5 GPTQ_CALIBRATION_BATCHES=32 TTT_K_LORA=0 TTT_O_LORA=1 TTT_MLP_LORA=1
 EMA_DECAY=0.9965 CASEOPS_ENABLED=1 VOCAB_SIZE=8192 NCCL_NET=Socket"""
-COMMANDS = {"pr1945": PR1945, "pr1953": PR1953, "pr2014": PR2014}
+COMMANDS = {"pr1945": PR1945, "pr1953": PR1953, "pr2014": PR2014, "pr2135": PR2135}
 ABOUT = {"name", "parent", "claim_bpb", "pull_request"}
 # What a recipe has otherwise than its command, and its docstring says so.
 OTHERWISE = {"pr2135": {"train.reserve_seconds", "quant.reserve_seconds", "diagnostic"}}

@@ -91,6 +91,9 @@ def test_an_illegal_number_never_comes_without_its_words() -> None:
     assert (name, value) == ("adapt_then_score", 1.23456)
     assert words == f"{WARNING}; the honest score is 1.50000"
     assert WARNING.startswith("illegal: learned from a token before")
+    other = {"pr2135_as_published": DIAGNOSTICS["adapt_then_score"]}
+    ((_, _, words),) = diagnostics(replace(bare_result(), diagnostics=other))
+    assert words.startswith("no code length: of two documents, each")
 
 
 def test_a_run_that_took_too_long_is_over_time_and_not_illegal() -> None:

@@ -79,6 +79,7 @@ def losses_of_training(
 
 
 def collectives(ranks: Ranks) -> dict:
+    """Of tensors on the default device."""
     mine = torch.full((2,), ranks.rank + 1.0)
     total = ranks.sum(mine)
     several = [
@@ -162,11 +163,12 @@ def fall_out(part: str, rank: int) -> None:
         time.sleep(0.06)
 
 
-def take_steps(part: str, ranks: Ranks) -> None:
+def take_steps(part: str, ranks: Ranks, device: torch.device) -> None:
     """Steps of a hundredth of a second, in lockstep, until something happens."""
     with ranks.lockstep():
         for step in range(100):
             time.sleep(0.01)
+            ranks.sum_([torch.ones(1000, device=device)])
             if ranks.rank == ranks.world_size - 1 and (step >= 20 or part == "slow"):
                 fall_out(part, ranks.rank)
             ranks.barrier()
@@ -174,20 +176,25 @@ def take_steps(part: str, ranks: Ranks) -> None:
 
 def main(part: str, ranks: Ranks, folder: str) -> int:
     ranks.watchdog.report_seconds = 2.0
+    part, _, kind = part.partition("-on-")
+    device = torch.device(f"{kind}:{ranks.rank}" if kind else "cpu")
     with ranks.running(
-        torch.device("cpu"),
+        device,
         init_method=f"file://{folder}/meeting",
-        timeout_seconds=30,
+        timeout_seconds=10 if part == "pack for long" else 30,
         peer_seconds=3.0,
     ):
         if part == "work":
             print(json.dumps(work(ranks)))
-        elif part == "pack":  # one works alone for longer than a silence may be
+        elif part == "collectives":
+            with device:
+                print(json.dumps(collectives(ranks)))
+        elif part in ("pack", "pack for long"):  # alone, for longer than a silence may be
             if ranks.is_main:
-                time.sleep(5.0)
+                time.sleep(5.0 if part == "pack" else 12.0)
             ranks.barrier()
         else:
-            take_steps(part, ranks)
+            take_steps(part, ranks, device)
     return 0
 
 

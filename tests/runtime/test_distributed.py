@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,42 @@ def test_a_rank_that_dies_ends_the_run_and_shows_its_traceback(tmp_path: Path) -
     assert "could not sum with its peers: rank 1 (" in errors[0]
     assert errors[0].count("Traceback") == 1  # the one worth reading stands alone
     assert "ZeroDivisionError" in errors[0]
+
+
+@pytest.mark.slow
+def test_a_rank_may_work_alone_for_longer_than_a_meeting_may_take(tmp_path: Path) -> None:
+    """It packs, or prepares; that it is alive is the watchdog's affair."""
+    processes = start_ranks("pack for long", tmp_path)
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: NCCL takes one a rank")
+def test_nccl_does_what_gloo_does(tmp_path: Path) -> None:
+    processes = start_ranks("collectives-on-cuda", tmp_path)
+    answers = [process.communicate(timeout=120) for process in processes]
+    for rank, (process, (output, errors)) in enumerate(zip(processes, answers, strict=True)):
+        assert process.returncode == 0, errors
+        found = json.loads(output.splitlines()[-1])
+        assert found["sum"] == [3.0, 3.0]
+        assert found["mean_"] == [[1.5], [[1.5, 1.5]], [7]]
+        assert found["all_gather"] == [[0.0, 0.0], [1.0, 1.0]]
+        assert (found["broadcast"], found["is_main"]) == (5.0, rank == 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs: NCCL takes one a rank")
+@pytest.mark.parametrize("part", ["kill", "stop", "hang"])
+def test_a_rank_lost_under_nccl_ends_the_others(part: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    first, last = start_ranks(f"{part}-on-cuda", tmp_path)
+    _, errors = first.communicate(timeout=90)
+    last.kill()
+    last.wait()
+    assert first.returncode
+    assert time.monotonic() - began < 60
+    assert "rank 1 (" in errors or "NCCL" in errors  # the library may be the first to notice
 
 
 def test_one_process_needs_no_peers() -> None:

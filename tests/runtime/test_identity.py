@@ -48,6 +48,12 @@ def test_what_is_no_sealed_object_is_refused(text: str, words: str) -> None:
         unsealed(text)
 
 
+def test_a_seal_whose_name_is_damaged_is_no_missing_one() -> None:
+    text = json.dumps(sealed({"seed": 1})).replace("sha256", "sha257")
+    with pytest.raises(ValueError, match="checksum is wrong"):
+        unsealed(text)
+
+
 def test_a_seal_may_be_asked_for() -> None:
     with pytest.raises(ValueError, match="checksum"):
         unsealed('{"a": 1}', required=True)

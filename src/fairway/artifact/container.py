@@ -219,7 +219,9 @@ def _line(line: object) -> _Line:
     if not (found.columns and found.group and 2 <= found.bits <= 8):
         raise Refused(f"its header lists codes as {line!r:.80}")
     if not prod(found.shape) or prod(found.shape) % found.columns:
-        raise Refused(f"{found.name!r:.80} of shape {found.shape!s:.80} has no rows of {found.columns}")
+        raise Refused(
+            f"{found.name!r:.80} of shape {found.shape!s:.80} has no rows of {found.columns}"
+        )
     return found
 
 

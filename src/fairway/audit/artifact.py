@@ -40,7 +40,7 @@ from fairway.evaluate.config import plan_text
 from fairway.evaluate.planner import estimate, measure_rates
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.shards import DataFolder, TokenStream
-from fairway.tokens.tokenizer import SentencePieceTokenizer
+from fairway.tokens.tokenizer import CaseTokenizer, SentencePieceTokenizer
 from fairway.tokens.val_text import ValText
 
 WALKS = 8  # of the audited text, beside the probes of single chunks
@@ -200,8 +200,9 @@ def _compare_walks(case: Case) -> Comparison:
 def _counted_by(data: DataFolder, tokens: np.ndarray) -> tuple[int | None, PieceTable | None]:
     """The bytes that decoding gives, or, where decoding loses some, a table to count them by."""
     tokenizer = data.tokenizer
-    if isinstance(tokenizer, SentencePieceTokenizer) and not tokenizer.lossless:
-        return None, tokenizer.processor
+    cut = tokenizer.inner if isinstance(tokenizer, CaseTokenizer) else tokenizer
+    if isinstance(cut, SentencePieceTokenizer) and not cut.lossless:
+        return None, cut.processor
     marks = np.flatnonzero(tokens == tokenizer.bos_id)
     words = [part[part != tokenizer.bos_id] for part in np.split(tokens, marks)]
     first = 0 if tokens[0] == tokenizer.bos_id else len(tokenizer.decode([tokens[0]]))

@@ -255,6 +255,7 @@ def prepare(argv: list[str]) -> Answer:
         /,
         vocab_size: int | None = None,
         tokenizer: Path | None = None,
+        transform: Literal["caseops"] | None = None,
         val: tuple[Path, ...] = (),
         val_fraction: float | None = None,
         field: str = "text",
@@ -272,6 +273,8 @@ def prepare(argv: list[str]) -> Answer:
             vocab_size: pieces of the tokenizer to train; None where --tokenizer names one
             tokenizer: tokenizer file to use, a model file whose tokenizer to use, or `bytes` for
                 the bytes themselves; None trains one of --vocab-size pieces
+            transform: caseops writes capitals as operators before lowercase words (#1729), which
+                decoding undoes, and the original bytes of each token beside the shards
             val: files or folders of validation text; none where --val-fraction holds some out
             val_fraction: share of the documents to hold out for validation, between 0 and 1; None
                 where --val names some
@@ -287,6 +290,7 @@ def prepare(argv: list[str]) -> Answer:
         request = stage.Request(
             vocab_size=vocab_size,
             tokenizer=tokenizer,
+            transform=transform,
             val=val,
             val_fraction=val_fraction,
             seed=seed,
@@ -350,7 +354,7 @@ def fetch(argv: list[str]) -> Answer:
 
 
 def recipes(argv: list[str]) -> Answer:
-    """list all recipes, show one, or compare two: [NAME] [--diff OTHER]"""
+    """list all recipes, show one, or compare it: [NAME] [--diff OTHER | --against ENV.json]"""
     import tyro
 
     from fairway.model.gpt import num_params
@@ -359,7 +363,10 @@ def recipes(argv: list[str]) -> Answer:
     from fairway.recipes.registry import RECIPES, recipe
 
     def options(
-        name: tyro.conf.Positional[str | None] = None, /, diff: str | None = None
+        name: tyro.conf.Positional[str | None] = None,
+        /,
+        diff: str | None = None,
+        against: Path | None = None,
     ) -> Answer:
         """Lists all recipes, shows one as JSON, or prints what differs between two.
 
@@ -367,6 +374,8 @@ def recipes(argv: list[str]) -> Answer:
             name: the recipe to show: a name, package.module:function or path/file.py:function;
                 none lists all names
             diff: the recipe to compare it with; none compares nothing
+            against: JSON file of variables: prints every setting in which the recipe differs from
+                what its script does under them; none compares nothing
         """
         if name is None:
             for each, make in RECIPES.items():
@@ -377,6 +386,16 @@ def recipes(argv: list[str]) -> Answer:
             print(*changes, sep="\n")
             values = {c.path: {diff: repr(c.old), name: repr(c.new)} for c in changes}
             return {"name": name, "other": diff, "changes": values}
+        if against is not None:
+            from fairway.interop.settings import differences_from
+
+            differing = differences_from(recipe(name), read_env(against))
+            print(*differing or ["no setting differs"], sep="\n")
+            return {
+                "name": name,
+                "against": str(against),
+                "changes": {c.path: {"script": repr(c.old), name: repr(c.new)} for c in differing},
+            }
         chosen = recipe(name)
         answer = to_json(chosen) | {"params": num_params(chosen.model)}
         print(json.dumps(answer, indent=1))

@@ -19,6 +19,7 @@ from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.learners.tilt import Tilt
 from fairway.evaluate.orders import Order
 from fairway.evaluate.predictor import ALONE, Predictor
 from fairway.model.gpt import GPT
@@ -38,6 +39,7 @@ class EvaluateConfig(WindowConfig):
     short_strides: tuple[tuple[int, int], ...] = ()
     ttt: Sgd | DocumentAdapters | Phased | Learner | None = None  # how the model learns; None: not
     mixture: Mixture | None = None  # n-grams from what was scored, mixed with the model
+    tilt: Tilt | None = None  # hints from what was scored, to which the model's logits are tilted
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +67,7 @@ class EvaluateConfig(WindowConfig):
 
     def frozen(self) -> "EvaluateConfig":
         """The same windows without any learning; whatever order there was mattered to that only."""
-        return replace(self, ttt=None, mixture=None, order="file", short_strides=())
+        return replace(self, ttt=None, mixture=None, tilt=None, order="file", short_strides=())
 
     @property
     def least_stride(self) -> int:
@@ -74,7 +76,7 @@ class EvaluateConfig(WindowConfig):
 
     @property
     def learns(self) -> bool:
-        return self.ttt is not None or self.mixture is not None
+        return any(part is not None for part in (self.ttt, self.mixture, self.tilt))
 
     def resolved(
         self, train_context: int, precision: Precision = "float32", compiled: bool = False
@@ -90,7 +92,8 @@ class EvaluateConfig(WindowConfig):
         """The same with values from a search for whatever learns."""
         ttt = None if self.ttt is None else self.ttt.suggest(trial, self)
         mixture = None if self.mixture is None else self.mixture.suggest(trial)
-        return replace(self, ttt=ttt, mixture=mixture)
+        tilt = None if self.tilt is None else self.tilt.suggest(trial)
+        return replace(self, ttt=ttt, mixture=mixture, tilt=tilt)
 
     def smoke(self, context: int, stride: int) -> "EvaluateConfig":
         """The same in miniature, for a run of seconds."""
@@ -138,7 +141,9 @@ def plan_evaluation(
         return plan_documents(starts, num_tokens, *shape, config.order, config.short_strides)
     chunk_tokens = max(every // config.stride, 1) * config.stride
     plans = plan_chunks(num_tokens, context, config.stride, chunk_tokens, starts)
-    return plans if config.mixture is None else config.mixture.arranged(plans)
+    # N-grams and hints are learned from token to token, across documents.
+    one_row = config.mixture is not None or config.tilt is not None
+    return [replace(p, rows=(0,) * len(p.rows)) for p in plans] if one_row else plans
 
 
 def plan_text(config: EvaluateConfig, text: ValText) -> list[ChunkPlan]:
@@ -156,4 +161,6 @@ def make_predictor(
         model = copy.copy(model)  # the same weights, computed with otherwise
         model.compute_dtype = getattr(torch, config.precision)
     base = config.learner.predictor(model, config, seed=seed, ranks=ranks)
+    if config.tilt is not None:
+        base = config.tilt.wrap(base)
     return base if config.mixture is None else config.mixture.wrap(base)

@@ -14,6 +14,7 @@ from fairway.artifact.loaded_model import LoadedModel
 from fairway.generate.sampling import GenerateConfig, draw
 from fairway.generate.stops import before_first
 from fairway.model.gpt import GPT
+from fairway.tokens.tokenizer import piece_decoder
 
 
 class Written(NamedTuple):
@@ -47,6 +48,7 @@ def write(loaded: LoadedModel, prompt: bytes, config: GenerateConfig) -> Iterato
     ids = torch.tensor([bos_id, *tokenizer.encode(prompt).tolist()])
     source = torch.Generator().manual_seed(config.seed)
     reading = _Reading(loaded.model, config.context or loaded.model.config.train_context, ids)
+    added = piece_decoder(tokenizer, ids.tolist())
     penalized = config.repetition_penalty != 1
     for _ in range(config.num_tokens):
         logits = reading.logits[: tokenizer.vocab_size]  # ids beyond it stand for no bytes
@@ -54,7 +56,7 @@ def write(loaded: LoadedModel, prompt: bytes, config: GenerateConfig) -> Iterato
         token = draw(logits, config, source, seen)
         if token == bos_id:
             return
-        yield Written(token, tokenizer.decode([token]), reading.logits.log_softmax(-1))
+        yield Written(token, added(token), reading.logits.log_softmax(-1))
         reading.push(token)
 
 

@@ -7,6 +7,7 @@ script since #1530 does.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from fairway.evaluate.chunks import Chunk, read_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.learners.documents import DocumentAdapters, DocumentPredictor
 from fairway.evaluate.learners.phased import Phased, PhasedPredictor
-from fairway.evaluate.predictor import Predictor, score_stream
+from fairway.evaluate.learners.tilt import StreamTilt
+from fairway.evaluate.predictor import ModelPredictor, Predictor, score_stream
 from fairway.interop.environment import parse_environment
 from fairway.interop.published_weights import load_checkpoint
 from fairway.model.adapters import Target
@@ -61,7 +63,7 @@ def score_documents(
         for window, part in zip(chunk.plan.windows, parts, strict=True):
             nats[window.score_from - 1 : window.stop - 1] = part
 
-    predictor = started(make_predictor(model, config), adapter_starts)
+    predictor = started(published_predictor(model, config, text), adapter_starts)
     score_stream(predictor, read_chunks(plan_text(config, text), text), record)
     return nats
 
@@ -84,11 +86,21 @@ def published_evaluator(
     return load_checkpoint(lineage, env, state_dict), config
 
 
+def published_predictor(model: GPT, config: EvaluateConfig, text: ValText) -> Predictor:
+    """As the script predicts: hints, where it has any, are of the whole text in stream order.
+
+    Nothing that is scored longest first can be decoded with them (`StreamTilt`).
+    """
+    base = make_predictor(model, replace(config, tilt=None))
+    if config.tilt is None:
+        return base
+    return StreamTilt(cast(ModelPredictor, base), config.tilt, text.tokens)
+
+
 def started(predictor: Predictor, starts: Starts) -> Predictor:
     """`predictor`, its adapters beginning with given numbers in place of random ones."""
-    while hasattr(predictor, "base"):  # what prices its distributions otherwise
-        predictor = predictor.base  # type: ignore[attr-defined]
-    local = predictor.local if isinstance(predictor, PhasedPredictor) else predictor
+    base = predictor.base if isinstance(predictor, StreamTilt) else predictor
+    local = base.local if isinstance(base, PhasedPredictor) else base
     assert isinstance(local, DocumentPredictor)
     shapes = {key: down.shape for key, down in local.bank.down.items()}
 

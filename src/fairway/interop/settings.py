@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from fairway.evaluate.config import EvaluateConfig
 from fairway.interop.environment import ignored_variables, parse_environment
-from fairway.recipes.diff import diff
+from fairway.recipes.diff import Difference, diff
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import PUBLISHED, RECIPES
 from fairway.recipes.script import Environment
@@ -44,6 +44,22 @@ def ignored_by(recipe: Recipe, env: Mapping[str, str]) -> str:
     names = ignored_variables(script.name, env)
     verb = "is" if len(names) == 1 else "are"
     return f"{', '.join(names)} {verb} read by no line of {script.name}'s script" if names else ""
+
+
+def differences_from(recipe: Recipe, env: Mapping[str, str]) -> list[Difference]:
+    """Every setting in which a published recipe differs from its script under these variables.
+
+    What `env` leaves out is the script's own default, not the record's. Raises ValueError as
+    `parse_environment` does, and for a recipe that no script ran.
+    """
+    if recipe.name not in PUBLISHED:
+        raise ValueError(
+            f"{recipe.name} is not a published run; only {', '.join(PUBLISHED)} have a script"
+        )
+    script = PUBLISHED[recipe.name]
+    theirs = script.apply(script.default(), parse_environment(script.name, env))
+    about = ("name", "parent", "claim_bpb", "pull_request")
+    return [d for d in diff(theirs, recipe) if d.path not in about]
 
 
 def _require_fixed(env: Environment) -> None:

@@ -14,6 +14,7 @@ from fairway.model.adapters import Adapters, add_delta
 from fairway.model.cache import Cache
 from fairway.model.depth import MOST_LAYERS
 from fairway.model.linear import Linear
+from fairway.model.segments import attend_to_neighbours
 from fairway.runtime.kernels import (
     attend,
     exclude_self,
@@ -161,7 +162,8 @@ class CausalSelfAttention(nn.Module):
         """Attention output (B, T - start, D) of the positions from `start` on, for x (B, T, D).
 
         rope             tables of at least (positions so far + T) rows
-        mask             (B, T, S) True where a query may look, or None: all of its past
+        mask             (B, T, S) True where a query may look, or None: all of its past; of one
+                         row in blocks as `neighbour_mask` makes it
         value_embedding  (B, T, Hkv * K) added to the values
         output_scale     (D,) factor on each channel of the output, the adapter's addition included
         """
@@ -187,7 +189,12 @@ class CausalSelfAttention(nn.Module):
         keys, values = k.transpose(1, 2), v.transpose(1, 2)  # (B, Hkv, T, K)
         if cache is not None:
             keys, values = cache.extend(slot, keys, values)
-        y = attend(q.transpose(1, 2), keys, values, mask).transpose(1, 2)  # (B, T - start, H, K)
+        # A mask with more rows than the input is one of blocks of its only row.
+        if mask is not None and mask.size(0) > x.size(0):
+            y = attend_to_neighbours(q.transpose(1, 2), keys, values, mask)
+        else:
+            y = attend(q.transpose(1, 2), keys, values, mask)
+        y = y.transpose(1, 2)  # (B, T - start, H, K)
         if self.exclusive:
             y = exclude_self(y, v[:, start:])
         if self.gate is not None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairway.model.linear import Linear
+from fairway.runtime.kernels import shift_right, smear
 from fairway.runtime.limits import require_within
 
 # Odd multipliers of the published bigram hash (#162); the third serves trigrams.
@@ -125,13 +126,6 @@ class ValueEmbedding(nn.Module):
         return {layer: x * scales[i] for i, layer in enumerate(self.layers)}
 
 
-def shift_right(x: Tensor, before: Tensor | None) -> Tensor:
-    """x one position later: (B, T, D); the first place takes `before` (B, 1, D), or zeros."""
-    if before is None:
-        return F.pad(x, (0, 0, 1, 0))[:, : x.size(1)]
-    return torch.cat((before, x[:, :-1]), dim=1)
-
-
 class SmearV1(nn.Module):
     def __init__(self, model_dim: int) -> None:
         super().__init__()
@@ -150,6 +144,4 @@ class SmearV2(nn.Module):
     def forward(self, x: Tensor, before: Tensor | None, same_document: Tensor) -> Tensor:
         """`same_document` (B, T) is False at a BOS: what stands before it is another text, which
         a reader starting at this BOS has never seen."""
-        gate = torch.sigmoid(x[..., : self.gate.numel()] @ self.gate.to(x.dtype))
-        weight = (self.strength.to(x.dtype) * gate * same_document).unsqueeze(-1)
-        return x + weight * shift_right(x, before)
+        return smear(x, self.gate, self.strength, same_document, before)

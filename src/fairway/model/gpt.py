@@ -19,7 +19,7 @@ from fairway.model.embedding import NgramTable, SmearV1, SmearV2, ValueEmbedding
 from fairway.model.linear import Linear
 from fairway.model.mlp import MLP
 from fairway.model.model_config import ModelConfig
-from fairway.model.segments import Segments
+from fairway.model.segments import Parts, Segments, neighbour_mask, places_in_parts
 from fairway.runtime.kernels import mix_norm, rms_norm, scaled_cast, softcapped_cross_entropy
 
 
@@ -109,6 +109,7 @@ class GPT(nn.Module):
 
     compute_dtype  type of the activations; weights stay float32
     loops_active   whether the looped blocks repeat; training switches it on part of the way
+    parts          how training attends to one long row; None: as the config says
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -116,6 +117,7 @@ class GPT(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.loops_active = True
+        self.parts: Parts | None = None
         dim, attention = config.model_dim, config.attention
         embed_dim = config.embedding.dim or dim
         self.embed = nn.Embedding(config.vocab_size, embed_dim)
@@ -236,7 +238,13 @@ class GPT(nn.Module):
             values = {layer: segments.take(value) for layer, value in values.items()}
         rope = self.rope(x.size(1) if cache is None else cache.context, x)
         within = self.config.attention.within_documents and segments is None
-        mask = document_mask(seen == self.config.bos_id, new) if within else None
+        opens = seen == self.config.bos_id
+        if self.parts is not None and self.training:
+            places = places_in_parts(opens[0], self.parts.longest)
+            cos, sin = self.rope(self.parts.block, x)
+            rope, mask = (cos[places], sin[places]), neighbour_mask(places, self.parts.block)
+        else:
+            mask = document_mask(opens, new) if within else None
 
         plan, first, lane = self.plan, x, None
         skips: list[Tensor] = []

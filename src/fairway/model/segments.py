@@ -5,9 +5,12 @@ own, padded on the right, so nothing is spent on scores between parts.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from fairway.runtime.kernels import attend
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,3 +50,55 @@ def document_segments(tokens: Tensor, bos_id: int, longest: int) -> list[tuple[i
         for begin, end in zip(begins, ends, strict=True)
         for part in range(begin, end, longest)
     ]
+
+
+class Parts(NamedTuple):
+    """How one long row is attended to in training: in blocks, each of which sees the one before.
+
+    A part is no longer than a block, so this is all that it can see. Unlike `Segments` the shapes
+    do not depend on the text, and nothing is padded.
+
+    block    tokens of a block; divides the row
+    longest  tokens after which a document is cut, at most `block`
+    """
+
+    block: int
+    longest: int
+
+
+def places_in_parts(opens: Tensor, longest: int) -> Tensor:
+    """(T,) int64: how far into its part each token stands; parts as of `document_segments`.
+
+    opens  (T,) True at the first token of each document
+
+    >>> places_in_parts(torch.tensor([False, True, False, False, False, True]), 3).tolist()
+    [0, 0, 1, 2, 0, 0]
+    """
+    index = torch.arange(len(opens), device=opens.device)
+    opened = torch.where(opens, index, 0).cummax(0).values
+    return (index - opened) % longest
+
+
+def neighbour_mask(places: Tensor, block: int) -> Tensor:
+    """(T / block, block, 2 * block): what a block's queries see of the one before and of it."""
+    part = (places == 0).cumsum(0).view(-1, block)
+    before = torch.cat((torch.zeros_like(part[:1]), part[:-1]))
+    same = part[:, :, None] == torch.cat((before, part), dim=1)[:, None, :]
+    return same & torch.ones_like(same).tril(block)
+
+
+def attend_to_neighbours(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attention of one row by blocks: q (1, H, T, K), k and v (1, Hkv, T, K) -> (1, H, T, K).
+
+    mask  as `neighbour_mask` makes it
+    """
+
+    def blocks(x: Tensor) -> Tensor:  # (T / block, H, block, K)
+        return x[0].unflatten(1, mask.shape[:2]).transpose(0, 1)
+
+    def two(x: Tensor) -> Tensor:
+        own = blocks(x)
+        return torch.cat((torch.cat((torch.zeros_like(own[:1]), own[:-1])), own), dim=2)
+
+    y = attend(blocks(q), two(k), two(v), mask)
+    return y.transpose(0, 1).flatten(1, 2)[None]

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from fairway.evaluate.chunks import Chunk, ChunkPlan
-from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
+from fairway.evaluate.config import make_predictor, plan_text
 from fairway.evaluate.curves import Curve, curve_data
-from fairway.evaluate.diagnostic import WARNING, adapt_then_score
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.planner import Estimate, largest_that_fits
 from fairway.evaluate.predictor import Predictor
@@ -92,10 +91,6 @@ def score_text(
     return found
 
 
-def without_learning(config: EvaluateConfig) -> EvaluateConfig:
-    return config.frozen()
-
-
 class Passes:
     """The passes over the validation text, each of which goes on from where it was interrupted.
 
@@ -111,7 +106,7 @@ class Passes:
 
     def windows(self, model: GPT, name: str) -> StageResult:
         """Without learning, and each window on its own: the quickest look at a model."""
-        config = without_learning(self.planned.config)
+        config = self.planned.config.frozen()
         config = replace(config, stride=config.context or 1)
         frozen = Frozen(model, config.rows, self.runtime.ranks)
         return stage_result(self._walk(frozen, plan_text(config, self.text), name))
@@ -124,8 +119,9 @@ class Passes:
         config, ranks = self.planned.config, self.runtime.ranks
         plans = plan_text(config, self.text)
         sliding = self._walk(Frozen(model, config.rows, ranks), plans, "score sliding")
-        if config.mixture is not None:
-            self.runtime.log.say(explain("ngram"))
+        for part, native in ((config.mixture, "ngram"), (config.tilt, "hints")):
+            if part is not None:
+                self.runtime.log.say(explain(native))
         with Spent(self.folder / SPENT if ranks.is_main else None).running() as spent:
             learning = self._walk(
                 make_predictor(model, config, seed=recipe.seed, ranks=ranks),
@@ -201,15 +197,17 @@ def diagnose(
     """Numbers that are no scores, if the recipe asks for one."""
     if recipe.diagnostic is None:
         return {}
-    with runtime.log.stage("adapt then score"):
-        found = adapt_then_score(model, recipe.diagnostic, text, runtime.ranks)
-    runtime.log.say(f"adapt_then_score: {found}")
+    name = recipe.diagnostic.name
+    with runtime.log.stage(name.replace("_", " ")):
+        config = recipe.evaluate.resolved(recipe.model.train_context)
+        found = recipe.diagnostic.found(model, config, text, runtime.ranks)
+    runtime.log.say(f"{name}: {found}")
     result = DiagnosticResult(
-        warning=WARNING,
+        warning=found.warning,
         illegal_bits_per_byte=found.illegal_bits_per_byte,
         honest_bits_per_byte=found.honest.bits_per_byte,
     )
-    return {"adapt_then_score": result}
+    return {name: result}
 
 
 def stage_result(found: Evaluation) -> StageResult:

@@ -304,5 +304,11 @@ def check_fit(recipe: Recipe, data: DataFolder) -> None:
         raise ValueError(
             f"the tokenizer's BOS is {data.tokenizer.bos_id}, the model's {recipe.model.bos_id}"
         )
+    wanted = recipe.tokens.transform
+    if wanted is not None and data.tokenizer.transform != wanted:
+        raise ValueError(
+            f"recipe {recipe.name!r} reads text transformed by {wanted!r}, and {data.path} holds "
+            f"none; prepare it with --transform {wanted}, or run with --tokens.transform None"
+        )
     if len(data.val) < 2:
         raise ValueError("the validation split is empty")

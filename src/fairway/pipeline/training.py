@@ -1,7 +1,6 @@
 """Training as a stage of a run: batches, clock, average and checkpoints around `train/loop.py`."""
 
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from fairway.pipeline.folder import RECIPE, RunFolder, read_recipe, read_run
 from fairway.quant.qat import detach, late_rounding, plain_name
 from fairway.recipes.recipe import Recipe
 from fairway.result import TrainResult
-from fairway.runtime import kernels_cpu
 from fairway.runtime.attention_backend import choose_attention_backend
+from fairway.runtime.kernel_choice import choose_kernels
 from fairway.runtime.run_log import Stage
 from fairway.runtime.setup import Runtime
 from fairway.runtime.spent import Spent
@@ -28,6 +27,7 @@ from fairway.train.loop import (
     TrainingInterrupted,
     build_clock,
     context_warmup,
+    parts_at,
     training_steps,
 )
 from fairway.train.param_groups import build_optimizers
@@ -184,21 +184,20 @@ class Training:
         backend = choose_attention_backend(runtime.device, runtime.compute_dtype, None)
         if runtime.device.type == "cuda":
             runtime.log.say(f"attention by {backend.name}: {backend.reason}")
+        kernels, said = choose_kernels(runtime.device)
         if runtime.compiled:
-            with backend.active():  # what is chosen while compiling stays chosen
+            with backend.active(), kernels():  # what is chosen while compiling stays chosen
                 _compile(self.model, self.recipe, runtime)
-        kernels = kernels_cpu.in_use() if runtime.device.type == "cpu" else nullcontext()
         total = seconds or float(self.recipe.train.steps or 0)
         with (
             runtime.stop.looked_at(),
             self.spent.running(),
             runtime.log.stage("train", total=total) as stage,
             backend.active(),
-            kernels as said,
+            kernels(),
             self.checkpoints,
         ):
-            if said is not None and not runtime.compiled:
-                runtime.log.say(f"kernels of a step: {said}")
+            runtime.log.say(f"kernels of a step: {said}")
             try:
                 with runtime.ranks.lockstep():
                     self._take_steps(stage)
@@ -360,5 +359,10 @@ def _compile(model: GPT, recipe: Recipe, runtime: Runtime) -> None:
     loops = {False, True} if recipe.model.loop else {model.loops_active}
     model.train()
     with runtime.log.stage("compile"):
-        loss = compile_loss(model, batch.rows, batch.context, runtime.compute_dtype, loops)
+        shape, parts = (batch.rows, batch.context), {None}
+        if batch.joined:
+            stages = batch.context_curriculum.stages if batch.context_curriculum else ((1.0, 0),)
+            shape = (1, batch.rows * batch.context)
+            parts = {parts_at(batch, end - 1e-9) for end, _ in stages}
+        loss = compile_loss(model, *shape, runtime.compute_dtype, loops, parts)
     model.loss = loss  # type: ignore[method-assign]

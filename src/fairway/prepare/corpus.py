@@ -18,7 +18,7 @@ from fairway.prepare.partial import Corpus, Manifest, write_folder
 from fairway.prepare.shard_journal import Identity
 from fairway.prepare.sources import FIELD, Position, printable, read_documents, source_files
 from fairway.runtime.progress import Progress, silent
-from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer, require_transform
 
 
 def prepare(
@@ -32,6 +32,7 @@ def prepare(
     seed: int = 0,
     field: str = FIELD,
     tokens_per_shard: int = 10_000_000,
+    transform: str | None = None,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -42,7 +43,9 @@ def prepare(
     own; `bytes` stands for the one that needs no file), and exactly one of val (files of their own)
     and val_fraction (whole documents, chosen by a hash of their content; of a text that is one
     document, its end) must be given. No document lands in both splits: training copies of
-    validation documents are dropped and counted. `progress` counts bytes read.
+    validation documents are dropped and counted. transform "caseops" writes capitals as operators
+    (#1729), and the original bytes of each token beside the validation shards. `progress` counts
+    bytes read.
 
     Interrupted, and called again with the same arguments, it goes on after the last finished shard;
     the result has the same bytes, whatever the interruptions and the number of workers.
@@ -55,6 +58,7 @@ def prepare(
         seed=seed,
         field=field,
         tokens_per_shard=tokens_per_shard,
+        transform=transform,
     )
     sources = list(map(Path, sources))
     return prepare_request(
@@ -73,6 +77,7 @@ class Request:
     seed: int = 0
     field: str = FIELD
     tokens_per_shard: int = 10_000_000
+    transform: str | None = None
 
 
 def prepare_request(
@@ -92,6 +97,12 @@ def prepare_request(
 def requested(out: Path, sources: Sequence[Path], request: Request) -> "tuple[Corpus, HeldOut]":
     """The corpus of a request that can be met; ValueError for any other. Nothing is written yet."""
     chosen = _chosen(request.tokenizer, request.vocab_size)
+    require_transform(request.transform)
+    if chosen is not None and request.transform not in (None, chosen.transform):
+        raise ValueError(
+            f"{request.tokenizer} was not made for transform {request.transform!r}: train one with "
+            "--vocab-size, or leave --transform out"
+        )
     held_out = HeldOut(sources, request.val, request.val_fraction, request.seed, request.field)
     corpus = Corpus(
         documents=held_out.documents,
@@ -103,10 +114,12 @@ def requested(out: Path, sources: Sequence[Path], request: Request) -> "tuple[Co
             "seed": request.seed,
             "field": request.field,
             "tokens_per_shard": request.tokens_per_shard,
-        },
+        }
+        | ({"transform": request.transform} if request.transform else {}),
         vocab_size=request.vocab_size,
         tokenizer=chosen,
         tokens_per_shard=request.tokens_per_shard,
+        transform=request.transform,
         compare=held_out.may_repeat,
         position=held_out.position,
     )
@@ -178,7 +191,13 @@ def cut_end(document: bytes, fraction: float) -> tuple[bytes, bytes]:
 
 
 def prepare_documents(
-    out: Path, train: Sequence[bytes], val: Sequence[bytes], *, vocab_size: int, source: str
+    out: Path,
+    train: Sequence[bytes],
+    val: Sequence[bytes],
+    *,
+    vocab_size: int,
+    source: str,
+    transform: str | None = None,
 ) -> Manifest:
     """`prepare` for documents in memory."""
     splits = {"train": train, "val": val}
@@ -188,8 +207,13 @@ def prepare_documents(
     corpus = Corpus(
         documents=lambda split: iter(splits[split]),
         described=[source],
-        identity={"sources": digest.hexdigest(), "vocab_size": vocab_size},
+        identity={
+            "sources": digest.hexdigest(),
+            "vocab_size": vocab_size,
+            "transform": transform,
+        },
         vocab_size=vocab_size,
+        transform=transform,
     )
     return write_folder(Path(out), corpus, workers=1)
 

@@ -179,6 +179,7 @@ def _begin(
         held_out=held_out,
         described=tuple(str(source) for source in (*sources, *request.val)),
         vocab_size=request.vocab_size,
+        transform=request.transform,
         tokens_per_shard=request.tokens_per_shard,
     )
     job.open()

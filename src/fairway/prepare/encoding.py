@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fairway.prepare.workers import worker_pool
-from fairway.tokens.tokenizer import Tokenizer, load_tokenizer
+from fairway.tokens.caseops import encode_case
+from fairway.tokens.tokenizer import CaseTokenizer, Tokenizer, load_tokenizer
 
 GROUP_BYTES, GROUP_DOCUMENTS = 1 << 19, 256  # what a process is handed at a time
 PART_BYTES = 1 << 22  # SentencePiece takes 50 bytes of memory for a byte, and ever more time
@@ -32,6 +33,8 @@ class Encoded(NamedTuple):
 
 def encode_document(tokenizer: Tokenizer, document: bytes) -> np.ndarray:
     """Ids (n,) uint16, BOS first; a long document is encoded in parts, cut after a line."""
+    if isinstance(tokenizer, CaseTokenizer):  # a word is not to be cut before its case is told
+        document, tokenizer = encode_case(document), tokenizer.inner
     ids = [np.array([tokenizer.bos_id], np.uint16)]
     begin = 0
     while begin < len(document):

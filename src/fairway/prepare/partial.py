@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fairway.prepare.encoding import Encoded, encode_in_order
 from fairway.prepare.shard_journal import (
     JOURNAL,
@@ -28,11 +30,13 @@ from fairway.prepare.sources import printable
 from fairway.prepare.workers import num_cores
 from fairway.runtime.files import atomic_write, file_sha256
 from fairway.runtime.progress import Progress, silent
-from fairway.tokens.shards import ShardWriter
-from fairway.tokens.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from fairway.tokens.byte_count import byte_table
+from fairway.tokens.shards import ShardWriter, open_shard, write_shard
+from fairway.tokens.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 Manifest = dict[str, Any]  # what `data.json` holds
 SMALL_BYTES = 4e6  # of sources; more is worth several processes
+KEPT_BEFORE = 1 << 16  # tokens
 TELL_BYTES = 1 << 20  # of documents, between two calls of `progress`
 
 
@@ -44,6 +48,7 @@ class Corpus:
     described   where they come from, for people
     identity    whatever the bytes of the folder depend on, as JSON
     vocab_size  of the tokenizer to train, where none is given
+    transform   of the text it is to encode, by name
     compare     whether a document may come in both splits; if so, training does without it, and
                 the hashes of all validation documents are held in memory
     position    how much was read for a split so far, and of how much
@@ -55,6 +60,7 @@ class Corpus:
     vocab_size: int | None = None
     tokenizer: Tokenizer | None = None
     tokens_per_shard: int = 10_000_000
+    transform: str | None = None
     compare: bool = True
     position: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
 
@@ -153,18 +159,38 @@ def _fill(work: Work) -> Manifest:
         require_documents(split, manifest[split])
     hashes = {shard.name: shard.sha256 for shard in work.journal.shards}
     hashes["tokenizer.model"] = work.journal.tokenizer or ""
+    hashes |= write_side_files(work.folder, tokenizer)
     end_manifest(work.folder, manifest, hashes)
     return manifest
 
 
 def begin_manifest(described: Sequence[str], tokenizer: Tokenizer) -> Manifest:
     """What is known before any document is encoded."""
-    kind = {
+    kind: dict[str, Any] = {
         "kind": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,
         "lossless": tokenizer.lossless,
     }
+    if tokenizer.transform is not None:
+        kind["transform"] = tokenizer.transform
     return {"sources": list(described), "tokenizer": kind}
+
+
+def write_side_files(folder: Path, tokenizer: Tokenizer) -> dict[str, str]:
+    """Hashes by name of val_bytes_NNNNNN.bin: for each token of the validation shards its bytes of
+    the original text, where a transform hides them from who counts pieces (#1729)."""
+    if tokenizer.transform is None:
+        return {}
+    table, hashes = byte_table(tokenizer), {}
+    before = np.zeros(0, np.uint16)  # the end of the shard before, for an escape that stands there
+    for shard in sorted(folder.glob("val_[0-9]*.bin")):
+        tokens = np.concatenate([before, open_shard(shard)])
+        counts = np.concatenate([[0], table.target_bytes(tokens)])[len(before) :]
+        file = folder / shard.name.replace("val_", "val_bytes_")
+        write_shard(file, counts)
+        hashes[file.name] = file_sha256(file)
+        before = tokens[-KEPT_BEFORE:]
+    return hashes
 
 
 def require_documents(split: str, counts: Mapping[str, int]) -> None:
@@ -191,8 +217,9 @@ def _tokenizer(work: Work) -> Tokenizer:
         raise ValueError("the sources hold no training document")
     tokenizer = work.corpus.tokenizer
     if tokenizer is None:
-        assert work.corpus.vocab_size is not None
-        tokenizer = train_bpe(work.corpus.documents("train"), work.corpus.vocab_size)
+        corpus = work.corpus
+        assert corpus.vocab_size is not None
+        tokenizer = train_tokenizer(corpus.documents("train"), corpus.vocab_size, corpus.transform)
     atomic_write(file, tokenizer.to_bytes())
     work.journal.tokenizer = file_sha256(file)
     work.journal.write()

@@ -28,12 +28,13 @@ from fairway.prepare.partial import (
     begin_manifest,
     end_manifest,
     require_documents,
+    write_side_files,
 )
 from fairway.prepare.shard_journal import put_in_place
 from fairway.prepare.sources import printable, read_file
 from fairway.runtime.files import atomic_write, file_sha256
 from fairway.tokens.shards import write_shard
-from fairway.tokens.tokenizer import Tokenizer, load_tokenizer, train_bpe
+from fairway.tokens.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 SPLITS = ("val", "train")
 PARTS, TOKENIZER = "parts", "tokenizer.model"
@@ -76,6 +77,7 @@ class Job:
     described: tuple[str, ...]
     vocab_size: int | None
     tokens_per_shard: int
+    transform: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -168,7 +170,7 @@ def make_tokenizer(job: Job) -> None:
     if next(job.held_out.documents("train"), None) is None:
         raise ValueError("the sources hold no training document")
     assert job.vocab_size is not None
-    trained = train_bpe(job.held_out.documents("train"), job.vocab_size)
+    trained = train_tokenizer(job.held_out.documents("train"), job.vocab_size, job.transform)
     atomic_write(file, trained.to_bytes())
 
 
@@ -299,6 +301,7 @@ def finish(job: Job) -> Manifest:
             _record(path).unlink(missing_ok=True)  # so that it is written again
             raise ValueError(f"{printable(path)} is missing or damaged; repeat the command")
         hashes[path.name] = known
+    hashes |= write_side_files(job.folder, job.tokenizer)
     end_manifest(job.folder, manifest, hashes)
     put_in_place(job.folder, job.out)
     shutil.rmtree(job.parts)

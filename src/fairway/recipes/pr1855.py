@@ -13,6 +13,7 @@ from fairway.recipes import pr1394 as before
 from fairway.recipes.diff import derive, override
 from fairway.recipes.recipe import Recipe, TokensConfig
 from fairway.recipes.script import (
+    RANKS,
     Convert,
     Environment,
     Variable,
@@ -46,7 +47,7 @@ def pr1855() -> Recipe:
             vocab_size=8192,
             transform="caseops",
             published="sp8192_caseops",
-            order=OrderConfig(order="packed"),
+            order=OrderConfig(order="documents", together=RANKS),
         ),
         "model.attention.qk_gain": 5.0,
         "model.attention.gate": GateConfig(window=12, scale=0.5),
@@ -55,6 +56,7 @@ def pr1855() -> Recipe:
         "model.embedding.smear": "v2",
         "model.embedding.smear_window": 12,
         "model.parallel": ParallelConfig(start=8, form="lanes"),
+        "train.batch.joined": True,
         "train.reserve_seconds": RESERVE_SECONDS,
         "train.optimizer.muon.lr": 0.026,
         "train.optimizer.muon.momentum": 0.97,

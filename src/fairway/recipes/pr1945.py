@@ -63,6 +63,7 @@ def pr2014() -> Recipe:
             rows=16,
             context=6144,
             micro_batches=8,
+            joined=True,
             context_curriculum=Curriculum(stages=((0.1, 1024), (0.7, 2048), (1.0, 3072))),
             context_warmup=32,
         ),

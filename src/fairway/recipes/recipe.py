@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fairway.average import EmaConfig, SwaConfig
 from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.diagnostic import AdaptThenScore
+from fairway.evaluate.diagnostic import AdaptThenScore, StreamHints
 from fairway.evaluate.planner import Range
 from fairway.model.model_config import ModelConfig
 from fairway.quant.qat import LinearRounding
@@ -24,7 +24,7 @@ class TokensConfig:
     """What the model reads: pieces of how large a vocabulary, of which text, in which order."""
 
     vocab_size: int  # number of token ids, special ones included
-    # reversible text transform by name, undone before bytes are counted; None: none
+    # reversible text transform by name, undone before bytes are counted; None: as the data is
     transform: str | None = None
     # the challenge's own shards, by the name that `fairway fetch` takes; None: there are none
     published: str | None = None
@@ -62,7 +62,8 @@ class Recipe:
     quant: QuantConfig
     evaluate: EvaluateConfig
     evaluate_range: Range | None = None  # what may be chosen instead, where the clock asks for it
-    diagnostic: AdaptThenScore | None = None  # a number that is no score, computed beside it
+    # a number that is no score, computed beside it
+    diagnostic: AdaptThenScore | StreamHints | None = None
     budget: Budget = field(default_factory=Budget)
     seed: int = 1337  # decides initial weights and all else that is random
 
@@ -71,6 +72,12 @@ class Recipe:
             raise ValueError(
                 f"{self.name}: tokens.vocab_size={self.tokens.vocab_size} and model.vocab_size="
                 f"{self.model.vocab_size} differ; the model must know every piece and no other"
+            )
+        if self.train.batch.joined and self.tokens.order.order != "documents":
+            raise ValueError(
+                f"{self.name}: train.batch.joined reads the rows of a batch as one text, and in "
+                f"tokens.order.order={self.tokens.order.order!r} they are not; set it to "
+                f"'documents', or joined to false"
             )
         needed = self.quant.reserve_seconds if self.quant.needs_hessians else 0.0
         if self.train.seconds is not None and self.train.reserve_seconds < needed:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fairway.audit.findings import AuditReport
-from fairway.evaluate.diagnostic import WARNING
+from fairway.evaluate.diagnostic import WARNING, WARNINGS
 from fairway.result import ArtifactResult, EvaluateResult, ProofResult, RunResult, TrainResult
 
 State = Literal["kept", "broken", "not run", "no limit"]
@@ -134,7 +134,8 @@ def diagnostics(result: RunResult) -> list[tuple[str, float, str]]:
         (
             name,
             found.illegal_bits_per_byte,
-            f"{WARNING}; the honest score is {fixed(found.honest_bits_per_byte, 5)}",
+            f"{WARNINGS.get(name, WARNING)}; the honest score is "
+            f"{fixed(found.honest_bits_per_byte, 5)}",
         )
         for name, found in result.diagnostics.items()
     ]

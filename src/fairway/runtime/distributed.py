@@ -27,6 +27,7 @@ from fairway.runtime.meeting import agreed_store
 from fairway.runtime.watchdog import PEER_SECONDS, Say, Store, Watchdog
 
 BUCKET_BYTES = 32 * 2**20  # one message for many small tensors, few messages for large ones
+ALONE_SECONDS = 86400.0  # for which a rank may work while its peers wait: the watchdog judges them
 GRACE_SECONDS = 1.5  # torchrun calls the rank that ends first the cause
 
 
@@ -122,6 +123,7 @@ class Ranks:
     ) -> None:
         """Meet the peers: gloo on CPUs, NCCL for CUDA tensors. Nothing to do on one process.
 
+        timeout_seconds  of meeting, and of a collective between GPUs, which no lawful work outlasts
         peer_seconds  a rank that is silent for so long is lost, and this process ends
         say           takes what the watchdog has for the run's log
         """
@@ -140,6 +142,11 @@ class Ranks:
                 world_size=self.world_size,
                 timeout=timeout,
             )
+            # Where a rank works alone, the others wait in a collective of CPU tensors. NCCL keeps
+            # its limit: it is the only one to notice that messages between GPUs are lost.
+            group = dist.distributed_c10d._get_default_group()
+            gloo = group._get_backend(torch.device("cpu"))
+            gloo._set_default_timeout(timedelta(seconds=ALONE_SECONDS))
         store = cast(Store, store)
         self.watchdog.start(store, self.rank, self.world_size, peer_seconds=peer_seconds, say=say)
 
@@ -147,6 +154,8 @@ class Ranks:
         """Part from the peers, once all of them have come this far; a second time, do nothing."""
         if self.world_size == 1 or not dist.is_initialized():
             return
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # a collective under way would be aborted with the group
         self.barrier()
         self.watchdog.stop()
         dist.destroy_process_group()

@@ -2,7 +2,8 @@
 
 PyTorch's autograd composes these from many passes over memory; written with their derivatives they
 need half as many. The plain forms are here, and those that PyTorch can express; C++ for training on
-a CPU is in `kernels_cpu.py`, and runs while `kernels_cpu.in_use`. A test holds each to its twin.
+a CPU is in `kernels_cpu.py`, Triton for a GPU in `kernels_gpu.py`, and `kernel_choice.py` says when
+they run. A test holds each to its twin.
 Inside `torch.compile` the plain forms alone are seen: the compiler fuses them by itself, and in a
 third of the time that derivatives written by hand take it.
 """
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fairway.runtime import kernels_cpu
+from fairway.runtime import kernels_cpu, kernels_gpu
 
 EPS = torch.finfo(torch.float32).eps  # what F.rms_norm uses for float32 when no eps is given
 
@@ -76,6 +77,8 @@ def mix_norm(
     """
     if kernels_cpu.take(x):
         return kernels_cpu.mix_norm(x, other, mix, scale)
+    if kernels_gpu.take(x):
+        return kernels_gpu.MixNorm.apply(x, other, mix, scale)  # type: ignore[return-value]
     if mix is None:
         mixed = x + other
     else:
@@ -110,6 +113,8 @@ def leaky_relu_squared(x: Tensor, slope: float) -> Tensor:
     """`leaky_relu_squared_plain` that keeps one tensor for its derivative instead of two."""
     if kernels_cpu.take(x):
         return kernels_cpu.leaky_relu_squared(x, slope)
+    if kernels_gpu.take(x):
+        return kernels_gpu.LeakyReluSquared.apply(x, slope)  # type: ignore[return-value]
     if _is_plain(x):
         return leaky_relu_squared_plain(x, slope)
     return _LeakyReluSquared.apply(x, slope)  # type: ignore[return-value]
@@ -165,6 +170,8 @@ def softcapped_cross_entropy(logits: Tensor, targets: Tensor, softcap: float | N
     """`softcapped_cross_entropy_plain` that never keeps the (N, V) intermediate tensors."""
     if kernels_cpu.take(logits):
         return kernels_cpu.softcapped_cross_entropy(logits, targets, softcap)
+    if kernels_gpu.take_loss(logits):
+        return kernels_gpu.softcapped_cross_entropy(logits, targets, softcap)
     if _is_plain(logits):
         return softcapped_cross_entropy_plain(logits, targets, softcap)
     return _SoftcappedCrossEntropy.apply(logits, targets, softcap)  # type: ignore[return-value]
@@ -203,6 +210,8 @@ def exclude_self(y: Tensor, values: Tensor) -> Tensor:
     """`exclude_self_plain` in one pass."""
     if kernels_cpu.take(y):
         return kernels_cpu.exclude_self(y, values)
+    if kernels_gpu.take(y):
+        return kernels_gpu.ExcludeSelf.apply(y, values)  # type: ignore[return-value]
     return exclude_self_plain(y, values)
 
 
@@ -223,6 +232,28 @@ def linear_together(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     """x (..., C) times each of these float32 weights (R, C), as one product."""
     weight = kernels_cpu.scaled_cast(weights, None, x.dtype)
     return F.linear(x, weight).split([len(weight) for weight in weights], dim=-1)
+
+
+def shift_right(x: Tensor, before: Tensor | None) -> Tensor:
+    """x one position later: (B, T, D); the first place takes `before` (B, 1, D), or zeros."""
+    if before is None:
+        return F.pad(x, (0, 0, 1, 0))[:, : x.size(1)]
+    return torch.cat((before, x[:, :-1]), dim=1)
+
+
+def smear(
+    x: Tensor, gate: Tensor, strength: Tensor, same_document: Tensor, before: Tensor | None = None
+) -> Tensor:
+    """x (B, T, D) plus a share of the position before, opened by its first channels (#1667).
+
+    gate (window,), strength (1,); same_document (B, T) False where what stands before is another
+    text; before (B, 1, D) what stands before the first, or None for nothing
+    """
+    if before is None and kernels_gpu.take(x):
+        return kernels_gpu.Smear.apply(x, gate, strength, same_document)  # type: ignore[return-value]
+    opened = torch.sigmoid(x[..., : gate.numel()] @ gate.to(x.dtype))
+    weight = (strength.to(x.dtype) * opened * same_document).unsqueeze(-1)
+    return x + weight * shift_right(x, before)
 
 
 def causal_mask(num_queries: int, num_keys: int, device: torch.device | str = "cpu") -> Tensor:

@@ -25,11 +25,20 @@ class Batch(NamedTuple):
 class OrderConfig:
     """sequential: file order; shuffled: a random order with a random offset each epoch (#1394);
     coprime: blocks visited with a stride coprime to their number (#1060);
-    packed: rows that begin at a document's BOS (#1530)."""
+    packed: rows at random that begin at a document's BOS;
+    documents: each shard as one text from its first BOS on, in file order, the rows of a batch
+    following each other; a shard's end that is no whole number of batches is left out (#1530)."""
 
     # in which training rows come; what each means stands above
-    order: Literal["sequential", "shuffled", "coprime", "packed"] = "shuffled"
-    seed: int = 0  # decides what is random about the order, which in sequential is nothing
+    order: Literal["sequential", "shuffled", "coprime", "packed", "documents"] = "shuffled"
+    seed: int = 0  # decides what is random about the order; nothing in sequential and documents
+    # number of batches that `documents` takes from a shard at once or not at all: the processes of
+    # a published run, whatever ours are
+    together: int = 1
+
+    def __post_init__(self) -> None:
+        if self.together < 1:
+            raise ValueError(f"OrderConfig.together={self.together} must be at least 1")
 
 
 class Batches:
@@ -63,6 +72,11 @@ class Batches:
         self.position = position
         self._epoch, self._starts = -1, np.zeros(0, np.int64)
         self._opens = np.zeros(0, np.int64)
+        self._texts: list[tuple[int, int]] = []
+        if config.order == "documents":
+            self._texts = self._whole_batches(bos_id)
+            self.rows_per_epoch = rows * sum(count for _, count in self._texts)
+            return
         if config.order == "packed":
             opens = np.flatnonzero(stream[: len(stream)] == bos_id)
             self._opens = opens[opens + context < len(stream)]
@@ -80,10 +94,45 @@ class Batches:
 
     def at(self, index: int) -> Batch:
         """This rank's rows of global batch `index`."""
+        if self._texts:
+            return self._one_text(index)
         wanted = range(index * self.rows + self.rank, (index + 1) * self.rows, self.world_size)
         rows = np.stack([self._row(number) for number in wanted]).astype(np.int64)
         tokens = torch.from_numpy(rows)
         return Batch(tokens[:, :-1], tokens[:, 1:])
+
+    def _whole_batches(self, bos_id: int) -> list[tuple[int, int]]:
+        """Of each shard where its first document begins and how many batches follow from there."""
+        shards = self.stream.shards if isinstance(self.stream, TokenStream) else [self.stream]
+        # Batches do not share a token: the last target of one is not the first input of the next.
+        needed = self.config.together * (self.rows * self.context + 1)
+        texts, begin = [], 0
+        for shard in shards:
+            opens = np.flatnonzero(np.asarray(shard) == bos_id)
+            if len(opens):
+                first = int(opens[0])
+                count = (len(shard) - first) // needed * self.config.together
+                texts.append((begin + first, count))
+            begin += len(shard)
+        if not any(count for _, count in texts):
+            raise ValueError(
+                f"no shard has the {needed:,} tokens of {self.config.together} batches in one "
+                f"piece; lower tokens.order.together or train.batch.rows, or take another order"
+            )
+        return texts
+
+    def _one_text(self, index: int) -> Batch:
+        """Rows that follow each other: row r + 1 goes on where row r ends."""
+        ends = np.cumsum([count for _, count in self._texts])
+        place = index % int(ends[-1])
+        shard = int(np.searchsorted(ends, place, side="right"))
+        begin, count = self._texts[shard]
+        size = self.rows * self.context
+        start = begin + (place - int(ends[shard]) + count) * (size + 1)
+        text = torch.from_numpy(self.stream[start : start + size + 1].astype(np.int64))
+        mine = slice(self.rank, None, self.world_size)
+        shape = (self.rows, self.context)
+        return Batch(text[:-1].view(shape)[mine], text[1:].view(shape)[mine])
 
     def _row(self, number: int) -> np.ndarray:
         # Every epoch has as many rows as the first, so a row's number tells its epoch.
@@ -113,3 +162,5 @@ class Batches:
                     stride += 1
                 first = int(random.integers(count))
                 return starts[(first + np.arange(count) * stride) % count]
+            case "documents":
+                raise AssertionError("whole texts have no rows to be ordered")

@@ -6,11 +6,17 @@ counts its UTF-8 length after one leading blank mark is removed, and that blank 
 the token before is a boundary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fairway.tokens.tokenizer import BOUNDARY, ByteTokenizer, SentencePieceTokenizer, Tokenizer
+from fairway.tokens.tokenizer import (
+    BOUNDARY,
+    ByteTokenizer,
+    CaseTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+)
 
 
 @dataclass(frozen=True)
@@ -20,12 +26,27 @@ class ByteTable:
     base_bytes: np.ndarray
     has_leading_space: np.ndarray
     is_boundary: np.ndarray
+    operator_ids: tuple[int, ...] = ()  # of CaseOps, the last one the escape
 
     def target_bytes(self, tokens: np.ndarray) -> np.ndarray:
-        """Bytes (n - 1,) int64 of tokens[1:], given the token before each. tokens (n,) ids."""
+        """Bytes (n - 1,) int64 of tokens[1:], given the token before each. tokens (n,) ids.
+
+        An operator of CaseOps stands for no bytes, unless an escape says that the text holds it.
+        """
         before, target = np.asarray(tokens[:-1], np.int64), np.asarray(tokens[1:], np.int64)
         space = self.has_leading_space[target] & ~self.is_boundary[before]
-        return self.base_bytes[target].astype(np.int64) + space
+        counts = self.base_bytes[target].astype(np.int64) + space
+        if self.operator_ids:
+            operator = np.isin(target, self.operator_ids)
+            counts[operator & ~self._escaped(tokens)] = 0
+        return counts
+
+    def _escaped(self, tokens: np.ndarray) -> np.ndarray:
+        """(n - 1,) whether an escape stands before tokens[1:] that is not escaped itself."""
+        escaped = np.zeros(len(tokens) + 1, bool)
+        for place in np.flatnonzero(np.asarray(tokens) == self.operator_ids[-1]).tolist():
+            escaped[place + 1] = not escaped[place]
+        return escaped[1:-1]
 
 
 def byte_table(tokenizer: Tokenizer) -> ByteTable:
@@ -34,6 +55,8 @@ def byte_table(tokenizer: Tokenizer) -> ByteTable:
     A lossless tokenizer's ids stand for fixed bytes, blanks included, so its counts add up to each
     document's exact length. A published SentencePiece model follows the rules above.
     """
+    if isinstance(tokenizer, CaseTokenizer):
+        return replace(byte_table(tokenizer.inner), operator_ids=tokenizer.operator_ids)
     size = tokenizer.vocab_size
     base = np.zeros(size, np.int16)
     leading, boundary = np.zeros(size, bool), np.zeros(size, bool)

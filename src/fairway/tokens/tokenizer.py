@@ -9,7 +9,8 @@ import io
 import json
 import lzma
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from sentencepiece import sentencepiece_model_pb2
 from fairway.runtime.files import read_file
 from fairway.runtime.limits import one_line
 from fairway.runtime.strict_json import parse_json
+from fairway.tokens.caseops import OPERATORS, CaseDecoder, decode_case, encode_case
 
 schema: Any = sentencepiece_model_pb2  # protobuf makes its classes at run time
 PAD, BOS, EOS, UNK = range(4)
@@ -43,6 +45,11 @@ class Tokenizer(Protocol):
     kind: str
     lossless: bool
 
+    @property
+    def transform(self) -> str | None:
+        """What is done to text before it is cut into pieces, and undone after; None: nothing."""
+        ...
+
     def encode(self, document: bytes) -> np.ndarray:
         """Ids (n,) uint16 of one document, without a BOS."""
         ...
@@ -60,6 +67,7 @@ class ByteTokenizer:
     """The field's byte260: four special ids, then the 256 byte values."""
 
     vocab_size, bos_id, kind, lossless = 256 + NUM_SPECIAL, BOS, "bytes", True
+    transform = None
 
     def encode(self, document: bytes) -> np.ndarray:
         return np.frombuffer(document, np.uint8).astype(np.uint16) + NUM_SPECIAL
@@ -75,6 +83,7 @@ class SentencePieceTokenizer:
     """A SentencePiece model of the field, as published: it normalises, so it is not lossless."""
 
     kind, lossless = "sentencepiece", False
+    transform: str | None = None
 
     def __init__(self, model: bytes) -> None:
         self.model = model
@@ -106,14 +115,15 @@ class SentencePieceTokenizer:
 class BpeTokenizer(SentencePieceTokenizer):
     """Lossless byte-pair encoding: any bytes in, the same bytes out.
 
-    pieces  the learned pieces in the order of their merges; everything else follows from them
+    pieces     the learned pieces in the order of their merges; everything else follows from them
+    operators  pieces that are never a part of others; their ids come after those of bytes
     """
 
     kind, lossless = "bpe", True
 
-    def __init__(self, pieces: list[str]) -> None:
-        self.pieces = pieces
-        super().__init__(_model_of(pieces))
+    def __init__(self, pieces: list[str], operators: tuple[str, ...] = ()) -> None:
+        self.pieces, self.operators = pieces, operators
+        super().__init__(_model_of(pieces, operators))
         # Where no piece is a blank, the library would spell its mark in bytes, and never undo it.
         self.foreign = FOREIGN if BOUNDARY in pieces else FOREIGN_OR_BLANK
         self.byte_ids = np.arange(256, dtype=np.uint16) + NUM_SPECIAL
@@ -134,11 +144,65 @@ class BpeTokenizer(SentencePieceTokenizer):
         return np.array(self.processor.encode(text), np.uint16)
 
     def to_bytes(self) -> bytes:
-        packed = lzma.compress(json.dumps(self.pieces, ensure_ascii=False).encode(), preset=9)
-        return MAGIC + b"bpe" + packed
+        return MAGIC + b"bpe" + _packed(self.pieces)
 
 
-def _model_of(pieces: list[str]) -> bytes:
+class CaseTokenizer:
+    """A tokenizer of text in CaseOps form (#1729): any text in, the same text out.
+
+    inner  made for the transformed text, with a piece of its own for each operator
+    """
+
+    transform = "caseops"
+
+    def __init__(self, inner: SentencePieceTokenizer) -> None:
+        self.inner = inner
+        self.vocab_size, self.bos_id = inner.vocab_size, inner.bos_id
+        self.kind, self.lossless = inner.kind, inner.lossless
+        known = inner.processor.piece_to_id([operator.decode() for operator in OPERATORS])
+        self.operator_ids: tuple[int, ...] = tuple(known)  # title, all caps, next, escape
+        if len({*known, UNK}) <= len(OPERATORS):
+            raise ValueError("this tokenizer has no pieces for the operators of CaseOps")
+
+    def encode(self, document: bytes) -> np.ndarray:
+        return self.inner.encode(encode_case(document))
+
+    def decode(self, tokens: Iterable[int]) -> bytes:
+        parts = groupby(map(int, tokens), key=lambda token: bool(self.inner.piece_bytes[token]))
+        # A control id ends a document, and what capitals were on their way with it.
+        return b"".join(decode_case(self.inner.decode(part)) for text, part in parts if text)
+
+    def to_bytes(self) -> bytes:
+        """A published model says by its pieces what it is for."""
+        if not isinstance(self.inner, BpeTokenizer):
+            return self.inner.to_bytes()
+        return MAGIC + b"cas" + _packed(self.inner.pieces)
+
+
+def piece_decoder(
+    tokenizer: Tokenizer, before: Iterable[int] = ()
+) -> Callable[[int | None], bytes]:
+    """One id after another to the bytes that it adds; None for the bytes that were still held.
+
+    before  ids that were read already, whose capitals may go on
+    """
+    if not isinstance(tokenizer, CaseTokenizer):
+        return lambda token: b"" if token is None else tokenizer.decode([token])
+    decoder, inner = CaseDecoder(), tokenizer.inner
+
+    def add(token: int | None) -> bytes:
+        return decoder.finish() if token is None else decoder.push(inner.decode([token]))
+
+    for token in before:
+        add(token)
+    return add
+
+
+def _packed(pieces: list[str]) -> bytes:
+    return lzma.compress(json.dumps(pieces, ensure_ascii=False).encode(), preset=9)
+
+
+def _model_of(pieces: list[str], operators: tuple[str, ...] = ()) -> bytes:
     """The SentencePiece model that has exactly these pieces, merged in this order."""
     model = schema.ModelProto()
     kinds = schema.ModelProto.SentencePiece
@@ -146,7 +210,7 @@ def _model_of(pieces: list[str]) -> bytes:
     model.trainer_spec.byte_fallback = True
     model.trainer_spec.pad_id, model.trainer_spec.bos_id = PAD, BOS
     model.trainer_spec.eos_id, model.trainer_spec.unk_id = EOS, UNK
-    model.trainer_spec.vocab_size = NUM_SPECIAL + 256 + len(pieces)
+    model.trainer_spec.vocab_size = NUM_SPECIAL + 256 + len(operators) + len(pieces)
     normalizer = model.normalizer_spec
     normalizer.name, normalizer.precompiled_charsmap = "identity", b""
     normalizer.add_dummy_prefix = normalizer.remove_extra_whitespaces = False
@@ -156,6 +220,8 @@ def _model_of(pieces: list[str]) -> bytes:
         model.pieces.add(piece=piece, score=0.0, type=kind)
     for byte in range(256):
         model.pieces.add(piece=f"<0x{byte:02X}>", score=0.0, type=kinds.BYTE)
+    for operator in operators:
+        model.pieces.add(piece=operator, score=0.0, type=kinds.USER_DEFINED)
     for rank, piece in enumerate(pieces):
         model.pieces.add(piece=piece, score=-float(rank), type=kinds.NORMAL)
     return model.SerializeToString()
@@ -167,12 +233,15 @@ def train_bpe(
     *,
     num_threads: int = 2,
     max_bytes: int = 40_000_000,
+    operators: tuple[str, ...] = (),
 ) -> BpeTokenizer:
     """Learn `vocab_size` ids (special and byte ids included) from at most `max_bytes` of text.
 
+    operators  characters that are pieces of their own and never a part of others
+
     Raises ValueError when the text is too small for that many pieces.
     """
-    if vocab_size <= NUM_SPECIAL + 256:
+    if vocab_size <= NUM_SPECIAL + 256 + len(operators):
         raise ValueError(
             f"vocab_size={vocab_size}: {NUM_SPECIAL} special and 256 byte ids come first; "
             "ask for more, or use the byte tokenizer"
@@ -195,6 +264,7 @@ def train_bpe(
             bos_id=BOS,
             eos_id=EOS,
             unk_id=UNK,
+            user_defined_symbols=list(operators),
             hard_vocab_limit=False,
             max_sentence_length=1 << 20,
             num_threads=num_threads,
@@ -204,13 +274,31 @@ def train_bpe(
         raise ValueError(f"no tokenizer could be learned from this text: {error}") from error
     learned = schema.ModelProto.FromString(model.getvalue())
     normal = schema.ModelProto.SentencePiece.NORMAL
-    tokenizer = BpeTokenizer([piece.piece for piece in learned.pieces if piece.type == normal])
+    pieces = [piece.piece for piece in learned.pieces if piece.type == normal]
+    tokenizer = BpeTokenizer(pieces, operators)
     if tokenizer.vocab_size < vocab_size:
         raise ValueError(
             f"no tokenizer of {vocab_size} pieces from this text: it has only enough for "
             f"{tokenizer.vocab_size}; ask for as many, or give more text"
         )
     return tokenizer
+
+
+def train_tokenizer(
+    documents: Iterable[bytes], vocab_size: int, transform: str | None = None
+) -> Tokenizer:
+    """`train_bpe` on documents as a transform leaves them: "caseops", or None for as they are."""
+    require_transform(transform)
+    if transform is None:
+        return train_bpe(documents, vocab_size)
+    operators = tuple(operator.decode() for operator in OPERATORS)
+    return CaseTokenizer(train_bpe(map(encode_case, documents), vocab_size, operators=operators))
+
+
+def require_transform(transform: str | None) -> None:
+    """ValueError for the name of no text transform."""
+    if transform not in (None, CaseTokenizer.transform):
+        raise ValueError(f"no text transform {transform!r}; there is {CaseTokenizer.transform!r}")
 
 
 def _sentences(documents: Iterable[bytes], max_bytes: int) -> Iterator[str]:
@@ -239,7 +327,9 @@ def load_tokenizer(data: bytes | Path) -> Tokenizer:
         return _our_bpe(data)
     try:
         _check_published(data)
-        return SentencePieceTokenizer(data)
+        published = SentencePieceTokenizer(data)
+        has_operators = UNK not in published.processor.piece_to_id([o.decode() for o in OPERATORS])
+        return CaseTokenizer(published) if has_operators else published
     except (RuntimeError, IndexError, ValueError, DecodeError) as error:
         raise ValueError(
             f"neither our tokenizer nor a SentencePiece model: {one_line(error)}"
@@ -259,11 +349,12 @@ def _check_published(data: bytes) -> None:
         raise ValueError(f"it has a piece of {longest:,} characters; {MOST_PIECE} are the most")
 
 
-def _our_bpe(data: bytes) -> BpeTokenizer:
-    """Raises ValueError for anything but what `BpeTokenizer.to_bytes` wrote."""
+def _our_bpe(data: bytes) -> BpeTokenizer | CaseTokenizer:
+    """Raises ValueError for anything but what the tokenizers' `to_bytes` wrote."""
     try:
-        if data[len(MAGIC) : len(MAGIC) + 3] != b"bpe":
-            raise ValueError(f"kind {data[len(MAGIC) : len(MAGIC) + 3]!r} is not known")
+        kind = data[len(MAGIC) : len(MAGIC) + 3]
+        if kind not in (b"bpe", b"cas"):
+            raise ValueError(f"kind {kind!r} is not known")
         stream = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
         text = stream.decompress(data[len(MAGIC) + 3 :], MOST_BYTES)
         if not stream.eof or stream.unused_data:
@@ -278,6 +369,11 @@ def _our_bpe(data: bytes) -> BpeTokenizer:
             raise ValueError(f"its {len(pieces):,} pieces repeat, or are over {MOST_PIECES:,}")
         if max(map(len, pieces), default=0) > MOST_PIECE:
             raise ValueError(f"it has a piece longer than {MOST_PIECE} characters")
-        return BpeTokenizer(pieces)
+        if kind == b"bpe":
+            return BpeTokenizer(pieces)
+        operators = tuple(operator.decode() for operator in OPERATORS)
+        if set(operators) & set("".join(pieces)):
+            raise ValueError("its pieces hold operators")
+        return CaseTokenizer(BpeTokenizer(pieces, operators))
     except (ValueError, RuntimeError, IndexError, lzma.LZMAError) as error:
         raise ValueError(f"this tokenizer is damaged: {one_line(error)}; make it again") from error

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fairway.model.segments import Parts
 from fairway.runtime.distributed import Ranks
 from fairway.train.clock import Clock, StepClock, WallClock
 from fairway.train.divergence import DivergenceWatch
@@ -51,6 +52,9 @@ class BatchConfig:
     micro_batches: int = 1  # number per step, over all ranks together
     # Rows are cut into shorter ones (#2014): the tokens of a step stay as many.
     context_curriculum: Curriculum | None = None
+    # the rows of a micro-batch are one text, in which attention restarts at each BOS and after
+    # `context` tokens of a document (#1530), not at every row
+    joined: bool = False
     # number of steps over which the rate rises anew after the context has changed (#2014)
     context_warmup: int = 0
     micro_batch_ramp: Curriculum | None = None  # replaces `micro_batches` while it lasts
@@ -74,6 +78,17 @@ class BatchConfig:
     def tokens_per_step(self) -> int:
         """Tokens in one step over all ranks, apart from the ramp."""
         return self.rows * self.context * self.micro_batches
+
+
+def parts_at(config: BatchConfig, progress: float) -> Parts | None:
+    """How a joined micro-batch is attended to at that point of the run; None: by its rows."""
+    if not config.joined:
+        return None
+    contexts = config.context_curriculum
+    if contexts is None:
+        return Parts(block=config.context, longest=config.context)
+    # Every stage divides the context, so the longest one divides the row.
+    return Parts(block=max(n for _, n in contexts.stages), longest=current(progress, contexts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +247,7 @@ def training_steps(
         micro_batches = _micro_batches(config.batch, progress)
         work = _fetch(batches, config.batch, progress, micro_batches, ranks)
         tokens = _count_tokens(work, number, progress, ranks)
-        with _training(model, device, compute_dtype):
+        with _training(model, device, compute_dtype, parts_at(config.batch, progress)):
             loss = _accumulate(model, work, tokens, device)
         gradients = _complete_gradients(parameters)
         ranks.sum_([*gradients, loss])
@@ -285,7 +300,9 @@ def _fetch(
         if batch is None:
             break
         tokens, targets = batch
-        if contexts is not None:
+        if config.joined:
+            tokens, targets = tokens.reshape(1, -1), targets.reshape(1, -1)
+        elif contexts is not None:
             context = current(progress, contexts)
             if tokens.size(1) % context:
                 raise ValueError(
@@ -359,8 +376,10 @@ def _clip(gradients: list[Tensor], norm: Tensor, largest: float | None) -> None:
 
 
 @contextmanager
-def _training(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """The model in training mode, multiplying in `dtype`."""
+def _training(
+    model: nn.Module, device: torch.device, dtype: torch.dtype, parts: Parts | None
+) -> Iterator[None]:
+    """The model in training mode, multiplying in `dtype`, attending within `parts` of a row."""
     if not model.training:  # the caller may have scored something in between
         model.train()
     if not hasattr(model, "compute_dtype"):
@@ -368,8 +387,9 @@ def _training(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Ite
             yield
         return
     before = model.compute_dtype
-    model.compute_dtype = dtype  # type: ignore[assignment]
+    model.compute_dtype, model.parts = dtype, parts  # type: ignore[assignment]
     try:
         yield
     finally:
-        model.compute_dtype = before  # scoring between two steps keeps its own precision
+        # scoring between two steps keeps its own precision
+        model.compute_dtype, model.parts = before, None  # type: ignore[assignment]

@@ -51,10 +51,6 @@ class Mixture:
     def wrap(self, base: ModelPredictor) -> "MixturePredictor":
         return MixturePredictor(base, self)
 
-    def arranged(self, plans: Sequence[ChunkPlan]) -> list[ChunkPlan]:
-        """Chunks of a stream as one row: n-grams learn from token to token, across documents."""
-        return [replace(plan, rows=(0,) * len(plan.rows)) for plan in plans]
-
     def suggest(self, trial: Trial) -> "Mixture":
         return replace(
             self,
