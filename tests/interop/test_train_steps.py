@@ -77,7 +77,9 @@ def test_training_is_the_published_one(lineage: str, shared: Path) -> None:
     assert_close(trained(vector, 5)["state_dict"], vector["sample_after_5"], vector, "after_5")
     ours = trained(vector, len(vector["loss"]))
     assert (ours["loss"] - vector["loss"]).abs().max() <= max(1e-5, 3 * vector["noise"]["loss"])
-    assert (ours["grad_norm"] - vector["grad_norm"]).abs().max() < 1e-4
+    # A weight that lies between two codes is rounded to either; a norm feels that as a loss does.
+    norms_apart = (ours["grad_norm"] - vector["grad_norm"]).abs().max()
+    assert norms_apart <= max(1e-4, TIMES * vector["noise"]["loss"])
     for name in ("lr_scale", "momentum"):
         assert torch.allclose(ours[name], vector[name], rtol=0, atol=1e-12)
     for name in ("looping", "rounding"):

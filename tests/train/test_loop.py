@@ -384,3 +384,13 @@ def test_configs_are_plain_data() -> None:
     c = config(momentum_warmup=MomentumWarmup(fraction=0.3), loops_at=0.35)
     names = {**vars(loop), **vars(muon), **vars(groups), **vars(schedule)}
     assert eval(repr(c), names) == c
+
+
+def test_one_rank_clips_its_own_gradients_as_the_average() -> None:
+    """They are the same there: what differs is what several ranks make of it."""
+    each, average = Tiny(), Tiny()
+    each.load_state_dict(average.state_dict())
+    train(each, config(3, grad_clip=0.01, clip_on_each_rank=True))
+    train(average, config(3, grad_clip=0.01))
+    for a, b in zip(each.parameters(), average.parameters(), strict=True):
+        assert torch.equal(a, b)

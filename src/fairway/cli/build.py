@@ -94,7 +94,7 @@ def _options(recipe: "Recipe", argv: list[str], command: str) -> "tuple[Recipe, 
     class Options(RunOptions):
         """Every field of the recipe can be overridden; `--set PATH=JSON` sets what no single value
         can say, as in `--set evaluate.ttt=null`. `--env FILE.json` takes the variables of a
-        published script.
+        published script; `--as-published` sets what is otherwise here on purpose as it was there.
 
         Attributes:
             out: the run folder to write; runs/ and the recipe's name unless given
@@ -119,14 +119,19 @@ def _resume_said(argv: list[str]) -> list[str]:
 
 
 def _changed(recipe: "Recipe", argv: list[str]) -> "tuple[Recipe, list[str]]":
-    """The recipe after --env, --set and --train.steps; they are the defaults of other options.
+    """The recipe after --as-published, --env, --set and --train.steps, applied in this order.
 
-    `--set` names a field itself, so it has the last word wherever it stands.
+    What they make of it are the defaults of other options. `--set` names a field itself, so it has
+    the last word wherever it stands.
     """
     from fairway.recipes.diff import override
 
-    chosen = recipe
-    files, rest = take_values("--env", argv)
+    chosen, rest = recipe, [word for word in argv if word != "--as-published"]
+    if len(rest) < len(argv):
+        from fairway.recipes.as_published import as_published
+
+        chosen = as_published(recipe)
+    files, rest = take_values("--env", rest)
     for file in files:
         from fairway.interop.settings import ignored_by, training_settings
 

@@ -105,6 +105,9 @@ class TrainConfig:
     decay_taper: DecayTaper | None = None
     # largest norm of all gradients together (#198); None: they are not clipped
     grad_clip: float | None = 0.3
+    # each process clips its own gradients before they are averaged (#1530), so that a step depends
+    # on how many there are; else the average is clipped
+    clip_on_each_rank: bool = False
     # share of the run after which `model.loop` starts; None: it runs from the first step
     loops_at: float | None = None
 
@@ -250,11 +253,14 @@ def training_steps(
         with _training(model, device, compute_dtype, parts_at(config.batch, progress)):
             loss = _accumulate(model, work, tokens, device)
         gradients = _complete_gradients(parameters)
+        if config.clip_on_each_rank:
+            _clip_share(gradients, work, tokens, config.grad_clip)
         ranks.sum_([*gradients, loss])
         norms = torch.stack(torch._foreach_norm(gradients))
         watch.check(number + 1, loss, norms, rate=scale)
         norm = torch.linalg.vector_norm(norms)
-        _clip(gradients, norm, config.grad_clip)
+        if not config.clip_on_each_rank:
+            _clip(gradients, norm, config.grad_clip)
         rising = warmup.scale(progress, number)
         kept = _set_rates(optimizers, config, progress, number, scale * rising)
         optimizers.step()
@@ -368,6 +374,16 @@ def _complete_gradients(parameters: dict[str, nn.Parameter]) -> list[Tensor]:
             parameter.grad = torch.zeros_like(parameter)
         gradients.append(parameter.grad)
     return gradients
+
+
+def _clip_share(
+    gradients: list[Tensor], work: Sequence[Batch], total_tokens: int, largest: float | None
+) -> None:
+    """Clip this rank's part of the mean gradient as if it were the mean over its own tokens."""
+    share = sum(tokens.numel() for tokens, _ in work) / total_tokens
+    if share:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        _clip(gradients, norm / share, largest)
 
 
 def _clip(gradients: list[Tensor], norm: Tensor, largest: float | None) -> None:
