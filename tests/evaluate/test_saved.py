@@ -92,6 +92,14 @@ def test_it_is_written_now_and_then_and_removed_at_the_end_unless_kept(tmp_path:
     assert path.exists()
 
 
+def test_a_folder_that_was_removed_is_not_made_anew(tmp_path: Path) -> None:
+    one = saved(tmp_path / "gone" / "score.safetensors")
+    one.load(Weights(0.0))  # type: ignore[arg-type]
+    with pytest.raises((OSError, ValueError), match="gone"):
+        one.save(Weights(1.0), progress(), now=True)  # type: ignore[arg-type]
+    assert not (tmp_path / "gone").exists()
+
+
 def test_without_a_file_it_begins_at_the_beginning() -> None:
     nothing = Saved(None, PLANS, TEXT, ALONE, ())
     assert nothing.path is None

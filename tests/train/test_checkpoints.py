@@ -82,6 +82,15 @@ def test_a_full_disk_is_told_and_does_not_end_the_training(
     assert kept(tmp_path).newest().step == 2  # type: ignore[union-attr]
 
 
+def test_a_folder_that_was_removed_is_told_and_not_made_anew(tmp_path: Path) -> None:
+    said: list[str] = []
+    with kept(tmp_path / "gone", said) as made:
+        made.save_beside(lambda: state(1))
+    assert len(said) == 1
+    assert "no checkpoint was written: there is no folder" in said[0]
+    assert not (tmp_path / "gone").exists()
+
+
 def test_copies_take_no_more_than_their_share_of_the_time(tmp_path: Path) -> None:
     now = 0.0
     made = Checkpoints(tmp_path, MADE, every_seconds=1.0, now=lambda: now)

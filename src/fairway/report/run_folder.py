@@ -79,8 +79,9 @@ def read_curve(log: Path) -> TrainingCurve:
         try:
             entry = parse_json(line)
         except ValueError as error:
-            if number == last:  # a run that was killed leaves its last line unfinished
-                break
+            # A start that was killed, or had no room, leaves its last line unfinished.
+            if number == last or (line.startswith(b"{") and not line.rstrip().endswith(b"}")):
+                continue
             raise ValueError(
                 f"{log}, line {number} is not JSON ({one_line(error)}); remove the line, or the "
                 f"file if it is no log of fairway"
