@@ -3,6 +3,7 @@
 import pytest
 
 from fairway.artifact.config_json import config_from_json, config_to_json
+from fairway.evaluate.diagnostic import AdaptThenScore
 from fairway.recipes.as_published import as_published
 from fairway.recipes.diff import diff
 from fairway.recipes.recipe import Recipe
@@ -33,6 +34,13 @@ def test_it_is_a_recipe_that_is_recorded_and_changes_once(name: str) -> None:
     once = as_published(recipe(name))
     assert as_published(once) == once
     assert config_from_json(Recipe, config_to_json(once)) == once
+
+
+def test_the_diagnostics_step_on_what_eight_processes_took_at_once() -> None:
+    for name in ("sota254", "sponge_bath"):
+        diagnostic = recipe(name).diagnostic
+        assert isinstance(diagnostic, AdaptThenScore)
+        assert diagnostic.sgd.batch_sequences == 8 * 32
 
 
 def test_what_was_never_published_is_refused() -> None:

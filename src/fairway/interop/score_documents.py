@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fairway.evaluate.chunks import Chunk, read_chunks
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
-from fairway.evaluate.learners.documents import DocumentAdapters, DocumentPredictor
-from fairway.evaluate.learners.phased import Phased, PhasedPredictor
+from fairway.evaluate.learners.documents import DocumentPredictor
+from fairway.evaluate.learners.phased import PhasedPredictor
 from fairway.evaluate.learners.tilt import StreamTilt
 from fairway.evaluate.predictor import ModelPredictor, Predictor, score_stream
 from fairway.interop.environment import parse_environment
@@ -81,7 +81,7 @@ def published_evaluator(
             environment, values={**environment.values, "PHASED_TTT_PREFIX_DOCS": most}
         )
     config = replace(environment.script.evaluation(environment), order="longest_first")
-    if not isinstance(config.ttt, DocumentAdapters | Phased):
+    if config.learner.chunk_targets() is not None:  # learns from a stream, not from documents
         raise ValueError(f"{lineage} under these variables does not adapt to documents")
     return load_checkpoint(lineage, env, state_dict), config
 

@@ -3,9 +3,6 @@
 What cannot be switched, and why each is otherwise here, is in `docs/lineage.md`.
 """
 
-from fairway.evaluate.learners.documents import DocumentAdapters
-from fairway.evaluate.learners.phased import Phased
-from fairway.evaluate.learners.sgd import Sgd
 from fairway.recipes.diff import override
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import PUBLISHED
@@ -35,9 +32,9 @@ def as_published(recipe: Recipe) -> Recipe:
         changes["train.clip_on_each_rank"] = True
     if recipe.quant.low_rank is not None:
         changes["quant.low_rank.form"] = "published"
-    if isinstance(recipe.evaluate.ttt, Sgd):
+    if hasattr(recipe.evaluate.ttt, "leftover"):
         changes["evaluate.ttt.leftover"] = False
-    if isinstance(recipe.evaluate.ttt, DocumentAdapters | Phased):
+    if recipe.evaluate.learner.chunk_targets() is None:  # documents side by side
         changes["evaluate.order"] = "longest_first"
     if recipe.diagnostic is not None and hasattr(recipe.diagnostic, "sgd"):
         changes["diagnostic.sgd.leftover"] = False

@@ -12,7 +12,7 @@ from fairway.quant.rules import PercentileRows, QuantConfig
 from fairway.recipes import naive_baseline as launch
 from fairway.recipes.diff import derive, override
 from fairway.recipes.recipe import Recipe
-from fairway.recipes.script import Environment, at, inert, switch, under
+from fairway.recipes.script import RANKS, Environment, at, inert, switch, under
 from fairway.train.loop import BatchConfig
 from fairway.train.param_groups import AdamWGroup
 from fairway.train.schedule import MomentumWarmup, Warmdown, When
@@ -23,7 +23,14 @@ ROPE_CONTEXT = 1024  # what rotary tables of these scripts take for the context 
 # What the two claims did before scoring. Learning from text that is not scored yet makes a score
 # invalid, so the number is computed beside it, as a diagnostic.
 ADAPTATION_254 = AdaptThenScore(
-    sgd=Sgd(epochs=3, lr=0.002, frozen_blocks=2, schedule="constant"), stride=64
+    sgd=Sgd(
+        epochs=3,
+        lr=0.002,
+        frozen_blocks=2,
+        schedule="constant",
+        batch_sequences=RANKS * 32,  # 32 on each process
+    ),
+    stride=64,
 )
 ADAPTATION_390 = replace(ADAPTATION_254, sgd=replace(ADAPTATION_254.sgd, epochs=8), stride=32)
 

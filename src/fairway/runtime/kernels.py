@@ -8,16 +8,29 @@ Inside `torch.compile` the plain forms alone are seen: the compiler fuses them b
 third of the time that derivatives written by hand take it.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fairway.runtime import kernels_cpu, kernels_gpu
-
 EPS = torch.finfo(torch.float32).eps  # what F.rms_norm uses for float32 when no eps is given
+
+
+class Absent:
+    """In place of kernels that nobody has loaded: they take nothing."""
+
+    @staticmethod
+    def take(x: Tensor) -> bool:
+        return False
+
+    take_loss = take
+
+
+# `kernels_cpu` and `kernels_gpu` put themselves here: who only reads a model needs neither.
+on_cpu: Any = Absent
+on_gpu: Any = Absent
 
 
 class _Kept(Protocol):
@@ -62,8 +75,8 @@ class _RmsNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor, scale: float = 1.0) -> Tensor:
     """`rms_norm_plain` times a scale, with a derivative in three passes."""
-    if kernels_cpu.take(x):
-        return kernels_cpu.rms_norm(x, scale)
+    if on_cpu.take(x):
+        return on_cpu.rms_norm(x, scale)
     y: Tensor = rms_norm_plain(x) if _is_plain(x) else _RmsNorm.apply(x)  # type: ignore[assignment]
     return y if scale == 1.0 else y * scale
 
@@ -75,10 +88,10 @@ def mix_norm(
 
     x and other (..., D); mix (2, D) float32
     """
-    if kernels_cpu.take(x):
-        return kernels_cpu.mix_norm(x, other, mix, scale)
-    if kernels_gpu.take(x):
-        return kernels_gpu.MixNorm.apply(x, other, mix, scale)  # type: ignore[return-value]
+    if on_cpu.take(x):
+        return on_cpu.mix_norm(x, other, mix, scale)
+    if on_gpu.take(x):
+        return on_gpu.MixNorm.apply(x, other, mix, scale)  # type: ignore[return-value]
     if mix is None:
         mixed = x + other
     else:
@@ -111,10 +124,10 @@ class _LeakyReluSquared(torch.autograd.Function):
 
 def leaky_relu_squared(x: Tensor, slope: float) -> Tensor:
     """`leaky_relu_squared_plain` that keeps one tensor for its derivative instead of two."""
-    if kernels_cpu.take(x):
-        return kernels_cpu.leaky_relu_squared(x, slope)
-    if kernels_gpu.take(x):
-        return kernels_gpu.LeakyReluSquared.apply(x, slope)  # type: ignore[return-value]
+    if on_cpu.take(x):
+        return on_cpu.leaky_relu_squared(x, slope)
+    if on_gpu.take(x):
+        return on_gpu.LeakyReluSquared.apply(x, slope)  # type: ignore[return-value]
     if _is_plain(x):
         return leaky_relu_squared_plain(x, slope)
     return _LeakyReluSquared.apply(x, slope)  # type: ignore[return-value]
@@ -168,10 +181,10 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
 
 def softcapped_cross_entropy(logits: Tensor, targets: Tensor, softcap: float | None) -> Tensor:
     """`softcapped_cross_entropy_plain` that never keeps the (N, V) intermediate tensors."""
-    if kernels_cpu.take(logits):
-        return kernels_cpu.softcapped_cross_entropy(logits, targets, softcap)
-    if kernels_gpu.take_loss(logits):
-        return kernels_gpu.softcapped_cross_entropy(logits, targets, softcap)
+    if on_cpu.take(logits):
+        return on_cpu.softcapped_cross_entropy(logits, targets, softcap)
+    if on_gpu.take_loss(logits):
+        return on_gpu.softcapped_cross_entropy(logits, targets, softcap)
     if _is_plain(logits):
         return softcapped_cross_entropy_plain(logits, targets, softcap)
     return _SoftcappedCrossEntropy.apply(logits, targets, softcap)  # type: ignore[return-value]
@@ -188,8 +201,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotary_heads(x: Tensor, cos: Tensor, sin: Tensor, gain: Tensor | None = None) -> Tensor:
     """Heads (B, T, H, K) normalized, rotated as by `rotate`, and each times its gain (H,)."""
-    if kernels_cpu.take(x):
-        return kernels_cpu.rotary_heads(x, cos, sin, gain)
+    if on_cpu.take(x):
+        return on_cpu.rotary_heads(x, cos, sin, gain)
     x = rotate(rms_norm(x), cos, sin)
     return x if gain is None else x * gain.to(x.dtype)[:, None]
 
@@ -208,29 +221,29 @@ def exclude_self_plain(y: Tensor, values: Tensor) -> Tensor:
 
 def exclude_self(y: Tensor, values: Tensor) -> Tensor:
     """`exclude_self_plain` in one pass."""
-    if kernels_cpu.take(y):
-        return kernels_cpu.exclude_self(y, values)
-    if kernels_gpu.take(y):
-        return kernels_gpu.ExcludeSelf.apply(y, values)  # type: ignore[return-value]
+    if on_cpu.take(y):
+        return on_cpu.exclude_self(y, values)
+    if on_gpu.take(y):
+        return on_gpu.ExcludeSelf.apply(y, values)  # type: ignore[return-value]
     return exclude_self_plain(y, values)
 
 
 def scaled_cast(weight: Tensor, scale: Tensor | None, like: Tensor) -> Tensor:
     """A float32 weight (R, C), its rows times a scale (R,), in the type of `like`."""
-    if kernels_cpu.take(like) and (like.dtype != torch.float32 or scale is not None):
-        return kernels_cpu.scaled_cast((weight,), scale, like.dtype)
+    if on_cpu.take(like) and (like.dtype != torch.float32 or scale is not None):
+        return on_cpu.scaled_cast((weight,), scale, like.dtype)
     weight = weight if scale is None else weight * scale[:, None]
     return weight.to(like.dtype)
 
 
 def one_product_pays(x: Tensor) -> bool:
     """Whether several matrices that multiply x are better put together with `linear_together`."""
-    return kernels_cpu.take(x)
+    return on_cpu.take(x)
 
 
 def linear_together(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     """x (..., C) times each of these float32 weights (R, C), as one product."""
-    weight = kernels_cpu.scaled_cast(weights, None, x.dtype)
+    weight = on_cpu.scaled_cast(weights, None, x.dtype)
     return F.linear(x, weight).split([len(weight) for weight in weights], dim=-1)
 
 
@@ -249,8 +262,8 @@ def smear(
     gate (window,), strength (1,); same_document (B, T) False where what stands before is another
     text; before (B, 1, D) what stands before the first, or None for nothing
     """
-    if before is None and kernels_gpu.take(x):
-        return kernels_gpu.Smear.apply(x, gate, strength, same_document)  # type: ignore[return-value]
+    if before is None and on_gpu.take(x):
+        return on_gpu.Smear.apply(x, gate, strength, same_document)  # type: ignore[return-value]
     opened = torch.sigmoid(x[..., : gate.numel()] @ gate.to(x.dtype))
     weight = (strength.to(x.dtype) * opened * same_document).unsqueeze(-1)
     return x + weight * shift_right(x, before)

@@ -5,6 +5,7 @@ and give back the type they were given; sums and intermediate values are float32
 """
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fairway.runtime import kernels
 from fairway.runtime.native import library
 
 NAME = "training"
@@ -272,3 +274,6 @@ def exclude_self(y: Tensor, values: Tensor) -> Tensor:
 def scaled_cast(weights: tuple[Tensor, ...], scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Weights (R, C) float32 below one another in `dtype`; a scale (R,) goes with one weight."""
     return _ScaledCast.apply(dtype, scale, *weights)  # type: ignore[return-value]
+
+
+kernels.on_cpu = sys.modules[__name__]

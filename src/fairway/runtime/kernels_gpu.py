@@ -4,6 +4,7 @@ They run while `in_use`, outside `torch.compile`, which fuses the plain forms by
 alone is worth more than the compiler makes of it, for it never stores logits as float32.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from fairway.runtime import kernels
 
 LONGEST_BLOCK = 4096  # of the vocabulary, in one program
 ROWS = 32  # of one program of the mixed norm's derivative
@@ -259,3 +262,6 @@ class Smear(torch.autograd.Function):
             num_warps=warps(x.size(-1)),
         )
         return d_x, d_gate.sum(0), d_strength.sum().view_as(strength), None
+
+
+kernels.on_gpu = sys.modules[__name__]
