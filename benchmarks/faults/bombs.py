@@ -11,9 +11,10 @@ from typing import Any
 import brotli
 import numpy as np
 import zstandard
+from foreign_bombs import FOREIGN_BOMBS
 from framed import Parts, changed, framed, index_of, parts_of
 from harness import Case
-from samples import Sample
+from kinds import Sample
 from sentencepiece import sentencepiece_model_pb2
 
 from fairway.coding.codecs import codec, shuffle
@@ -67,7 +68,7 @@ EVALUATE: dict[str, tuple] = {
 
 def bombs(sample: Sample) -> Iterator[Case]:
     """All there are for a kind of file."""
-    for fault, data in _BOMBS[sample.kind](sample.data):
+    for fault, data in {**_BOMBS, **FOREIGN_BOMBS}[sample.kind](sample.data):
         yield Case(fault, data)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from framed import changed, framed, index_of, parts_of, places
 from harness import Case
+from kinds import Sample
 from safetensors.torch import load, save
-from samples import Sample
 
 ODD: tuple[object, ...] = (
     *(None, True, False, "", "x", "a" * 300, "\n\0\u2028", [], {}, [[]], [None], {"type": "Sgd"}),

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from samples import Sample
+from kinds import Sample
 
 SECONDS = 10.0  # after which a reading hangs
 MEMORY = 3 << 29  # bytes beyond what a process takes at rest; asking for more is an error

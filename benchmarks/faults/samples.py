@@ -7,14 +7,15 @@ a tokenizer turns bytes into ids and back. It returns a digest of what came out.
 import hashlib
 import io
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 import torch
+from foreign import foreign_samples
+from kinds import Sample
+from run_files import run_samples
 
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.container import pack
@@ -68,26 +69,6 @@ EVALUATE = EvaluateConfig(
 )
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A folder whose file `name` is to be damaged.
-
-    read    takes the folder; what it returns tells two readings apart
-    unique  whether no other file than this one may be accepted: a proof fixes the text it decodes
-            to, while any weights are a model
-    """
-
-    kind: str
-    folder: Path
-    name: str
-    read: Callable[[Path], str]
-    unique: bool = False
-
-    @property
-    def data(self) -> bytes:
-        return (self.folder / self.name).read_bytes()
-
-
 def make_samples(folder: Path) -> dict[str, Sample]:
     """One of each kind, under `folder`, by kind."""
     torch.manual_seed(0)
@@ -101,6 +82,9 @@ def make_samples(folder: Path) -> dict[str, Sample]:
         _sentencepiece(folder / "sentencepiece"),
         _tensors(folder / "tensors"),
     ]
+    (folder / "foreign").mkdir()
+    found += foreign_samples(folder / "foreign", found[-2].data)
+    found += run_samples(folder / "run", folder / "data")
     return {sample.kind: sample for sample in found}
 
 
@@ -110,8 +94,9 @@ def _model(folder: Path) -> Sample:
     return Sample("model", folder, "model.fwy", read_model)
 
 
-def model_bytes() -> bytes:
-    model = GPT(CONFIG)
+def model_bytes(made: ModelConfig = CONFIG, tokenizer: bytes | None = None) -> bytes:
+    """tokenizer  None: that of bytes"""
+    model = GPT(made)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     tensors: dict[str, QuantizedTensor | torch.Tensor] = {}
@@ -129,8 +114,9 @@ def model_bytes() -> bytes:
             )
         else:
             tensors[name] = weight if weight.ndim < 2 else weight.half()
-    config = {"model": config_to_json(CONFIG), "evaluate": config_to_json(EVALUATE)}
-    return pack(config, ByteTokenizer().to_bytes(), tensors, {"note": b"made to be damaged"})
+    config = {"model": config_to_json(made), "evaluate": config_to_json(EVALUATE)}
+    pieces = ByteTokenizer().to_bytes() if tokenizer is None else tokenizer
+    return pack(config, pieces, tensors, {"note": b"made to be damaged"})
 
 
 def read_model(folder: Path) -> str:

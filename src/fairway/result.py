@@ -13,11 +13,14 @@ from typing import Any
 from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.audit.findings import AuditReport
 from fairway.runtime.device import Machine
-from fairway.runtime.files import atomic_write
+from fairway.runtime.files import atomic_write, read_file
+from fairway.runtime.identity import sealed, unsealed
+from fairway.runtime.limits import one_line
 from fairway.runtime.plugins import Plugin
 from fairway.runtime.strict_json import JsonObject, json_object
 
 RESULT = "result.json"
+MOST_RESULT = 1 << 26  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +135,7 @@ class _Figures:
     recipe: str
     seed: int
     made_with: str | None = None
+    data: dict[str, str] = field(default_factory=dict)
     device: str
     machine: Machine | None = None
     params: int
@@ -153,6 +157,7 @@ class RunResult(_Figures):
     """One run.
 
     made_with  sha256 of all that makes the run, as `run.json` lists it
+    data     sha256 of each file of the text: shards, byte counts, tokenizer
     stages   "float", "quantized", "sliding", "ttt", as far as they were scored
     curves   "frozen" and "learning": (bytes so far, bits per byte so far)
     chunks   columns of equal length, one entry for each group of chunks (`evaluate/curves.py`)
@@ -175,6 +180,7 @@ class RunResult(_Figures):
             recipe=self.recipe,
             seed=self.seed,
             made_with=self.made_with,
+            data=self.data,
             device=self.device,
             machine=self.machine,
             params=self.params,
@@ -227,7 +233,7 @@ class ResultFile:
 
 
 def write_result(folder: Path, result: RunResult) -> None:
-    atomic_write(folder / RESULT, json.dumps(result.to_json(), indent=1).encode())
+    atomic_write(folder / RESULT, json.dumps(sealed(result.to_json()), indent=1).encode())
 
 
 def read_result(folder: Path) -> RunResult:
@@ -239,9 +245,8 @@ def read_result(folder: Path) -> RunResult:
             f"{folder}` writes"
         )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(data, dict):
-            raise ValueError(f"it holds a {type(data).__name__}, not a JSON object")
-        return RunResult.from_json(data)
+        return RunResult.from_json(unsealed(read_file(path, MOST_RESULT)))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; run the stage that writes it again") from error
+        raise ValueError(
+            f"{path}: {one_line(error)}; run the stage that writes it again"
+        ) from error

@@ -139,6 +139,7 @@ def test_a_config_that_asks_too_much_is_refused(
         [["n" * 10**5, "half", [1]]],
         [["a\nb", "half", [1]]],
         [["more", "half", [1] * 10**5]],
+        [["more", "codes", [1] * 1000, 7, 6]],
     ],
     ids=lambda lines: str(lines)[:40],
 )
@@ -153,6 +154,10 @@ def test_weights_beyond_what_their_bytes_may_hold_are_refused_on_both_ways(tmp_p
     zeros = {"more": torch.zeros(2 * FREE_WEIGHTS)}
     with pytest.raises(ValueError, match=r"524,288 weights in .* bytes, which may hold"):
         pack({}, b"", zeros)
+    megabyte = Section("codes", "stored", bytes(1 << 20))
+    lines = [["more", "codes", [2**14, 2**14], 2**14, 2]]
+    data = pack_frame(b"FWY1", {"config": {}, "tensors": lines}, [megabyte])
+    assert "268,451,840 weights in 1,048,576 bytes" in refusal(tmp_path / "model.fwy", data)
     lines = [["more", "float", [2 * FREE_WEIGHTS]]]
     empty = [Section(name, "stored", b"") for name in ("tokenizer", "codes", "scales", "half")]
     data = pack_frame(b"FWY1", {"config": {}, "tensors": lines}, empty)

@@ -1,4 +1,8 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,22 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture) -> None:
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("argv", [["recipes"], ["recipes", "pr1413", "--json"]])
+def test_who_reads_no_further_is_told_nothing(argv: list[str]) -> None:
+    """As in `fairway recipes | head -1`: exit status as of any program that SIGPIPE ends."""
+    here, there = os.pipe()
+    os.close(here)  # nobody reads
+    command = [sys.executable, "-m", "fairway", *argv]
+    done = subprocess.run(command, stdout=there, stderr=subprocess.PIPE, check=False)
+    os.close(there)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_streams_that_are_closed_are_nowhere_to_write_to() -> None:
+    script = f"exec {sys.executable} -m fairway recipes <&- >&- 2>&-"
+    assert subprocess.run(["bash", "-c", script], check=False).returncode == 0
 
 
 def test_json_is_the_last_line_of_standard_output(capsys: pytest.CaptureFixture) -> None:

@@ -141,6 +141,7 @@ def test_a_file_that_arrives_elsewhere_is_refused(tmp_path: Path) -> None:
                 ("fineweb_val_000000.bin", {"bytes": 1, "sha256": GOOD_SUM, "tokens": -1}),
                 ("fineweb_val_000000.bin", {"bytes": 1e300, "sha256": GOOD_SUM, "tokens": 1}),
                 ("fineweb_val_000000.bin", {"bytes": 1, "sha256": "x", "tokens": 1}),
+                ("fineweb_val_000000.bin", {"bytes": 1028, "sha256": GOOD_SUM, "tokens": 3}),
                 ("tokenizer.model", {"bytes": None, "sha256": GOOD_SUM}),
             )
         ),

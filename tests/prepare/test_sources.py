@@ -343,3 +343,13 @@ def test_out_of_file_descriptors_is_one_line(tmp_path: Path) -> None:
         refused(file, "good.jsonl cannot be read: .*Too many open files")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_what_arrow_says_in_several_lines_is_one(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"text": ["a", "b"]}), out)
+    data = out.getvalue()
+    file = tmp_path / "bad.parquet"
+    for footer in (bytes(4), b"\x01\0\0\0"):
+        file.write_bytes(data[:-8] + footer + data[-4:])
+        refused(file, "cannot be read|expected a Parquet")

@@ -158,6 +158,22 @@ def test_a_models_evaluation_has_the_same_limits(model: LoadedModel) -> None:
     check_evaluation(LEARNING)
 
 
+def test_a_short_file_asks_for_no_more_than_it_could_hold(proof: bytes) -> None:
+    """64 KB of checkpoints speak for 2**26 tokens, for which memory would be taken at once."""
+    data = with_section(proof, "checkpoints", "stored", bytes(1 << 16))
+    for path, value in (("walk.every", MOST_EVERY), ("num_tokens", MOST_TOKENS)):
+        data = changed(data, path, value)
+    refused_at_once(lambda: ProofFile.from_bytes(data))
+    numbers = {"every": MOST_EVERY, "rows": 1, "threads": 1, "checkpoints": None}
+    with pytest.raises(ValueError, match="67,108,864 tokens in a file of 65,536 bytes"):
+        check_coding(num_tokens=MOST_TOKENS, windows=1, file_bytes=1 << 16, **numbers)
+    with pytest.raises(ValueError, match="1,000,000 windows in a file of 65,536 bytes"):
+        check_coding(num_tokens=1 << 20, windows=10**6, file_bytes=1 << 16, **numbers)
+    # The field's whole validation text, and a minute of silence.
+    check_coding(num_tokens=62 * 10**6, windows=10**6, file_bytes=18 * 10**6, **numbers)
+    check_coding(num_tokens=1 << 20, windows=1 << 14, file_bytes=2000, **numbers)
+
+
 @pytest.mark.parametrize("every", [1, 7, MOST_EVERY])
 @pytest.mark.parametrize("rows", [1, 32])
 @pytest.mark.parametrize("coded", [1, 6, 7, 8, 5000, 100_000])

@@ -83,3 +83,11 @@ def test_a_machine_does_not_differ_from_itself() -> None:
 def test_no_threads_are_too_few() -> None:
     with pytest.raises(ValueError, match="at least 1"), reproducible(0):
         pass
+
+
+def test_threads_of_another_kind_of_machine_are_refused_before_they_are_started() -> None:
+    before = torch.get_num_threads()
+    words = r"10,000 threads .* use one with more cores"
+    with pytest.raises(NotReproducible, match=words), reproducible(10_000):
+        pass
+    assert torch.get_num_threads() == before

@@ -55,6 +55,11 @@ def test_a_killed_run_may_leave_its_last_line_unfinished(tmp_path: Path) -> None
     assert read_curve(log(tmp_path, {"step": 1, "loss": 2.0}, tail='{"step": 2, "lo')).steps == (1,)
 
 
+def test_a_line_that_was_unfinished_when_the_run_went_on_is_passed_over(tmp_path: Path) -> None:
+    tail = '{"step": 2, "lo\n{"step": 2, "loss": 1.0}\n'
+    assert read_curve(log(tmp_path, {"step": 1, "loss": 2.0}, tail=tail)).steps == (1, 2)
+
+
 def test_a_broken_line_elsewhere_is_named(tmp_path: Path) -> None:
     path = log(tmp_path, {"step": 1, "loss": 2.0}, tail='oops\n{"step": 2, "loss": 1.0}\n')
     with pytest.raises(ValueError, match="line 2 is not JSON"):
@@ -87,8 +92,8 @@ def test_a_proof_without_what_it_claims_is_no_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("recipe.json", "{", "recipe.json is not JSON"),
-        ("recipe.json", "[1]", "recipe.json holds a list"),
+        ("recipe.json", "{", "recipe.json: .*writes it again"),
+        ("recipe.json", "[1]", "recipe.json: it holds a list"),
         ("certificate.json", "{", "certificate.json: .*`fairway prove` writes it again"),
         ("certificate.json", "[1]", "certificate.json: this is not a certificate"),
         ("certificate.json", '{"artifact_sha256": "ab"}', "certificate.json: .*lacks"),

@@ -55,6 +55,16 @@ def test_the_stage_that_is_the_score_is_marked_and_a_score_of_no_stage_is_noted(
     assert "the score is not that of any stage above" in grid.notes
 
 
+def test_the_groups_of_a_file_are_shown_with_the_tokenizer_once() -> None:
+    """As `describe_artifact` has them: all sections of the file, its tokenizer among them."""
+    groups = {"header": 50, "codes": 700, "scales": 100, "tokenizer": 100, "checksum": 50}
+    sizes = {"bytes_total": 1000, "bytes_model": 900, "bytes_code": 0, "bytes_tokenizer": 100}
+    found = replace(ARTIFACT, **sizes, groups=groups)
+    parts, notes = artifact_parts(found)
+    assert parts == {name: groups[name] for name in (*list(groups)[:3], "checksum", "tokenizer")}
+    assert not notes
+
+
 def test_a_compressor_that_was_not_run_says_so() -> None:
     only = {"xz": CompressorResult(alone=2.5, primed=2.0)}
     rows = {row[0]: row[1:] for row in compressor_grid(replace(full_result(), baselines=only)).rows}

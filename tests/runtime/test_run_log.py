@@ -25,6 +25,19 @@ def run_stage(log: RunLog, now: list[float], *, total: int, seconds_each: float)
             stage.update(done, loss=1.0 / done)
 
 
+def test_a_torn_line_stays_alone(tmp_path: Path) -> None:
+    """As a full disk leaves it: what the next start says begins a line of its own."""
+    path = tmp_path / "train.log"
+    whole, torn = b'{"event": "say"}\n', b'{"event": "upda'
+    path.write_bytes(whole + torn)
+    with RunLog(path, quiet=True) as log:
+        log.write("again")
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert lines[:2] == [whole, torn + b"\n"]
+    assert json.loads(lines[2])["event"] == "again"
+    assert len(lines) == 3
+
+
 def test_importing_the_log_does_not_import_pytorch() -> None:
     code = "import sys, fairway.runtime.run_log; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,5 +1,6 @@
 """Seconds once spent stay spent, however the run ended."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,19 @@ def test_what_was_killed_has_written_by_then(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Spent(path).running(at_least=5.0):
         raise KeyboardInterrupt
     assert read_spent(path) >= 5.0 + EVERY_SECONDS
+
+
+def test_who_dies_before_the_first_line_leaves_no_empty_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> int:
+        raise OSError("killed here")
+
+    for name in ("pwrite", "fsync"):
+        monkeypatch.setattr(os, name, dies)
+    with Spent(tmp_path / "spent").running():
+        pass
+    assert read_spent(tmp_path / "spent") == 0.0
 
 
 def test_without_a_file_nothing_is_kept() -> None:

@@ -33,8 +33,9 @@ MOST_WEIGHTS = 1 << 28  # of a file; the challenge's models have an eighth of it
 MOST_EXTRA = 1 << 24  # bytes of the tokenizer's file, or of another extra one
 MOST_FILE = 1 << 31  # bytes
 # Zeros can be packed without end, so that what reading costs is kept in proportion to the file: it
-# may hold so many weights, and so many more for each byte they take.
-FREE_WEIGHTS, WEIGHTS_PER_BYTE = 1 << 18, 256
+# may hold so many weights, and so many more for each byte they take. Ternary weights of which nine
+# in ten are zero take more than twice that quarter of a bit each.
+FREE_WEIGHTS, WEIGHTS_PER_BYTE = 1 << 18, 32
 Accept: TypeAlias = Callable[[dict[str, Any], Mapping[str, tuple[int, ...]]], object]
 STREAMS = ("codes", "scales", "half", "float")
 _FLOATS = {"half": (torch.float16, "<f2"), "float": (torch.float32, "<f4")}
@@ -218,7 +219,9 @@ def _line(line: object) -> _Line:
     if not (found.columns and found.group and 2 <= found.bits <= 8):
         raise Refused(f"its header lists codes as {line!r:.80}")
     if not prod(found.shape) or prod(found.shape) % found.columns:
-        raise Refused(f"{found.name!r} of shape {found.shape} has no rows of {found.columns}")
+        raise Refused(
+            f"{found.name!r:.80} of shape {found.shape!s:.80} has no rows of {found.columns}"
+        )
     return found
 
 

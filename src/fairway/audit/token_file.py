@@ -6,6 +6,8 @@ from typing import IO
 
 import numpy as np
 
+from fairway.runtime.limits import one_line
+
 MOST_HEADER = 10_000  # bytes; that of a plain array has about a hundred
 
 
@@ -21,7 +23,7 @@ def read_token_file(path: Path) -> np.ndarray:
         try:
             shape, dtype = _header(file)
         except Exception as error:  # NumPy reads the header as Python text, which fails in any way
-            said = " ".join(str(error).split())[:100] or type(error).__name__
+            said = one_line(error, 100) or type(error).__name__
             raise ValueError(f"{path} is no .npy file of token ids ({said})") from error
         begin, size = file.tell(), path.stat().st_size
         if dtype.kind not in "iu" or len(shape) != 1 or shape[0] < 0:

@@ -2,11 +2,14 @@
 
 Each command is a function whose annotations are its options (tyro); its imports stand inside it, so
 that asking for help costs no PyTorch. Exit status: 0 done; 1 done, and the answer is no; 2 the user
-can mend it; 128 and the signal's number where one stopped it.
+can mend it; 128 and the signal's number where one stopped it, or
+nobody read on.
 """
 
 import argparse
+import errno
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -39,6 +42,7 @@ COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
         share.push,
     )
 }
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 RESUMABLE = ("demo", "run", "train")
 GO_ON = "to go on, give the same command again with --resume"
 MANY_RANKS = ("demo", "run", "train", "score")  # what torchrun may start
@@ -46,7 +50,27 @@ MANY_RANKS = ("demo", "run", "train", "score")  # what torchrun may start
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+    _require_streams()
+    try:
+        try:
+            return _main(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has seen enough, as `head` does
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # what they still hold must not fail at the end
+            os.dup2(nowhere, stream.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _require_streams() -> None:
+    """Somewhere to write to, where the process was started with its streams closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _main(argv: list[str]) -> int:
     try:
         plugins, argv = take_values("--plugin", argv)
     except ValueError as error:
@@ -86,8 +110,12 @@ def _answer(chosen: str, rest: list[str], plugins: list[str]) -> int:
         answer, status = COMMANDS[chosen]([arg for arg in rest if arg != "--json"]), 0
     except No as no:
         answer, status = no.answer, 1
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
-        print(f"fairway {chosen}: {error}", file=sys.stderr)
+        room = isinstance(error, OSError) and error.errno in NO_ROOM and chosen in RESUMABLE
+        hint = f"; what is finished is kept: make room, and {GO_ON}" if room else ""
+        print(f"fairway {chosen}: {error}{hint}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         hint = "" if "--resume" in str(stop) or chosen not in RESUMABLE else f"; {GO_ON}"

@@ -136,6 +136,7 @@ def _score(
         checkpoint, kept = None, None
         if options.checkpoint is not None:
             checkpoint = CheckpointConfig(path=options.checkpoint)
+            options.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             kept = options.checkpoint.with_name(f"{options.checkpoint.name}.spent")
         with Spent(kept if ranks.is_main else None).running() as spent:
             model = loaded.model.to(device)

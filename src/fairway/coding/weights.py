@@ -64,11 +64,13 @@ def decode_matrices(data: bytes, shapes: Sequence[tuple[tuple[int, int], int]]) 
     """Inverse of `encode_matrices`, given the (shape, bits) of each matrix."""
     reader, models = _Reader(data), _Models()
     try:
-        decoded = [_walk(reader, models, shape, bits, None) for shape, bits in shapes]
+        decoded = [
+            _walk(reader, models, shape, bits, None).astype(np.int8) for shape, bits in shapes
+        ]
     except AssertionError as error:  # how the library says that no symbol fits
         raise ValueError(f"the weight codes are damaged: {error}") from error
     reader.finish()
-    return [codes.astype(np.int8) for codes in decoded]
+    return decoded
 
 
 class _Channel(Protocol):

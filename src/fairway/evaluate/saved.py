@@ -101,6 +101,8 @@ class Saved:
         path, fresh = self.path, State(0, [], 0.0, Score(), Curve())
         if path is None:
             return fresh
+        if not self.ranks.is_main:  # whose node may have no such folder
+            path.parent.mkdir(parents=True, exist_ok=True)
         state, tensors = fresh, {}
         if path.exists():
             tensors, facts = read_tensors(path, "the checkpoint of an evaluation")
@@ -134,7 +136,6 @@ class Saved:
             name: t.detach().clone(memory_format=torch.contiguous_format).cpu()
             for name, t in predictor.state_dict().items()
         }
-        path.parent.mkdir(parents=True, exist_ok=True)  # on nodes other than the first
         draft = path.with_name(path.name + ".part")
         write_tensors(draft, tensors, facts)
         self.ranks.barrier()  # so that no rank's file is of another chunk than its peers'

@@ -19,7 +19,7 @@ from fairway.fetch.hub import MOST_BYTES, SHA256, Hub, HuggingFaceHub, Listing, 
 from fairway.fetch.published import SHARD, Published, published_as, select
 from fairway.runtime.files import atomic_write, file_sha256
 from fairway.runtime.progress import Progress, silent
-from fairway.tokens.shards import open_shard
+from fairway.tokens.shards import HEADER_BYTES, open_shard
 
 DATA_FILE = "data.json"
 DOWNLOADS = ".downloads"  # in the data folder; removed when everything has arrived
@@ -69,9 +69,8 @@ def fetch(
 
     total = sum(remote.size for remote in wanted.values())
     done = total - sum(remote.size for remote in missing.values())
-    files = {
-        local: recorded[local] for local in wanted if local in recorded.keys() - missing.keys()
-    }
+    kept = [local for local in wanted if local in recorded.keys() - missing.keys()]
+    files = {k: recorded[k] for k in kept if recorded[k]["bytes"] == wanted[k].size}
     for local, remote in wanted.items():
         if local in missing:
             _download(hub, published, listing.revision, remote, out / local)
@@ -126,6 +125,7 @@ def _is_entry(named: tuple[str, object]) -> bool:
             type(number) is int and 0 <= number <= MOST_BYTES
             for number in (entry.get("bytes"), entry.get("tokens", None if is_shard else 0))
         )
+        and (not is_shard or entry["bytes"] == HEADER_BYTES + 2 * entry["tokens"])
     )
 
 

@@ -20,7 +20,7 @@ Plain: TypeAlias = (
 )
 TORCH_MAGIC = b"PK\x03\x04"  # torch.save writes a zip file
 MOST_FILE_BYTES = 1 << 32  # of a checkpoint
-MOST_PICKLE_BYTES = 1 << 20  # names and shapes of some ten thousand tensors
+MOST_PICKLE_BYTES = 1 << 18  # names and shapes of some three thousand tensors
 MOST_ENTRIES = 20_000
 MOST_DEPTH = 16
 SHARED = 4  # tensors may share memory, as tied ones do, but not to be so many times the file

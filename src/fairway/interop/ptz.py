@@ -21,6 +21,7 @@ from fairway.interop.plain_tensors import (
 )
 
 MOST_BYTES = 1 << 29  # of the plain file; a published model in float32 is a quarter of that
+FREE_BYTES, MOST_RATIO = 1 << 22, 64  # ... which may be so much larger; theirs are three times
 # How the files of each codec begin. Brotli marks its streams with nothing, so it is tried on any
 # file, and last.
 MAGIC = {"zstd": b"\x28\xb5\x2f\xfd", "lzma": b"\xfd7zXZ\x00", "zlib": b"\x78", "brotli": b""}
@@ -57,10 +58,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def decompress(data: bytes, where: str = "the file") -> bytes:
     """The `torch.save` bytes inside an artifact; ValueError where none come to light."""
-    reasons = []
+    reasons, most = [], min(MOST_BYTES, FREE_BYTES + MOST_RATIO * len(data))
     for name in (name for name, magic in MAGIC.items() if data.startswith(magic)):
         try:
-            plain = codec(name).decompress(data, MOST_BYTES)
+            plain = codec(name).decompress(data, most)
         except ValueError as error:
             reasons.append(f"{name}: {error}")
             continue

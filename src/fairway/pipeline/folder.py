@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -21,8 +21,9 @@ from fairway.artifact.config_json import config_from_json, config_to_json, plugi
 from fairway.evaluate.planner import Estimate
 from fairway.recipes.recipe import Recipe
 from fairway.runtime.distributed import Ranks
-from fairway.runtime.files import atomic_write, file_sha256, locked
-from fairway.runtime.identity import difference, json_sha256
+from fairway.runtime.files import atomic_write, file_sha256, locked, read_file
+from fairway.runtime.identity import difference, json_sha256, sealed, unsealed
+from fairway.runtime.limits import one_line
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import LOG, Runtime
 from fairway.runtime.sharing import share
@@ -37,6 +38,7 @@ OUTPUTS = (
     "score *.safetensors*", "model.fwy", "result.json", "proof.fwp", "certificate.json",
     "report.html",
 )  # fmt: skip
+MOST_DESCRIPTION = 1 << 26  # bytes of `run.json`: a line for each shard
 Resume = Literal["no", "yes", "auto"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -98,6 +100,11 @@ class RunFolder:
         self.finished = False
         self.is_new = True  # nothing of this run is there yet
 
+    @property
+    def data(self) -> dict[str, str]:
+        """sha256 of each file of the text, by name."""
+        return cast("dict[str, str]", self.made["data"])
+
     @classmethod
     def open(
         cls,
@@ -157,7 +164,7 @@ class RunFolder:
             move_outputs_away(self.path, runtime.log)
         self._write()
         self.is_new = False
-        recipe_json = json.dumps(config_to_json(recipe), indent=1)
+        recipe_json = json.dumps(sealed(config_to_json(recipe)), indent=1)
         atomic_write(self.path / RECIPE, recipe_json.encode())
         if runtime.log.file is None:
             runtime.log.keep_in(self.path / LOG)
@@ -174,7 +181,7 @@ class RunFolder:
             "settled": config_to_json(self.settled),
             "finished": self.finished,
         }
-        text = json.dumps({**held, "sha256": json_sha256(held)}, indent=1)
+        text = json.dumps(sealed(held), indent=1)
         atomic_write(self.path / RUN, text.encode())
 
 
@@ -184,15 +191,25 @@ def read_run(folder: Path) -> dict[str, Json] | None:
     if not path.is_file():
         return None
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        if held.pop("sha256") != json_sha256(held):
-            raise ValueError("its checksum is wrong")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        held = unsealed(read_file(path, MOST_DESCRIPTION), required=True)
+    except ValueError as error:
         raise ValueError(
-            f"{path} is damaged ({error!s:.100}); start anew with --overwrite, which moves the old "
-            f"files away"
+            f"{path} is damaged ({one_line(error, 100)}); start anew with --overwrite, which moves "
+            f"the old files away"
         ) from error
     return held
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a run folder; ValueError where there is none, or it is damaged."""
+    path = folder / RECIPE
+    try:
+        return config_from_json(Recipe, unsealed(read_file(path, MOST_DESCRIPTION)))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({one_line(error)}); start anew with --overwrite, which moves the "
+            f"old files away"
+        ) from error
 
 
 def outputs_in(folder: Path) -> list[Path]:

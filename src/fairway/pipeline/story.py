@@ -154,6 +154,8 @@ def run_on(
     planned = plan_once(folder, model, recipe, text, runtime)
     reserve = seconds_to_calibrate(model, recipe, data, runtime)
     folder.begin(recipe, runtime, planned)
+    if not data.recorded:
+        runtime.log.say(unrecorded(data))
     seed_everything(recipe.seed)  # what planning took at random must not reach training
 
     seconds = options.checkpoint_seconds
@@ -213,7 +215,8 @@ def judge_run(
         found.add(audit=audit_run(out / ARTIFACT, recipe, data, runtime, options.audit_seconds))
     if not done.baselines:
         found.add(baselines=compare(data, text, runtime))
-    write_page([out], out / REPORT)
+    with runtime.log.stage("report"):
+        write_page([out], out / REPORT)
 
 
 def earlier_result(folder: RunFolder, runtime: Runtime) -> RunResult | None:
@@ -271,11 +274,20 @@ def first_result(
         recipe=recipe.name,
         seed=recipe.seed,
         made_with=folder.sha256,
+        data=folder.data,
         device=f"{found.processor}, {found.cores} cores, {runtime.device}",
         machine=found,
         params=num_params(recipe.model),
         train=trained.result(),
         plugins=tuple(plugins_of(recipe)),
+    )
+
+
+def unrecorded(data: DataFolder) -> str:
+    """What to know of a text that came without hashes."""
+    return (
+        f"{data.path} has no data.json, so that nobody can tell whether its files are as they were "
+        f"published; {RESULT} records the sha256 of each"
     )
 
 

@@ -1,6 +1,5 @@
 """Training as a stage of a run: batches, clock, average and checkpoints around `train/loop.py`."""
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fairway.artifact.config_json import config_from_json
 from fairway.average import build_average
 from fairway.model.gpt import GPT
-from fairway.pipeline.folder import RECIPE, RunFolder, read_run
+from fairway.pipeline.folder import RECIPE, RunFolder, read_recipe, read_run
 from fairway.quant.qat import detach, late_rounding, plain_name
 from fairway.recipes.recipe import Recipe
 from fairway.result import TrainResult
@@ -61,9 +59,9 @@ class Trained:
         return None if self.budget_seconds is None else self.began + self.budget_seconds
 
     def result(self) -> TrainResult:
-        """With the seconds until now: whatever else reads training text belongs to them."""
+        """With all seconds spent by now: whatever else reads training text belongs to them."""
         return TrainResult(
-            seconds=time.perf_counter() - self.began,
+            seconds=self.spent.seconds,
             budget_seconds=self.budget_seconds,
             steps=self.steps,
             tokens=self.tokens,
@@ -339,7 +337,7 @@ def load_trained(out: Path, device: torch.device) -> tuple[Recipe, GPT]:
     path, run = out / RECIPE, read_run(out)
     if not path.is_file() or run is None:
         raise ValueError(f"{out} is no run folder: it has no {RECIPE}; `fairway train` makes one")
-    recipe = config_from_json(Recipe, json.loads(path.read_text()))
+    recipe = read_recipe(out)
     model = GPT(recipe.model).to(device)
     saved = Checkpoints(out, run["made_with"]).newest()
     if saved is None:

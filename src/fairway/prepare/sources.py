@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from fairway.prepare.unpack import DAMAGED, MAGIC_BYTES, PACKINGS, packing_of, zip_members
+from fairway.runtime.limits import one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -148,7 +149,7 @@ def read_file(file: Path, position: Position | None = None, field: str = FIELD) 
                 if document.strip():
                     yield document
     except (*DAMAGED, zlib.error, OSError) as error:
-        raise ValueError(f"{printable(file)} cannot be read: {error}") from error
+        raise ValueError(f"{printable(file)} cannot be read: {one_line(error)}") from error
 
 
 def _documents(file: Path, raw: IO[bytes], field: str) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairway.artifact.config_json import config_from_json, config_to_json
+from fairway.runtime.strict_json import parse_json
 
 TOLERANCE_BITS_PER_BYTE = 1e-3  # one pass over a window rounds differently than token by token
 CODER_BITS = 64  # what the arithmetic coder may need to say where it ends
@@ -108,7 +109,7 @@ class Certificate:
     @classmethod
     def from_json(cls, text: str) -> "Certificate":
         """Raises ValueError when `text` is not a certificate."""
-        data = json.loads(text)
+        data = parse_json(text)
         if not isinstance(data, dict):
             raise ValueError(f"this is not a certificate but a JSON {type(data).__name__}")
         for derived in ("gap", "allowed_gap", "holds"):
@@ -117,4 +118,4 @@ class Certificate:
 
     @classmethod
     def load(cls, path: Path) -> "Certificate":
-        return cls.from_json(path.read_text())
+        return cls.from_json(path.read_text(encoding="utf-8"))

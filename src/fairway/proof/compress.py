@@ -131,15 +131,14 @@ def compress(
             )
             found = encode_settled(predictor, plans, text, walk, progress=progress)
             coded, sections = found.encoded, tie_sections(found.ties, len(tokens))
-    return pack_frame(
-        MAGIC,
-        told,
-        [
-            Section("checkpoints", "stored", np.array(coded.checkpoints, dtype="<u4").tobytes()),
-            Section("symbols", "stored", coded.data),
-            *sections,
-        ],
-    )
+    sections = [
+        Section("checkpoints", "stored", np.array(coded.checkpoints, dtype="<u4").tobytes()),
+        Section("symbols", "stored", coded.data),
+        *sections,
+    ]
+    packed = pack_frame(MAGIC, told, sections)
+    _check_coding(loaded, header, len(coded.checkpoints), len(packed))
+    return packed
 
 
 def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) -> bytes:
@@ -153,7 +152,7 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
         header = config_from_json(_Header, frame.header)
         checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4").tolist()
         symbols = frame.read("symbols", len(data))
-        _check_coding(loaded, header, len(checkpoints))
+        _check_coding(loaded, header, len(checkpoints), len(data))
         check_facts({"model": header.model, "text": header.text}, header.made)
         length = header.num_tokens + header.segments
         ties = Ties() if header.settled is None else read_ties(frame, length)
@@ -241,7 +240,9 @@ def _with_bos(ids: Tensor, header: _Header, bos_id: int) -> tuple[Tensor, Tensor
     return stream, known
 
 
-def _check_coding(loaded: LoadedModel, header: _Header, checkpoints: int | None) -> None:
+def _check_coding(
+    loaded: LoadedModel, header: _Header, checkpoints: int | None, file_bytes: int | None = None
+) -> None:
     """ValueError where decoding would take more than its limits."""
     if not 1 <= header.segments <= max(1, header.num_tokens):
         raise ValueError(f"{header.segments:,} segments of {header.num_tokens:,} tokens")
@@ -252,6 +253,7 @@ def _check_coding(loaded: LoadedModel, header: _Header, checkpoints: int | None)
         threads=header.threads,
         windows=header.num_tokens // evaluation_of(loaded).stride + header.segments,
         checkpoints=checkpoints,
+        file_bytes=file_bytes,
     )
 
 

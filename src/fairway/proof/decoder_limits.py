@@ -13,6 +13,11 @@ from typing import Any
 
 MOST_TOKENS = 1 << 26  # of a text; the field's whole validation text has 62 million
 MOST_WINDOWS = 1 << 21  # of an evaluation
+# A bit may stand for any number of tokens that the model was sure of, so what a file asks for is
+# held against its length: so many tokens and windows, which cost little memory, and so many more
+# for each byte. Text that teaches a model anything comes to one or two tokens a byte.
+FREE_TOKENS, TOKENS_PER_BYTE = 1 << 22, 64
+FREE_WINDOWS, WINDOWS_PER_BYTE = 1 << 17, 2
 MOST_ROWS = 1 << 12  # windows read in step
 MOST_EVERY = 1 << 12  # tokens between two checkpoints, so that a text's length shows in the file's
 MOST_THREADS = 256
@@ -68,17 +73,23 @@ def _check_value(where: str, name: str, value: Any) -> None:
 
 
 def check_coding(
-    *, num_tokens: int, every: int, rows: int, threads: int, windows: int, checkpoints: int | None
+    *,
+    num_tokens: int,
+    every: int,
+    rows: int,
+    threads: int,
+    windows: int,
+    checkpoints: int | None,
+    file_bytes: int | None = None,
 ) -> None:
-    """ValueError where decoding would take more than its limits, or than its checkpoints speak for.
-
-    A bit may stand for any number of tokens that the model was sure of, so the bits say nothing of
-    a text's length. Checkpoints do: their number follows from it.
+    """ValueError where decoding would take more than its limits, than its file is long enough for,
+    or than its checkpoints speak for: their number follows from the text's length.
 
     num_tokens   of the stream, those that are given included
     every, rows  as in `WalkConfig`
     windows      of the plan, about
     checkpoints  how many the file holds; None while it is being made
+    file_bytes   the file's length; None while it is not known
     """
     for name, value, low, high in (
         ("tokens", num_tokens, 1, MOST_TOKENS),
@@ -89,6 +100,15 @@ def check_coding(
     ):
         if not low <= value <= high:
             raise ValueError(f"{value:,} {name}: it must be {low:,} to {high:,}")
+    for name, value, free, per_byte in (
+        ("tokens", num_tokens, FREE_TOKENS, TOKENS_PER_BYTE),
+        ("windows", windows, FREE_WINDOWS, WINDOWS_PER_BYTE),
+    ):
+        if file_bytes is not None and value > free + per_byte * file_bytes:
+            raise ValueError(
+                f"{value:,} {name} in a file of {file_bytes:,} bytes, which may ask for "
+                f"{free + per_byte * file_bytes:,}; code the text in parts"
+            )
     if checkpoints is None:
         return
     # Rows come together, so one checkpoint may be as many tokens late as there are rows.

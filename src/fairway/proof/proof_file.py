@@ -102,6 +102,7 @@ class ProofFile:
                 threads=header.threads,
                 checkpoints=len(checkpoints),
                 windows=header.num_tokens // header.evaluate.least_stride,
+                file_bytes=len(data),
             )
             most = min(4 * header.num_tokens, MOST_STARTS) if header.evaluate.documents else 0
             starts = unpack_starts(frame.read("starts", most + 5))

@@ -7,6 +7,7 @@ over the tokens turn noise into a refusal (`Checkpoints`), and what cannot be fi
 the refusal to name (`circumstances`).
 """
 
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from fairway.runtime.device import machine
 from fairway.runtime.version import VERSION
+
+FEW_THREADS, THREADS_PER_CORE = 16, 4  # that are worth a try
 
 
 class NotReproducible(ValueError):
@@ -71,6 +74,12 @@ def reproducible(threads: int) -> Iterator[None]:
     """Float32 at its full precision on exactly `threads` threads; afterwards all is as before."""
     if threads < 1:
         raise ValueError(f"threads={threads}; coding needs at least 1")
+    cores = os.cpu_count() or 1
+    if threads > max(FEW_THREADS, THREADS_PER_CORE * cores):
+        raise NotReproducible(
+            f"{threads:,} threads computed it, which would get nowhere on the {cores} cores "
+            f"of this machine; use one with more cores"
+        )
     before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")

@@ -3,8 +3,6 @@
 Nothing is computed and nothing is written here.
 """
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,13 @@ from typing import Any, TypeGuard
 
 from fairway.proof.certificate import Certificate
 from fairway.result import RunResult, read_result
+from fairway.runtime.files import read_file
+from fairway.runtime.identity import unsealed
+from fairway.runtime.limits import one_line
+from fairway.runtime.strict_json import parse_json
+
+MOST_LOG, MOST_RECIPE = 1 << 30, 1 << 26  # bytes
+MOST_NUMBER = 1e300  # in a log
 
 RecipeData = Mapping[str, Any]  # a recipe as recipe.json has it
 
@@ -66,18 +71,20 @@ def read_curve(log: Path) -> TrainingCurve:
     if not log.is_file():
         return TrainingCurve()
     points: list[tuple[float, float, float | None]] = []
-    lines = log.read_text(encoding="utf-8").splitlines()
+    lines = read_file(log, MOST_LOG).split(b"\n")
+    last = max((i for i, line in enumerate(lines, start=1) if line.strip()), default=0)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # a run that was killed leaves its last line unfinished
-                break
+            entry = parse_json(line)
+        except ValueError as error:
+            # A start that was killed, or had no room, leaves its last line unfinished.
+            if number == last or (line.startswith(b"{") and not line.rstrip().endswith(b"}")):
+                continue
             raise ValueError(
-                f"{log}, line {number} is not JSON ({error}); remove the line, or the file if it "
-                f"is no log of fairway"
+                f"{log}, line {number} is not JSON ({one_line(error)}); remove the line, or the "
+                f"file if it is no log of fairway"
             ) from None
         point = _curve_point(entry)
         if point is not None:
@@ -104,21 +111,16 @@ def _curve_point(entry: object) -> tuple[float, float, float | None] | None:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) < MOST_NUMBER
 
 
 def _read_recipe(path: Path) -> RecipeData | None:
     if not path.is_file():
         return None
     try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
+        return unsealed(read_file(path, MOST_RECIPE))
     except ValueError as error:
-        raise ValueError(
-            f"{path} is not JSON ({error}); run the stage that writes it again"
-        ) from None
-    if not isinstance(recipe, Mapping):
-        raise ValueError(f"{path} holds a {type(recipe).__name__}, not a JSON object")
-    return recipe
+        raise ValueError(f"{path}: {one_line(error)}; run the stage that writes it again") from None
 
 
 def _read_certificate(path: Path) -> Certificate | None:
@@ -127,4 +129,4 @@ def _read_certificate(path: Path) -> Certificate | None:
     try:
         return Certificate.load(path)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; `fairway prove` writes it again") from error
+        raise ValueError(f"{path}: {one_line(error)}; `fairway prove` writes it again") from error

@@ -124,7 +124,8 @@ def artifact_parts(artifact: ArtifactResult) -> tuple[dict[str, int], list[str]]
     With `groups` (bytes by section of the file) the model is shown by its groups.
     """
     total, model = artifact.bytes_total, artifact.bytes_model
-    parts = {name: size for name, size in artifact.groups.items() if size}
+    held = {name: size for name, size in artifact.groups.items() if size}
+    parts = {name: size for name, size in held.items() if name != "tokenizer"}  # has its own row
     grouped = sum(parts.values())
     if not parts or grouped > model:
         parts = {"model": model}

@@ -1,18 +1,55 @@
-"""What something was made with, as JSON: its hash, and in words what differs between two."""
+"""What something was made with, as JSON: its hash, and in words what differs between two.
+
+A sealed object carries the hash of all else in it, so that a reader knows when it was damaged.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from fairway.runtime.strict_json import Json
+from fairway.runtime.strict_json import Json, parse_json
 
 MOST_TOLD = 3  # differences in one message
+SEAL = "sha256"  # the name under which a sealed object has its hash
 LONGEST = 40  # characters of a value there
 
 
 def json_sha256(value: Json) -> str:
     """In hexadecimal; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(held: Mapping[str, Json]) -> dict[str, Json]:
+    """The object, and under "sha256" the hash of the rest of it."""
+    rest = {name: value for name, value in held.items() if name != SEAL}
+    return {**rest, SEAL: json_sha256(rest)}
+
+
+def unsealed(text: str | bytes, *, required: bool = False) -> dict[str, Json]:
+    """The JSON object in `text`, without its seal.
+
+    Raises ValueError for what is no such object, and where the seal is not that of the rest.
+
+    required  False lets an object pass that has no seal: an earlier version or a person wrote it
+    """
+    held = parse_json(text)
+    if not isinstance(held, dict):
+        raise ValueError(f"it holds a {type(held).__name__}, not a JSON object")
+    seal = held.pop(SEAL, None)
+    damaged = seal != json_sha256(held) if required or seal is not None else _renamed_seal(held)
+    if damaged:
+        raise ValueError("its checksum is wrong: it was damaged, or changed by hand")
+    return held
+
+
+def _renamed_seal(held: Mapping[str, Json]) -> bool:
+    """Whether a seal is there whose name alone was damaged."""
+    return any(
+        isinstance(value, str)
+        and len(value) == 2 * hashlib.sha256().digest_size
+        and value == json_sha256({n: v for n, v in held.items() if n != name})
+        for name, value in held.items()
+    )
 
 
 def difference(made: Json, now: Json) -> str | None:

@@ -7,6 +7,7 @@ computed here, and PyTorch is not imported.
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -55,7 +56,10 @@ class RunLog:
     def keep_in(self, path: Path) -> None:
         """Add to this file from now on, and first what was said before."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        torn = _ends_within_a_line(path)
         self.file = path.open("a", encoding="utf-8")
+        if torn:  # by a full disk, or a kill: what comes now has lines of its own
+            self.file.write("\n")
         self.file.writelines(self._unwritten)
         self.file.flush()
         self._unwritten = []
@@ -143,6 +147,14 @@ class Stage:
         self.log.progress(self.done, self.total or 0.0, text=text or self.name, **numbers)
         if not self.log.quiet:
             self._show(self)
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _show_line(stage: Stage) -> None:

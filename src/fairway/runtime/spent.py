@@ -1,8 +1,8 @@
 """Seconds already spent of a budget, written down so often that dying does not give them back.
 
 A run that is killed and started again must not have its budget anew. A thread writes the seconds
-that were spent into a small file twice a second, in place; whoever goes on reads them and adds the
-half second that may be missing.
+that were spent into a small file ten times a second, in place; whoever goes on reads them and adds
+the tenth that may be missing.
 """
 
 import os
@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-EVERY_SECONDS = 0.5
+from fairway.runtime.files import atomic_write
+
+EVERY_SECONDS = 0.1
 _WIDTH = 24  # of the number in the file: always the same, so that it is overwritten whole
 
 
@@ -61,17 +63,20 @@ class Spent:
             return
         text = f"{self.seconds:.3f}".rjust(_WIDTH - 1) + "\n"
         try:
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+            if not self.path.exists():  # whoever dies meanwhile leaves no empty file
+                atomic_write(self.path, text.encode())
+                return
+            handle = os.open(self.path, os.O_WRONLY)
             try:
                 os.pwrite(handle, text.encode(), 0)
             finally:
                 os.close(handle)
-        except OSError:
+        except (OSError, ValueError):
             pass  # a full disk must not end the run; the file was given its size at the beginning
 
 
 def read_spent(path: Path) -> float:
-    """Seconds that the file accounts for, the half second since its last line included.
+    """Seconds that the file accounts for, what may have passed since its last line included.
 
     Raises ValueError where it is no such file: guessing would give time away.
     """

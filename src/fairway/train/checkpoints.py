@@ -53,7 +53,7 @@ class Checkpoints:
         self.count, self.copy_seconds, self.last_copy_seconds = 0, 0.0, 0.0
         self.saved_at = now()
         self._writer: threading.Thread | None = None
-        self._error: OSError | None = None
+        self._error: OSError | ValueError | None = None
         self._newest_is_good = True
 
     def __enter__(self) -> "Checkpoints":
@@ -121,7 +121,7 @@ class Checkpoints:
     def _write(self, checkpoint: Checkpoint) -> None:
         try:
             self._put(checkpoint)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a full disk, a folder that was removed
             self._error = error
 
     def _put(self, checkpoint: Checkpoint) -> None:
