@@ -107,6 +107,7 @@ def struck(started: Started, target: Target, moment: tuple[str, float], number: 
     """Whether the signal came while the run was there; the stage "" is any."""
     stage, share = moment
     if stage and not started.wait_for(stage):
+        started.process.join(MOST_SECONDS)  # it was past that stage, and is about to end
         return False
     return started.end(number, share * target.durations.get(stage, 0.02))
 
