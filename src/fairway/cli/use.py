@@ -70,7 +70,7 @@ def compress(argv: list[str]) -> Answer:
         segments: int | None = None,
         adapt: bool = True,
         threads: int = 1,
-        arithmetic: Arithmetic = "settled",
+        arithmetic: Arithmetic = "native",
     ) -> Answer:
         """`fairway decompress` gives the same bytes back.
 

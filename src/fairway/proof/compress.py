@@ -58,7 +58,7 @@ class CompressConfig:
     adapt: bool = True
     threads: int = 1
     every: int = 4096
-    arithmetic: Arithmetic = "settled"
+    arithmetic: Arithmetic = "native"
 
     def __post_init__(self) -> None:
         if (self.segments is not None and self.segments < 1) or self.every < 1:
