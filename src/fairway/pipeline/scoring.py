@@ -19,6 +19,7 @@ from fairway.evaluate.timed import Evaluation, evaluate_in_time
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
 from fairway.result import DiagnosticResult, EvaluateResult, RunResult, ScoreResult, StageResult
+from fairway.runs.documents import Documents, write_documents
 from fairway.runtime.native import explain
 from fairway.runtime.setup import Runtime
 from fairway.runtime.spent import Spent
@@ -162,6 +163,12 @@ class Passes:
         (self.folder / SPENT).unlink(missing_ok=True)
         for path in self.folder.glob("score *.safetensors*"):
             path.unlink()
+
+
+def keep_documents(folder: Path, text: ValText, sliding: Evaluation, learning: Evaluation) -> str:
+    """What each document cost, beside the result; returns the hash of the file."""
+    frozen, learned = sliding.documents.nats, learning.documents.nats
+    return write_documents(folder, Documents(frozen, learned, *sliding.documents.sizes(text)))
 
 
 def with_scores(
