@@ -172,6 +172,7 @@ class _Figures:
     stages: dict[str, StageResult] = field(default_factory=dict)
     score: ScoreResult | None = None
     evaluate: EvaluateResult | None = None
+    documents: str | None = None
     curves: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     chunks: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     diagnostics: dict[str, DiagnosticResult] = field(default_factory=dict)
@@ -187,6 +188,7 @@ class RunResult(_Figures):
     made_with  sha256 of all that makes the run, as `run.json` lists it
     data     sha256 of each file of the text: shards, byte counts, tokenizer
     stages   "float", "quantized", "sliding", "ttt", as far as they were scored
+    documents  sha256 of `documents.safetensors`: what each document cost
     curves   "frozen" and "learning": (bytes so far, bits per byte so far)
     chunks   columns of equal length, one entry for each group of chunks (`evaluate/curves.py`)
     plugins  classes from outside this package that the recipe names

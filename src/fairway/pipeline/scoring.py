@@ -28,6 +28,7 @@ from fairway.proof.prove import walk_of
 from fairway.proof.settled_stream import CodedScore
 from fairway.recipes.recipe import Recipe
 from fairway.result import DiagnosticResult, EvaluateResult, RunResult, ScoreResult, StageResult
+from fairway.runs.documents import Documents, write_documents
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.native import explain
 from fairway.runtime.setup import Runtime
@@ -202,6 +203,12 @@ def code_of(predictor: Predictor, found: Evaluation) -> Coded | None:
     if not isinstance(predictor, CodedScore):
         return None
     return predictor.finish(found.score, found.seconds)
+
+
+def keep_documents(folder: Path, text: ValText, sliding: Evaluation, learning: Evaluation) -> str:
+    """What each document cost, beside the result; returns the hash of the file."""
+    frozen, learned = sliding.documents.nats, learning.documents.nats
+    return write_documents(folder, Documents(frozen, learned, *sliding.documents.sizes(text)))
 
 
 def with_scores(

@@ -12,7 +12,7 @@ result is there already, from an earlier start of the same run, is skipped.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,13 @@ from fairway.pipeline.packing import (
     pack_run,
     seconds_to_calibrate,
 )
-from fairway.pipeline.scoring import Passes, diagnose, plan_into_clock, with_scores
+from fairway.pipeline.scoring import (
+    Passes,
+    diagnose,
+    keep_documents,
+    plan_into_clock,
+    with_scores,
+)
 from fairway.pipeline.training import Trained, train_and_average
 from fairway.proof.coded import Coded
 from fairway.quant.hessian import Calibration
@@ -200,7 +206,11 @@ def score(model: GPT, recipe: Recipe, passes: Passes, found: ResultFile) -> Code
         found.add_stage("quantized", passes.windows(model, "score quantized"))
     if found.result.score is None:
         sliding, (learning, coded) = passes.sliding(model), passes.learning(model, recipe)
-        found.keep(with_scores(found.result, passes.planned, sliding, learning, coded))
+        scored = with_scores(found.result, passes.planned, sliding, learning, coded)
+        if found.write:
+            documents = keep_documents(found.folder, passes.text, sliding, learning)
+            scored = replace(scored, documents=documents)
+        found.keep(scored)
     elif found.result.score.code_bytes is not None and found.result.proof is None:
         _, coded = passes.learning(model, recipe)  # as an earlier start kept it
     if recipe.diagnostic is not None and not found.result.diagnostics:
