@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fairway.evaluate.config import EvaluateConfig
     from fairway.evaluate.timed import Evaluation
     from fairway.proof.certificate import Certificate
+    from fairway.proof.verify import Verification
     from fairway.result import ScoreResult
     from fairway.tokens.val_text import ValText
 
@@ -249,7 +250,9 @@ def verify(argv: list[str]) -> Answer:
         text: Path | None = None,
         threads: int | None = None,
         rows: int | None = None,
+        any_batch: bool = False,
         device: str = "cpu",
+        seconds: float | None = None,
     ) -> Answer:
         """Decodes the text and checks its hash against the one in the proof.
 
@@ -259,7 +262,10 @@ def verify(argv: list[str]) -> Answer:
             text: file to write the decoded text to, documents separated by NUL; None writes none
             threads: threads to decode with, in settled arithmetic; None takes the encoder's number
             rows: rows to compute together, in settled arithmetic; None takes the encoder's number
+            any_batch: decode with the threads and rows that are fastest here, instead of the
+                encoder's; in settled arithmetic only
             device: cpu, cuda or cuda:N; another than the encoder's in settled arithmetic only
+            seconds: seconds after which decoding stops, at the next checkpoint; None decodes all
         """
         from fairway.runtime.device import choose_device
 
@@ -267,15 +273,24 @@ def verify(argv: list[str]) -> Answer:
         loaded.model.to(choose_device(device))
         try:
             with shown("verify") as progress:
-                decoded = decode(file, loaded, progress, threads=threads, rows=rows)
+                decoded = decode(
+                    file,
+                    loaded,
+                    progress,
+                    threads=threads,
+                    rows=rows,
+                    any_batch=any_batch,
+                    seconds=seconds,
+                )
         except NotReproducible as error:
             print(f"no: {error}", file=sys.stderr)
             raise No({"equal": False, "problem": str(error)}) from error
         if text is not None:
             atomic_write(text, b"\0".join(decoded.documents))
-        print("yes: the text came back, and its hash is the one in the proof", file=sys.stderr)
+        print(_came_back(decoded), file=sys.stderr)
         return {
             "equal": True,  # any other text was refused
+            "whole": decoded.whole,
             "tokens": decoded.num_tokens,
             "bytes": decoded.text_bytes,
             "coded_bits_per_byte": decoded.coded_bits_per_byte,
@@ -283,6 +298,15 @@ def verify(argv: list[str]) -> Answer:
         }
 
     return tyro.cli(options, args=argv, prog="fairway verify")
+
+
+def _came_back(decoded: "Verification") -> str:
+    if decoded.whole:
+        return "yes: the text came back, and its hash is the one in the proof"
+    return (
+        f"yes, so far: {decoded.num_tokens:,} tokens came back in {decoded.seconds:.0f} s, and "
+        f"every checkpoint among them is the one in the proof"
+    )
 
 
 def audit(argv: list[str]) -> Answer:
