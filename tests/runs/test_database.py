@@ -16,6 +16,7 @@ from fairway.runs.record import RunRecord
 
 from .run_folders import write_run
 
+
 def record(folder: Path, **about: object) -> RunRecord:
     return RunRecord.of(write_run(folder, **about))  # type: ignore[arg-type]
 

@@ -9,9 +9,7 @@ import pytest
 from fairway.result import RunResult, ScoreResult, TrainResult
 from fairway.runs.documents import DOCUMENTS, Documents, NotThere, read_documents, write_documents
 
-COLUMNS = Documents(
-    np.array([4.0, 3.0]), np.array([3.5, 2.0]), np.array([2, 1]), np.array([5, 4])
-)
+COLUMNS = Documents(np.array([4.0, 3.0]), np.array([3.5, 2.0]), np.array([2, 1]), np.array([5, 4]))
 
 
 def result(documents: str | None, nats: float = 5.5) -> RunResult:

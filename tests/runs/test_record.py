@@ -74,7 +74,6 @@ def test_the_recipe_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_that_was_not_scored_is_refused(tmp_path: Path) -> None:
 
-
     a = write_run(tmp_path / "a")
     artifact = ArtifactResult(
         bytes_total=3, bytes_model=3, bytes_code=0, bytes_tokenizer=0, sha256="00" * 32

@@ -25,8 +25,8 @@ from fairway.runtime.strict_json import JsonObject
 FEWEST_DOCUMENTS = 20  # the t-test over documents takes their mean for normal
 
 
-class Test(NamedTuple):
-    """An advantage and its odds.
+class Advantage(NamedTuple):
+    """How much better or worse, and its odds.
 
     difference      in nats per token of the base; negative is better
     standard_error  of it
@@ -58,8 +58,8 @@ class Comparison:
     base: str
     other: str
     rules: RuleSet
-    seeds: Test | None = None
-    documents: Test | None = None
+    seeds: Advantage | None = None
+    documents: Advantage | None = None
     num_documents: int = 0
     bits: float | None = None
     threshold_bits: float | None = None
@@ -102,7 +102,7 @@ class Comparison:
             text += f", {abs(self.seeds.difference):.5f} nats per token"
         return text
 
-    def _odds(self, test: Test) -> str:
+    def _odds(self, test: Advantage) -> str:
         error = f"{test.difference:+.5f} nats per token, standard error {test.standard_error:.5f}"
         return (
             f"{error}; p = {shown_p(test.p_differs)} that they do not differ, "
@@ -196,7 +196,7 @@ def _reservations(base: Group, other: Group, rules: RuleSet) -> list[str]:
     return found
 
 
-def _welch(base: Sequence[float], other: Sequence[float], rules: RuleSet) -> Test:
+def _welch(base: Sequence[float], other: Sequence[float], rules: RuleSet) -> Advantage:
     """Of nats per token; the two sides may vary differently."""
     from scipy.stats import ttest_ind  # a second that a report of one run should not pay
 
@@ -206,12 +206,12 @@ def _welch(base: Sequence[float], other: Sequence[float], rules: RuleSet) -> Tes
 
     shifted = [nats + rules.threshold_nats for nats in other]
     error = math.sqrt(sum(np.var(side, ddof=1) / len(side) for side in (base, other)))
-    return Test(
+    return Advantage(
         fmean(other) - fmean(base), error, odds(other, "two-sided"), odds(shifted, "less")
     )
 
 
-def _paired(base: Group, other: Group, rules: RuleSet) -> tuple[Test, int] | str:
+def _paired(base: Group, other: Group, rules: RuleSet) -> tuple[Advantage, int] | str:
     """The test over documents and their number, or why there is none.
 
     The sample is one number for each document: what it costs the one side more than the other,
@@ -238,7 +238,7 @@ def _paired(base: Group, other: Group, rules: RuleSet) -> tuple[Test, int] | str
     differs: Any = ttest_1samp(more, 0.0)
     beats: Any = ttest_1samp(beyond, 0.0, alternative="less")
     error = float(np.std(more, ddof=1)) * math.sqrt(number) / tokens
-    found = Test(float(more.sum()) / tokens, error, float(differs.pvalue), float(beats.pvalue))
+    found = Advantage(float(more.sum()) / tokens, error, float(differs.pvalue), float(beats.pvalue))
     return found, number
 
 
@@ -252,8 +252,9 @@ def _mean_documents(group: Group) -> Documents | str:
         if held and not np.array_equal(found.bytes, held[0].bytes):
             return f"the documents of {record.folder} are not those of {group.records[0].folder}"
         held.append(found)
-    means = [np.mean([getattr(d, name) for d in held], axis=0) for name in ("frozen", "learning")]
-    return Documents(*means, held[0].tokens, held[0].bytes)
+    frozen = np.mean([documents.frozen for documents in held], axis=0)
+    learning = np.mean([documents.learning for documents in held], axis=0)
+    return Documents(frozen, learning, held[0].tokens, held[0].bytes)
 
 
 def shown_p(value: float) -> str:

@@ -110,9 +110,7 @@ class Group:
         }
 
 
-def group_runs(
-    records: Sequence[RunRecord], known: Mapping[str, int] | None = None
-) -> list[Group]:
+def group_runs(records: Sequence[RunRecord], known: Mapping[str, int] | None = None) -> list[Group]:
     """Runs with a score by what they are, in order of appearance.
 
     known  runs with a score of each group, from `RunsDatabase.group_sizes`
