@@ -186,7 +186,7 @@ def test_several_runs_are_compared_by_what_they_were(tmp_path: Path) -> None:
     ]
     text = Page(write_report(runs, tmp_path / "report.html").read_text("utf-8")).text
     assert "6 runs compared" in text
-    assert "looped, train.seconds 99.0 against looped: 0.10000 bits per byte lower" in text
+    assert "looped, train.seconds 99.0 against looped: 0.09993 bits per byte lower" in text
     assert "It beats the threshold of parameter-golf: p = " in text
 
 
