@@ -16,6 +16,7 @@ from fairway.evaluate.planner import Estimate, largest_that_fits
 from fairway.evaluate.predictor import Predictor
 from fairway.evaluate.saved import CheckpointConfig
 from fairway.evaluate.timed import Evaluation, evaluate_in_time
+from fairway.evaluate.token_nats import TokenNats
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
 from fairway.result import DiagnosticResult, EvaluateResult, RunResult, ScoreResult, StageResult
@@ -25,6 +26,12 @@ from fairway.runtime.spent import Spent
 from fairway.tokens.val_text import ValText
 
 SPENT = "score.spent"
+SLIDING, LEARNING = "score sliding", "score and learn"
+
+
+def token_nats_file(folder: Path, name: str) -> Path:
+    """Where a run keeps what each token cost in a pass, until it is finished."""
+    return folder / f"{name}.nats.npy"
 
 
 def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime) -> Estimate:
@@ -59,10 +66,12 @@ def score_text(
     spent_seconds: float = 0.0,
     checkpoint: CheckpointConfig | None = None,
     identity: str = "",
+    token_nats: TokenNats | None = None,
 ) -> Evaluation:
     """Score a text as a stage of the log, which also tells what its time did to the score.
 
-    identity  of what `checkpoint` is kept for, see `evaluate_in_time` and `evaluation_identity`
+    identity    of what `checkpoint` is kept for, see `evaluate_in_time` and `evaluation_identity`
+    token_nats  is told what each token cost
     """
     num_scored = 0
     with runtime.stop.looked_at(), runtime.log.stage(name, total=text.num_targets) as stage:
@@ -71,6 +80,8 @@ def score_text(
             nonlocal num_scored
             num_scored += chunk.num_targets
             stage.update(num_scored)
+            if token_nats is not None:
+                token_nats.book(chunk, nats)
 
         found = evaluate_in_time(
             predictor,
@@ -118,7 +129,7 @@ class Passes:
         """
         config, ranks = self.planned.config, self.runtime.ranks
         plans = plan_text(config, self.text)
-        sliding = self._walk(Frozen(model, config.rows, ranks), plans, "score sliding")
+        sliding = self._walk(Frozen(model, config.rows, ranks), plans, SLIDING)
         for part, native in ((config.mixture, "ngram"), (config.tilt, "hints")):
             if part is not None:
                 self.runtime.log.say(explain(native))
@@ -126,7 +137,7 @@ class Passes:
             learning = self._walk(
                 make_predictor(model, config, seed=recipe.seed, ranks=ranks),
                 plans,
-                "score and learn",
+                LEARNING,
                 budget_seconds=recipe.budget.eval_seconds,
                 lesson_seconds=self.planned.lessons,
                 spent_seconds=lambda: spent.seconds,
@@ -144,6 +155,9 @@ class Passes:
         spent_seconds: Callable[[], float] = lambda: 0.0,
     ) -> Evaluation:
         """The file also keeps what was found, until that is written down."""
+        token_nats = None
+        if self.runtime.ranks.is_main and name in (SLIDING, LEARNING):
+            token_nats = TokenNats(token_nats_file(self.folder, name), self.text.num_targets)
         return score_text(
             predictor,
             plans,
@@ -155,13 +169,15 @@ class Passes:
             spent_seconds=spent_seconds(),  # making the predictor is spent by now
             checkpoint=CheckpointConfig(path=self.folder / f"{name}.safetensors", keep=True),
             identity=self.identity,
+            token_nats=token_nats,
         )
 
     def clean(self) -> None:
         """Nothing is left to go on with: what they found is written down, or is void."""
         (self.folder / SPENT).unlink(missing_ok=True)
-        for path in self.folder.glob("score *.safetensors*"):
-            path.unlink()
+        for pattern in ("score *.safetensors*", "score *.nats.npy"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
 
 
 def with_scores(

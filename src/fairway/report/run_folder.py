@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from fairway.proof.certificate import Certificate
+from fairway.report.excerpt import EXCERPT, Excerpt, read_excerpt
 from fairway.result import RunResult, read_result
 from fairway.runtime.files import read_file
 from fairway.runtime.identity import unsealed
@@ -45,6 +46,7 @@ class RunFolder:
     recipe: RecipeData | None
     certificate: Certificate | None
     curve: TrainingCurve
+    excerpt: Excerpt | None = None
 
     @property
     def name(self) -> str:
@@ -53,12 +55,14 @@ class RunFolder:
 
 def read_run(path: Path) -> RunFolder:
     """Raises ValueError when the folder has no result, or a file in it is not what it should be."""
+    result, excerpt = read_result(path), path / EXCERPT
     return RunFolder(
         path,
-        read_result(path),
+        result,
         _read_recipe(path / "recipe.json"),
         _read_certificate(path / "certificate.json"),
         read_curve(path / "train.log"),
+        read_excerpt(excerpt, result.made_with) if excerpt.is_file() else None,
     )
 
 
