@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fairway.result import RunResult
 from fairway.runtime.tensor_file import read_tensors, write_tensors
 from fairway.tokens.tokenizer import Tokenizer
 from fairway.tokens.val_text import ValText
@@ -239,8 +240,8 @@ def _piece(
     return piece, places
 
 
-def write_excerpt(path: Path, excerpt: Excerpt, made_with: str | None) -> None:
-    """made_with  of the run's result: a page shows an excerpt with no other one"""
+def write_excerpt(path: Path, excerpt: Excerpt, result: RunResult) -> None:
+    """result  whose text it is: a page shows an excerpt with no other one"""
     pieces = excerpt.pieces
     tensors = {
         "data": torch.frombuffer(bytearray(b"".join(p.data for p in pieces)), dtype=torch.uint8),
@@ -249,7 +250,7 @@ def write_excerpt(path: Path, excerpt: Excerpt, made_with: str | None) -> None:
         "bits": _joined([p.bits for p in pieces], torch.float32),
     }
     facts: dict[str, Any] = {
-        "made_with": made_with,
+        "result": _identity(result),
         "pieces": [[p.document, p.first_byte, len(p.data), len(p.bits)] for p in pieces],
         "passages": [list(passage) for passage in excerpt.passages],
         "num_documents": excerpt.num_documents,
@@ -258,10 +259,10 @@ def write_excerpt(path: Path, excerpt: Excerpt, made_with: str | None) -> None:
     write_tensors(path, tensors, facts)
 
 
-def read_excerpt(path: Path, made_with: str | None) -> Excerpt:
+def read_excerpt(path: Path, result: RunResult) -> Excerpt:
     """Inverse of `write_excerpt`. Raises ValueError for a damaged file, or another run's."""
     held, facts = read_tensors(path, "an excerpt of a scored text")
-    if facts["made_with"] != made_with:
+    if facts["result"] != _identity(result):
         raise ValueError(f"{path} belongs to another run than the result beside it; delete it")
     data, at_byte, at_token, pieces = held["data"].numpy().tobytes(), 0, 0, []
     columns = [held[name].double().numpy() for name in ("frozen", "bits")]
@@ -275,6 +276,11 @@ def read_excerpt(path: Path, made_with: str | None) -> Excerpt:
         at_byte, at_token = at_byte + num_bytes, at_token + num_tokens
     passages = tuple(Passage(*passage) for passage in facts["passages"])
     return Excerpt(tuple(pieces), passages, facts["num_documents"], facts["num_bytes"])
+
+
+def _identity(result: RunResult) -> list[Any]:
+    """Two runs that were made with the same may have had other clocks, and then another score."""
+    return [result.made_with, result.score.nats if result.score else None]
 
 
 def _joined(columns: Sequence[NDArray[Any]], dtype: torch.dtype) -> torch.Tensor:

@@ -119,6 +119,7 @@ def _one_run(
         "difference": changes,
         "recipe_words": recipe_words,
         "recipe": "" if run.recipe is None else json.dumps(run.recipe, indent=2),
+        "made_of": made_of(run),
         "commands": "\n".join(commands(run, recipes)),
     }
 
@@ -168,6 +169,17 @@ def recipe_difference(recipe: RecipeData, parent: RecipeData) -> list[Change]:
     return [
         (path, json.dumps(old), json.dumps(new)) for path, old, new in found if path not in ABOUT
     ]
+
+
+def made_of(run: RunFolder, most_files: int = 6) -> str:
+    """By which versions, and of which files, as far as the folder knows."""
+    by = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    files = [f"{name} sha256 {digest}" for name, digest in run.result.data.items()]
+    more = len(files) - most_files
+    if more > 0:
+        files[most_files:] = [f"and {more:,} more, which run.json lists"]
+    said = [f"Made with {by}." if by else "", f"DATA: {', '.join(files)}." if files else ""]
+    return " ".join(filter(None, said))
 
 
 def commands(run: RunFolder, recipes: Recipes) -> list[str]:

@@ -4,7 +4,7 @@ Nothing is computed and nothing is written here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -38,7 +38,8 @@ class TrainingCurve:
 class RunFolder:
     """One run. Only `result.json` must be there; what else is missing is None or empty.
 
-    recipe  as `recipe.json` has it: another version may have written it
+    recipe    as `recipe.json` has it: another version may have written it
+    versions  of what made it, by name, as `run.json` has them
     """
 
     path: Path
@@ -47,6 +48,7 @@ class RunFolder:
     certificate: Certificate | None
     curve: TrainingCurve
     excerpt: Excerpt | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -62,7 +64,8 @@ def read_run(path: Path) -> RunFolder:
         _read_recipe(path / "recipe.json"),
         _read_certificate(path / "certificate.json"),
         read_curve(path / "train.log"),
-        read_excerpt(excerpt, result.made_with) if excerpt.is_file() else None,
+        read_excerpt(excerpt, result) if excerpt.is_file() else None,
+        _read_versions(path / "run.json"),
     )
 
 
@@ -125,6 +128,16 @@ def _read_recipe(path: Path) -> RecipeData | None:
         return unsealed(read_file(path, MOST_RECIPE))
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}; run the stage that writes it again") from None
+
+
+def _read_versions(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        made = unsealed(read_file(path, MOST_RECIPE))["made_with"]
+        return {str(name): str(value) for name, value in made["versions"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} does not describe a run: {one_line(error)}") from None
 
 
 def _read_certificate(path: Path) -> Certificate | None:
