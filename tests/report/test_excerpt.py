@@ -30,7 +30,8 @@ def test_a_short_text_is_shown_whole(documents: list[bytes]) -> None:
     text, frozen, nats = scored(documents)
     found = make_excerpt(text, TOKENIZER, frozen, nats)
     assert [p.data for p in found.pieces] == [document for document in documents if document]
-    assert found.is_whole and found.num_documents == len(documents)
+    assert found.is_whole
+    assert found.num_documents == len(documents)
     inside = text.target_bytes.numpy() > 0
     bits = np.concatenate([np.zeros(0), *(piece.bits for piece in found.pieces)])
     assert np.allclose(bits, nats[inside] / np.log(2))
@@ -83,7 +84,9 @@ def test_a_file_returns_what_was_written(tmp_path: Path) -> None:
     again = read_excerpt(tmp_path / "e.safetensors", result)
     assert again.passages == excerpt.passages
     for one, other in zip(excerpt.pieces, again.pieces, strict=True):
-        assert one.data == other.data and (one.token_bytes == other.token_bytes).all()
-        assert np.allclose(one.bits, other.bits) and np.allclose(one.frozen, other.frozen)
+        assert one.data == other.data
+        assert (one.token_bytes == other.token_bytes).all()
+        assert np.allclose(one.bits, other.bits)
+        assert np.allclose(one.frozen, other.frozen)
     with pytest.raises(ValueError, match="another run"):
         read_excerpt(tmp_path / "e.safetensors", full_result(1.4))

@@ -11,12 +11,12 @@ from fairway.audit.artifact import audit_artifact
 from fairway.audit.findings import AuditReport
 from fairway.evaluate.clocked import Chunks
 from fairway.evaluate.token_nats import TokenNats
+from fairway.pipeline.scoring import LEARNING, SLIDING, token_nats_file
 from fairway.proof.certificate import Certificate
 from fairway.proof.coded import Coded
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import RECIPES
-from fairway.pipeline.scoring import LEARNING, SLIDING, token_nats_file
 from fairway.report.compressors import compare_with_compressors
 from fairway.report.excerpt import EXCERPT, make_excerpt, write_excerpt
 from fairway.report.page import write_report

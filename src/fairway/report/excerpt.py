@@ -4,6 +4,7 @@ A short text is shown whole. Of a long one: its beginning, and the surroundings 
 were dearest, cheapest, and helped most by learning, each of another document.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,8 @@ def make_excerpt(
     edges = [*sorted({0, *text.document_starts}), len(text.tokens)]
     marked = _passages(text, frozen, bits)
     spans = _spans(edges, [begin for _, begin, _ in marked], most_tokens)
-    pieces, passages = [], []
+    pieces: list[Piece] = []
+    passages: dict[tuple[str, int, int], Passage] = {}
     documents: dict[int, tuple[bytes, NDArray[np.int64]] | None] = {}
     for document, begin, end in spans:
         if document not in documents:
@@ -131,10 +133,10 @@ def make_excerpt(
         for kind, first, stop in marked:
             if begin <= first and stop <= end:
                 at = (int(places[first - begin]), int(places[stop - 1 - begin]) + 1)
-                passages.append(Passage(kind, len(pieces), *at))
+                passages[kind, first, stop] = Passage(kind, len(pieces), *at)
         pieces.append(made)
-    order = sorted(passages, key=lambda passage: KINDS.index(passage.kind))
-    return Excerpt(tuple(pieces), tuple(order), len(edges) - 1, int(text.target_bytes.sum()))
+    ranked = tuple(passages[mark] for mark in marked if mark in passages)
+    return Excerpt(tuple(pieces), ranked, len(edges) - 1, int(text.target_bytes.sum()))
 
 
 def _passages(
@@ -189,7 +191,7 @@ def _spans(
 
 def _cut(edges: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """Each document's targets without the BOS that opens it, in parts of PIECE."""
-    for document, (opening, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for document, (opening, end) in enumerate(itertools.pairwise(edges)):
         # Target i is token i + 1; a piece ends where a passage may, too.
         begin, stop = opening, end - 1
         while begin < stop:
@@ -234,8 +236,8 @@ def _piece(
         first,
         data[first:last],
         own[filled],
-        np.bincount(places, frozen[begin:end], len(filled)),
-        np.bincount(places, bits[begin:end], len(filled)),
+        np.bincount(places, frozen[begin:end], len(filled)).astype(np.float64),
+        np.bincount(places, bits[begin:end], len(filled)).astype(np.float64),
     )
     return piece, places
 

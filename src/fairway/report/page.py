@@ -89,9 +89,7 @@ def breakable(setting: str) -> Markup:
     return Markup(escape(setting).replace(".", Markup(".<wbr>")).replace("_", Markup("_<wbr>")))
 
 
-def _one_run(
-    run: RunFolder, recipes: Recipes, prefix: str, most_tokens: int
-) -> dict[str, object]:
+def _one_run(run: RunFolder, recipes: Recipes, prefix: str, most_tokens: int) -> dict[str, object]:
     result, score = run.result, run.result.score
     promises = checks(result)
     svgs = inline_svgs(run, prefix)

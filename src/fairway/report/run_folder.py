@@ -133,11 +133,9 @@ def _read_recipe(path: Path) -> RecipeData | None:
 def _read_versions(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    try:
-        made = unsealed(read_file(path, MOST_RECIPE))["made_with"]
-        return {str(name): str(value) for name, value in made["versions"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not describe a run: {one_line(error)}") from None
+    made: Any = unsealed(read_file(path, MOST_RECIPE)).get("made_with")
+    found = made.get("versions") if isinstance(made, dict) else None
+    return {str(name): str(value) for name, value in (found or {}).items()}
 
 
 def _read_certificate(path: Path) -> Certificate | None:
