@@ -121,7 +121,10 @@ class _PassFields(ctypes.Structure):
             tensors="query key value output gain gate attention_scale mlp_scale mix up mlp_gate "
             "down carry route skip_weight skip_gate value_scale keys values",
         ),
-        *((f"on_{target}", _AdapterFields) for target in ("query", "key", "value", "output", "mlp")),
+        *(
+            (f"on_{target}", _AdapterFields)
+            for target in ("query", "key", "value", "output", "mlp")
+        ),
     ]
 
 
