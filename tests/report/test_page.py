@@ -175,13 +175,27 @@ def test_text_from_outside_cannot_become_markup(tmp_path: Path) -> None:
     assert evil in found.text
 
 
-def test_several_runs_are_compared(tmp_path: Path) -> None:
-    results = [scored_result(b, recipe="old", seed=i) for i, b in enumerate((1.5, 1.5004, 1.4996))]
-    results += [scored_result(b, recipe="new", seed=i) for i, b in enumerate((1.4, 1.4003, 1.3999))]
-    text = page(tmp_path, *results).text
+def test_several_runs_are_compared_by_what_they_were(tmp_path: Path) -> None:
+    """The name of a recipe is not what it does: three depths of one name are two groups."""
+    shallow, deep = recipe_data(train__seconds=60.0), recipe_data(train__seconds=99.0)
+    scores = [(shallow, (1.5, 1.5004, 1.4996)), (deep, (1.4, 1.4003, 1.3999))]
+    runs = [
+        write_run(tmp_path / f"{bits}", scored_result(bits, seed=seed), recipe)
+        for recipe, side in scores
+        for seed, bits in enumerate(side)
+    ]
+    text = Page(write_report(runs, tmp_path / "report.html").read_text("utf-8")).text
     assert "6 runs compared" in text
-    assert "new is 0.24" in text
-    assert "It beats the field's threshold of 0.005 nats" in text
+    assert "looped, train.seconds 99.0 against looped: 0.09993 bits per byte lower" in text
+    assert "It beats the threshold of parameter-golf: p = " in text
+
+
+def test_what_may_not_be_compared_gets_no_number(tmp_path: Path) -> None:
+    texts = [{"val_000000.bin": "aa"}, {"val_000000.bin": "bb"}]
+    results = [replace(scored_result(1.5 - i / 10, seed=i), data=d) for i, d in enumerate(texts)]
+    text = page(tmp_path, *results).text
+    assert "not the same validation text" in text
+    assert "bits per byte lower" not in text
 
 
 def test_runs_without_any_score_can_be_listed(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """One self-contained HTML page about one run or several.
 
 Gathers what the page says; how it looks is in `page.html.j2`, the pictures are in `plots.py`, the
-numbers in `table.py` and the judgement in `checks.py` and `compare.py`. All text passes through the
-template's escaping; only our own pictures do not.
+numbers in `table.py` and `compare.py`, the judgement in `checks.py` and `runs/`. All text passes
+through the template's escaping; only our own pictures do not.
 """
 
 import json
@@ -15,8 +15,8 @@ from markupsafe import Markup, escape
 
 from fairway.audit.findings import KINDS
 from fairway.recipes.diff import diff, from_json, set_json, to_json
-from fairway.report import compare as comparing
 from fairway.report.checks import checks, count, diagnostics, fixed
+from fairway.report.compare import group_grid, run_grid
 from fairway.report.excerpt import MOST_TOKENS
 from fairway.report.marked_text import text_view
 from fairway.report.plots import PICTURES, inline_svgs
@@ -28,6 +28,10 @@ from fairway.report.table import (
     run_title,
     stage_grid,
 )
+from fairway.runs.compare import compare
+from fairway.runs.groups import group_runs
+from fairway.runs.record import RunRecord
+from fairway.runs.rules import CHALLENGE
 from fairway.runtime.version import VERSION
 
 Recipes = Mapping[str, RecipeData]
@@ -70,13 +74,12 @@ def render(runs: Sequence[RunFolder], recipes: Recipes) -> str:
 
 
 def _comparison(runs: Sequence[RunFolder]) -> dict[str, object]:
-    groups = comparing.group_runs([run.result for run in runs])
+    groups = group_runs([RunRecord.of(run.path) for run in runs])
     return {
-        "groups": comparing.group_grid(groups),
-        "sentences": [comparing.compare(groups[0], other).sentence for other in groups[1:]],
-        "runs": comparing.run_grid([(run.name, run.result) for run in runs]),
-        "threshold": comparing.THRESHOLD_NATS,
-        "significance": comparing.SIGNIFICANCE,
+        "groups": group_grid(groups),
+        "sentences": [compare(groups[0], other).sentences for other in groups[1:]],
+        "runs": run_grid([(run.name, run.result) for run in runs]),
+        "rules": str(CHALLENGE),
     }
 
 
