@@ -1,10 +1,10 @@
 """One token of every row through the model in C++ (`native/decode.cpp`), for whoever decodes.
 
-At one token a time the plain forward pass is some hundred small operations, each of which costs more
-to call than to compute. The step here is one call over all layers, on the weights where they lie:
-nothing is copied, so whatever learns between two windows is seen at once. It takes every model of
-`GPT` whose weights are of the type that is computed in, on a CPU; for others, and where there is no
-compiler, the plain pass runs and `why_plain` says why.
+At one token a time the plain forward pass is some hundred small operations, each of which costs
+more to call than to compute. The step here is one call over all layers, on the weights where they
+lie: nothing is copied, so whatever learns between two windows is seen at once. It takes every model
+of `GPT` whose weights are of the type that is computed in, on a CPU; for others, and where there is
+no compiler, the plain pass runs and `why_plain` says why.
 """
 
 import ctypes
@@ -185,8 +185,8 @@ class _Addresses:
             return None
         if not tensor.is_contiguous() or tensor.dtype not in (self.model.compute_dtype, torch.long):
             raise ValueError(
-                f"a weight of {tuple(tensor.shape)} is {tensor.dtype} or not contiguous, in a model "
-                f"that computes in {self.model.compute_dtype}; convert the whole model"
+                f"a weight of {tuple(tensor.shape)} is {tensor.dtype} or not contiguous, in a "
+                f"model that computes in {self.model.compute_dtype}; convert the whole model"
             )
         self.kept.append(tensor)
         return tensor.data_ptr()

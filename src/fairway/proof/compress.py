@@ -41,11 +41,6 @@ from fairway.tokens.val_text import ValText
 MAGIC = b"FWC2"
 # Circumstances worth their bytes in a small file.
 RECORDED = ("instructions", "torch", "fairway", "step")
-    "instructions",
-    "torch",
-    "fairway",
-    "step",
-)  # circumstances worth their bytes in a small file
 
 
 @dataclass(frozen=True, kw_only=True)
