@@ -42,9 +42,7 @@ def test_a_completion_is_what_generate_writes(addresses, models, kind: str) -> N
 def test_a_stream_says_the_same_in_pieces(addresses, kind: str, echo: bool, stop) -> None:
     asked = {"max_tokens": 30, "seed": 5, "n": 2, "logprobs": 2, "echo": echo, "stop": stop}
     whole = ask(addresses[kind], **asked)
-    parts = list(
-        ask(addresses[kind], **asked, stream=True, stream_options={"include_usage": True})
-    )
+    parts = list(ask(addresses[kind], **asked, stream=True, stream_options={"include_usage": True}))
     assert parts[-1].usage == whole.usage
     for index, choice in enumerate(whole.choices):
         mine = [c for part in parts for c in part.choices if c.index == index]
