@@ -26,8 +26,10 @@ async function ask(path, body, signal) {
   throw new Error(said?.error?.message ?? `the server answered ${answer.status}`);
 }
 
-function complain(error) {
-  if (error?.name === "AbortError") return;
+// What went right takes back what the same had complained of, and no more.
+function complain(error, about) {
+  if (error?.name === "AbortError" || (!error && problem.dataset.about !== about)) return;
+  problem.dataset.about = about;
   problem.textContent = error ? String(error.message ?? error) : "";
   problem.hidden = !error;
 }
@@ -101,13 +103,13 @@ async function score() {
   try {
     const said = await (await ask("/score", { text: asked }, mine.signal)).json();
     painted = { text: asked, spans: said.exact ? said.spans : [], said };
-    complain(null);
+    complain(null, "score");
     paint();
     tell();
     list();
     look();
   } catch (error) {
-    complain(error);
+    complain(error, "score");
   }
 }
 
@@ -133,8 +135,7 @@ async function* events(answer) {
     rest = lines.pop();
     for (const line of lines) {
       const data = line.replace(/^data: /, "");
-      if (data === "[DONE]") return;
-      yield JSON.parse(data);
+      if (data !== "[DONE]") yield JSON.parse(data);
     }
   }
 }
@@ -151,9 +152,9 @@ async function write(event) {
       text.value += piece.choices[0]?.text ?? "";
       changed();
     }
-    complain(null);
+    complain(null, "write");
   } catch (error) {
-    complain(error);
+    complain(error, "write");
   }
   find("go").disabled = text.readOnly = false;
   find("stop").disabled = true;
@@ -165,10 +166,10 @@ async function open() {
     const { data } = await (await ask("/v1/models")).json();
     model = data[0].id;
     find("model").textContent = model;
-    complain(null);
+    complain(null, "open");
     changed();
   } catch (error) {
-    complain(error);
+    complain(error, "open");
   }
 }
 
