@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import time
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -86,7 +87,7 @@ def test_a_token_is_asked_for_where_there_is_one(models) -> None:
 )
 def test_nothing_is_exposed_by_accident(models, settings: dict, token, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        ModelServer(models["bytes"], ServeConfig(**({"port": 0} | settings)), token)
+        ModelServer(models["bytes"], replace(ServeConfig(port=0), **settings), token)
 
 
 def test_exposed_it_answers_to_any_name_with_the_token(models) -> None:

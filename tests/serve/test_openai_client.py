@@ -123,7 +123,6 @@ def test_models_are_listed_by_name(addresses, models) -> None:
     ("asked", "param"),
     [
         ({"temperature": 3}, "temperature"),
-        ({"temperature": float("nan")}, None),
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": 10**6}, "max_tokens"),
         ({"top_p": "much"}, "top_p"),
@@ -143,11 +142,9 @@ def test_models_are_listed_by_name(addresses, models) -> None:
     ],
 )
 def test_what_is_wrong_with_a_request_is_named(addresses, asked: dict, param: str | None) -> None:
-    with pytest.raises((openai.BadRequestError, ValueError)) as raised:
+    with pytest.raises(openai.BadRequestError) as raised:
         ask(addresses["bpe"], **asked)
-    if isinstance(raised.value, openai.BadRequestError):
-        assert raised.value.param == param
-        assert raised.value.type == "invalid_request_error"
+    assert (raised.value.param, raised.value.type) == (param, "invalid_request_error")
 
 
 def test_the_python_api_writes_the_same(addresses, models) -> None:

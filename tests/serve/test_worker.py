@@ -96,9 +96,8 @@ def test_an_error_reaches_who_asked_and_nobody_else() -> None:
         raise ZeroDivisionError
 
     async def work(worker: Worker) -> list:
-        return await asyncio.gather(
-            collected(worker, broken()), collected(worker, iter("ab")), return_exceptions=True
-        )
+        both = (collected(worker, broken()), collected(worker, iter("ab")))
+        return list(await asyncio.gather(*both, return_exceptions=True))
 
     failed, fine = run(work)
     assert isinstance(failed, ZeroDivisionError)
