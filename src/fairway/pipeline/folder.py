@@ -19,6 +19,7 @@ import torch
 
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
 from fairway.evaluate.planner import Estimate
+from fairway.pipeline.options import Resume
 from fairway.recipes.recipe import Recipe
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.files import atomic_write, file_sha256, locked, read_file
@@ -39,7 +40,6 @@ OUTPUTS = (
     "report.html",
 )  # fmt: skip
 MOST_DESCRIPTION = 1 << 26  # bytes of `run.json`: a line for each shard
-Resume = Literal["no", "yes", "auto"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
