@@ -5,6 +5,7 @@ stage that was not run is None.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.audit.findings import AuditReport
+from fairway.proof.certificate import SettledFacts
 from fairway.runtime.device import Machine
 from fairway.runtime.files import atomic_write, read_file
 from fairway.runtime.identity import sealed, unsealed
@@ -66,12 +68,29 @@ class ArtifactResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreResult:
-    """The score that counts."""
+    """The score that counts.
+
+    bits_per_byte  8 * code_bytes / bytes; where there is no code, what the nats come to
+    code_bytes     of the whole text's code, ties included, in settled arithmetic; None: a score in
+                   native arithmetic is the length of no code, but near one
+    """
 
     bits_per_byte: float
     nats: float
     tokens: int
     bytes: int
+    code_bytes: int | None = None
+
+    def coded(self, code_bytes: int) -> "ScoreResult":
+        """The score as the length of a code of so many bytes."""
+        return replace(self, code_bytes=code_bytes, bits_per_byte=8 * code_bytes / self.bytes)
+
+    @property
+    def nats_bits_per_byte(self) -> float:
+        """What the sum of nats comes to."""
+        if self.code_bytes is None:
+            return self.bits_per_byte
+        return self.nats / math.log(2) / self.bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +99,7 @@ class EvaluateResult:
     learned  the chunks that were learned from, as runs [first, stop); None: all that could be
     """
 
+    arithmetic: str = "native"
     seconds: float
     budget_seconds: float | None = None
     planned_seconds: float | None = None
@@ -94,13 +114,21 @@ class EvaluateResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ProofResult:
-    """What the certificate says, in short."""
+    """What the certificate says, in short.
+
+    side_bytes      of the proof file, beside the code
+    decoded_tokens  of `tokens`, those that were decoded again; None: all
+    settled         what settled arithmetic rested on; None: the arithmetic was native
+    """
 
     tokens: int
     coded_bytes: int
+    side_bytes: int | None = None
     coded_bits_per_byte: float
     claimed_bits_per_byte: float
     decoded_equal: bool
+    decoded_tokens: int | None = None
+    settled: SettledFacts | None = None
     holds: bool
 
 
@@ -144,6 +172,7 @@ class _Figures:
     stages: dict[str, StageResult] = field(default_factory=dict)
     score: ScoreResult | None = None
     evaluate: EvaluateResult | None = None
+    documents: str | None = None
     curves: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     chunks: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     diagnostics: dict[str, DiagnosticResult] = field(default_factory=dict)
@@ -159,6 +188,7 @@ class RunResult(_Figures):
     made_with  sha256 of all that makes the run, as `run.json` lists it
     data     sha256 of each file of the text: shards, byte counts, tokenizer
     stages   "float", "quantized", "sliding", "ttt", as far as they were scored
+    documents  sha256 of `documents.safetensors`: what each document cost
     curves   "frozen" and "learning": (bytes so far, bits per byte so far)
     chunks   columns of equal length, one entry for each group of chunks (`evaluate/curves.py`)
     plugins  classes from outside this package that the recipe names

@@ -135,6 +135,16 @@ def test_powers_of_two_are_right() -> None:
     assert (np.abs(exp2_units(steps) - exact) <= 1).all()
 
 
+@pytest.mark.parametrize("at", [0, 1, 57, 400])
+def test_an_encoder_goes_on_from_its_state(at: int) -> None:
+    log_probs, symbols = text(400, 64, spread=1.0)
+    first = TextEncoder()
+    first.push_many(log_probs[:at], symbols[:at])
+    second = TextEncoder.from_state(first.state())
+    second.push_many(log_probs[at:], symbols[at:])
+    assert second.finish() == encode(log_probs, symbols)
+
+
 def test_text_cut_short_is_refused() -> None:
     log_probs, symbols = text(400, 64, spread=1.0)
     data = encode(log_probs, symbols)

@@ -1,6 +1,6 @@
 """How far an evaluation has come: read back as it was, and never as another's."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from fairway.evaluate.bpb import Score
 from fairway.evaluate.chunks import ChunkPlan, plan_chunks
 from fairway.evaluate.clocked import Budget
 from fairway.evaluate.curves import Curve
+from fairway.evaluate.documents import DocumentNats
 from fairway.evaluate.predictor import ALONE
 from fairway.evaluate.saved import CheckpointConfig, Saved, State
 from fairway.runtime.tensor_file import read_tensors
@@ -38,7 +39,8 @@ def saved(path: Path, *identity: str, plans: list[ChunkPlan] = PLANS, keep: bool
 
 
 def progress() -> State:
-    state = State(2, [0], 30.5, Score(), Curve())
+    state = State(2, [0], 30.5, Score(), Curve(), DocumentNats(TEXT.document_starts))
+    state.documents.nats[:] = 80.0
     for seconds in (1.0, 2.0):
         state.curve.add(tokens=16, num_bytes=16, nats=40.0, score_seconds=seconds)
     state.curve.learn_seconds[0] = 4.0
@@ -50,7 +52,8 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     saved(path, "a").save(Weights(3.0), progress(), now=True)  # type: ignore[arg-type]
     other = Weights(0.0)
     found = saved(path, "a").load(other)  # type: ignore[arg-type]
-    assert asdict(found) == asdict(progress())
+    assert found.facts() == progress().facts()
+    assert found.documents.nats.tolist() == progress().documents.nats.tolist()
     assert other.weight.tolist() == [[3.0] * 3] * 2
     pace = found.pace(PLANS, Budget(60.0))
     assert pace.score == [1.0 / 16, 2.0 / 16]

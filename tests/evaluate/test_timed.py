@@ -161,6 +161,7 @@ def test_a_killed_evaluation_goes_on_from_its_last_chunk_with_the_same_result(
     assert scored == list(range(4, len(plans)))
     assert resumed.score == whole.score
     assert resumed.curve.nats == whole.curve.nats
+    assert resumed.documents.nats.tolist() == whole.documents.nats.tolist()
     assert len(resumed.curve.learn_seconds) == len(plans)
     assert not list(tmp_path.iterdir())  # nothing is left to go on with
 

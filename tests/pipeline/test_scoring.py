@@ -11,6 +11,7 @@ from fairway.recipes.recipe import Budget
 from fairway.recipes.registry import recipe, smoke
 from fairway.report.table import diagnostic_lines
 from fairway.result import RunResult
+from fairway.runs.documents import Documents, read_documents
 
 Go = Callable[..., RunResult]
 
@@ -41,3 +42,15 @@ def test_only_the_text_asked_for_is_scored(go: Go, tmp_path: Path) -> None:
     score = go(chosen, tmp_path).score
     assert score is not None
     assert score.tokens == 49
+
+
+def test_what_each_document_cost_adds_up_to_the_score(go: Go, tmp_path: Path) -> None:
+    result = go(smoke(recipe("pocket")), tmp_path)
+    documents = read_documents(tmp_path, result)
+    assert result.score is not None
+    assert isinstance(documents, Documents)
+    assert documents.learning.sum() == pytest.approx(result.score.nats)
+    assert documents.tokens.sum() == result.score.tokens
+    assert documents.bytes.sum() == result.score.bytes
+    sliding = result.stages["sliding"].nats_per_token
+    assert documents.frozen.sum() == pytest.approx(sliding * result.score.tokens)

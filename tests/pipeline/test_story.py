@@ -3,15 +3,22 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from fairway.audit.findings import AuditReport
+from fairway.evaluate.chunks import Chunk
+from fairway.evaluate.learners.mixture import Mixture
+from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.gpt import GPT
-from fairway.pipeline import story, training
+from fairway.pipeline import scoring, story, training
 from fairway.pipeline.story import RunOptions, run
+from fairway.proof.proof_file import ProofFile
+from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import RECIPES, recipe, smoke
 from fairway.result import RunResult, read_result
 from fairway.runtime.stopping import Stopped
@@ -109,3 +116,65 @@ def test_three_lines_of_python_start_watch_and_resume_a_run(
     assert (tmp_path / "run" / "report.html").is_file()
     log = (tmp_path / "run" / "train.log").read_text()
     assert "going on after step 3" in log
+
+
+def settled(chosen: Recipe) -> Recipe:
+    """The same in settled arithmetic, learning by plain steps."""
+    steps = Sgd(chunk_tokens=64, epochs=1, lr=0.01, batch_sequences=2)
+    evaluate = replace(chosen.evaluate, arithmetic="settled", ttt=steps, mixture=Mixture())
+    return replace(chosen, evaluate=evaluate, evaluate_range=None)
+
+
+def test_a_settled_score_is_the_length_of_the_whole_texts_code(go: Go, tmp_path: Path) -> None:
+    result = go(settled(smoke(recipe("pocket"))), tmp_path, proof_tokens=1)
+    proof, score = result.proof, result.score
+    assert proof is not None
+    assert score is not None
+    assert proof.settled is not None
+    assert (proof.tokens, proof.decoded_tokens, proof.holds) == (score.tokens, None, True)
+    assert score.bits_per_byte == 8 * proof.coded_bytes / score.bytes
+    assert score.bits_per_byte == proof.coded_bits_per_byte == proof.claimed_bits_per_byte
+    assert score.code_bytes == proof.coded_bytes
+    excess = 8 * (proof.coded_bytes - proof.settled.tie_bytes) / score.bytes
+    assert 0 <= excess - score.nats_bits_per_byte < 16 / score.bytes  # the coder's end
+    assert proof.settled.deviation is not None
+    assert proof.settled.deviation < proof.settled.margin / 10
+    file = ProofFile.from_bytes((tmp_path / "proof.fwp").read_bytes())
+    assert len(file.symbols) + file.tie_bytes == proof.coded_bytes
+
+
+def test_a_settled_run_that_is_killed_proves_the_same_code(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settled(smoke(recipe("pocket")))
+    whole = go(chosen, tmp_path / "whole", proof_tokens=1)
+    stop_in_score = Stops(after=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring.CodedScore, "book", lambda *args: stop_in_score.book(*args))
+        with pytest.raises(KeyboardInterrupt):
+            go(chosen, tmp_path / "parts", proof_tokens=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(story, "prove_score", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(chosen, tmp_path / "parts", proof_tokens=1, resume="yes")
+    parts = go(chosen, tmp_path / "parts", proof_tokens=1, resume="yes")
+    assert parts.score == whole.score
+    files = [(tmp_path / part / "proof.fwp").read_bytes() for part in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
+class Stops:
+    """Dies within a walk, after so many chunks."""
+
+    def __init__(self, after: int) -> None:
+        self.left, self.plain = after, scoring.CodedScore.book
+
+    def book(self, coded: scoring.CodedScore, chunk: Chunk, nats: Tensor) -> None:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.plain(coded, chunk, nats)
+
+
+def killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from fairway.proof.certificate import Certificate
+from fairway.proof.certificate import Certificate, SettledFacts
 
 GOOD = Certificate(
     artifact_sha256="a" * 64,
@@ -53,6 +53,42 @@ def test_more_bytes_than_the_text_has_are_a_no() -> None:
     inflated = replace(GOOD, num_bytes=16_004)
     assert not inflated.holds
     assert "divides by 16,004 bytes and the decoded text has 16,003" in inflated.verdict
+
+
+SETTLED = replace(
+    GOOD,
+    claimed_bits_per_byte=GOOD.coded_bits_per_byte,
+    read_bits_per_byte=8 * (2_404 - 2) / 16_000,
+    settled=SettledFacts(
+        margin=1e-11,
+        state_margin=1e-13,
+        state_bits=17,
+        deviation=3e-14,
+        state_deviation=1e-15,
+        ties=3,
+        tie_bytes=2,
+    ),
+)
+
+
+def test_settled_arithmetic_allows_no_gap_at_all() -> None:
+    assert SETTLED.holds
+    assert Certificate.from_json(SETTLED.to_json()) == SETTLED
+    least = 8 / SETTLED.num_bytes  # a byte
+    for claimed in (SETTLED.coded_bits_per_byte - least, SETTLED.coded_bits_per_byte + 1e-15):
+        assert not replace(SETTLED, claimed_bits_per_byte=claimed).holds
+
+
+def test_a_settled_code_that_its_distributions_do_not_explain_is_a_no() -> None:
+    longer = replace(SETTLED, coded_bytes=2_404 + 9, coded_bits_per_byte=8 * 2_413 / 16_000)
+    assert not replace(longer, claimed_bits_per_byte=longer.coded_bits_per_byte).holds
+
+
+def test_a_part_that_was_decoded_is_counted_by_itself() -> None:
+    part = replace(SETTLED, decoded_tokens=1024, decoded_bytes=4_000, text_bytes=4_000)
+    assert part.holds
+    assert "all 4,000 tokens are coded, and decoding the first 1,024" in part.verdict
+    assert not replace(part, decoded_bytes=4_001).holds
 
 
 def test_what_is_no_certificate_is_named() -> None:

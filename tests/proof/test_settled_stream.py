@@ -44,9 +44,11 @@ def test_every_way_decodes_with_other_rows_and_is_as_long_as_claimed(
     model, path = loaded(config), tmp_path / "proof.fwp"
     certificate = prove(model, corpus(DOCUMENTS), out=path, guard=False)
     assert certificate.holds, certificate.verdict
-    tie_bits = 8 * (certificate.settled.tie_bytes if certificate.settled else 0)
-    spare = certificate.gap * certificate.num_bytes - tie_bits
-    assert abs(spare) < 16  # the coder's end; nothing else is rounded
+    assert certificate.settled is not None
+    assert certificate.gap == 0
+    bits = 8 * (certificate.coded_bytes - certificate.settled.tie_bytes)
+    spare = bits - certificate.read_bits_per_byte * certificate.num_bytes
+    assert -1e-6 < spare < 16  # the coder's end; nothing else is rounded
     assert verify(path, model, rows=1).documents == tuple(DOCUMENTS)
 
 
@@ -78,3 +80,21 @@ def test_native_proofs_take_no_other_threads(proof) -> None:
     path, model = proof
     with pytest.raises(ValueError, match="native arithmetic"):
         verify(path, model, threads=2)
+
+
+@pytest.mark.parametrize("way", ["sgd and mixture", "adapters"])
+def test_a_whole_text_is_coded_where_time_allows_a_part_to_be_decoded(
+    way: str, tmp_path: Path
+) -> None:
+    model, path = loaded(WAYS[way]), tmp_path / "proof.fwp"
+    text = corpus([document * 40 for document in DOCUMENTS])
+    certificate = prove(model, text, out=path, guard=False, decode_seconds=0.0)
+    assert certificate.holds, certificate.verdict
+    assert certificate.decoded_tokens is not None
+    assert 1024 <= certificate.decoded_tokens < 1024 + STREAM.stride < certificate.num_tokens
+    assert certificate.decoded_bytes == certificate.text_bytes < certificate.num_bytes
+    part = verify(path, model, seconds=0.0)
+    assert (part.whole, part.coded_bits_per_byte) == (False, None)
+    assert part.num_tokens == certificate.decoded_tokens
+    known = part.tokens >= 0
+    assert torch.equal(part.tokens[known], text.tokens[known])

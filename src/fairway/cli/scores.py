@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fairway.evaluate.config import EvaluateConfig
     from fairway.evaluate.timed import Evaluation
     from fairway.proof.certificate import Certificate
+    from fairway.result import ScoreResult
     from fairway.tokens.val_text import ValText
 
 
@@ -95,15 +96,18 @@ def score(
 
     loaded = open_model(model)
     text = _text_to_score(loaded, texts, options.tokens)
-    found = _score(loaded, text, evaluate, options)
-    if found is None:
+    scored = _score(loaded, text, evaluate, options)
+    if scored is None:
         return {}
-    print(f"{found.score.bits_per_byte:.5f} bits per byte", file=sys.stderr)
+    found, score = scored
+    coded = f", the length of a code of {score.code_bytes:,} bytes" if score.code_bytes else ""
+    print(f"{score.bits_per_byte:.5f} bits per byte{coded}", file=sys.stderr)
     answer = {
-        "bits_per_byte": found.score.bits_per_byte,
+        "bits_per_byte": score.bits_per_byte,
         "nats_per_token": found.score.nats_per_token,
-        "tokens": found.score.num_tokens,
-        "bytes": found.score.num_bytes,
+        "tokens": score.tokens,
+        "bytes": score.bytes,
+        "code_bytes": score.code_bytes,
         "seconds": found.seconds,
         "note": found.note,
     } | told(found, loaded, text, evaluate, options.seed)
@@ -136,12 +140,12 @@ def _text_to_score(
 
 def _score(
     loaded: "LoadedModel", text: "ValText", evaluate: "EvaluateConfig", options: ScoreOptions
-) -> "Evaluation | None":
+) -> "tuple[Evaluation, ScoreResult] | None":
     """None on all processes but the first."""
-    from fairway.evaluate.config import make_predictor, plan_text
+    from fairway.evaluate.config import plan_text
     from fairway.evaluate.saved import CheckpointConfig
     from fairway.evaluate.timed import evaluation_identity
-    from fairway.pipeline.scoring import score_text
+    from fairway.pipeline.scoring import code_of, coded_predictor, score_result, score_text
     from fairway.runtime.device import choose_device
     from fairway.runtime.distributed import Ranks
     from fairway.runtime.run_log import RunLog
@@ -161,7 +165,7 @@ def _score(
             kept = options.checkpoint.with_name(f"{options.checkpoint.name}.spent")
         with Spent(kept if ranks.is_main else None).running() as spent:
             model = loaded.model.to(device)
-            predictor = make_predictor(model, config, seed=options.seed, ranks=ranks)
+            predictor = coded_predictor(model, config, text, seed=options.seed, ranks=ranks)
             found = score_text(
                 predictor,
                 plan_text(config, text),
@@ -175,7 +179,7 @@ def _score(
             )
     if kept is not None:
         kept.unlink(missing_ok=True)
-    return found if ranks.is_main else None
+    return (found, score_result(found.score, code_of(predictor, found))) if ranks.is_main else None
 
 
 def prove(

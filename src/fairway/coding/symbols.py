@@ -32,6 +32,7 @@ _STATE_BITS, _WORD_BITS = 64, 16
 _TOP = 1 << _STATE_BITS
 _BOTTOM = 1 << (_STATE_BITS - _WORD_BITS)
 _STATE_BYTES, _WORD_BYTES = _STATE_BITS // 8, _WORD_BITS // 8
+_WIDTH_BYTES = _STATE_BYTES + 1  # a width may be 2**64
 
 
 def _powers_of_two() -> NDArray[np.int32]:
@@ -153,6 +154,20 @@ class TextEncoder:
             self._out[place] = 0
             place -= 1
         self._out[place] += 1
+
+    def state(self) -> bytes:
+        """All that an encoder needs to go on in another process."""
+        head = self._low.to_bytes(_STATE_BYTES, "big") + self._width.to_bytes(_WIDTH_BYTES, "big")
+        return head + self._out
+
+    @classmethod
+    def from_state(cls, state: bytes) -> "TextEncoder":
+        """Inverse of `state`."""
+        encoder, head = cls(), _STATE_BYTES + _WIDTH_BYTES
+        encoder._low = int.from_bytes(state[:_STATE_BYTES], "big")
+        encoder._width = int.from_bytes(state[_STATE_BYTES:head], "big")
+        encoder._out = bytearray(state[head:])
+        return encoder
 
     def finish(self) -> bytes:
         """All bytes; as few after the last symbol as still name a point of its slice."""

@@ -15,11 +15,14 @@ from fairway.evaluate.bpb import Score
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.clocked import Budget, Clocked, lesson_size
 from fairway.evaluate.curves import Curve
+from fairway.evaluate.documents import DocumentNats
 from fairway.evaluate.pace import Pace
 from fairway.evaluate.predictor import Predictor
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.tensor_file import read_tensors, write_tensors
 from fairway.tokens.val_text import ValText
+
+DOCUMENTS = "nats of documents"  # a tensor beside the predictor's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +46,21 @@ class State:
     seconds: float
     score: Score
     curve: Curve
+    documents: DocumentNats
 
     @classmethod
-    def from_facts(cls, facts: Any) -> "State":
-        """Inverse of `asdict`; the file's hash stands for its types."""
-        return cls(**facts | {"score": Score(**facts["score"]), "curve": Curve(**facts["curve"])})
+    def from_facts(cls, facts: Any, documents: DocumentNats) -> "State":
+        """Inverse of `facts`; the file's hash stands for its types."""
+        score, curve = Score(**facts["score"]), Curve(**facts["curve"])
+        return cls(**facts | {"score": score, "curve": curve, "documents": documents})
+
+    def facts(self) -> dict[str, Any]:
+        """All but the documents, which are too many for JSON."""
+        held = {name: value for name, value in vars(self).items() if name != "documents"}
+        return held | {"score": asdict(self.score), "curve": asdict(self.curve)}
 
     def book(self, chunk: Chunk, nats: Tensor, score_seconds: float) -> None:
+        self.documents.add(chunk.plan, nats)
         self.curve.add(
             tokens=chunk.num_targets,
             num_bytes=chunk.num_bytes,
@@ -87,6 +98,7 @@ class Saved:
     ) -> None:
         self.config, self.ranks = config, ranks
         self.saved_at = 0.0
+        self.starts = text.document_starts
         self.identity = "" if config is None else _identity(plans, text, ranks, identity)
 
     @property
@@ -98,7 +110,7 @@ class Saved:
 
     def load(self, predictor: Predictor) -> State:
         """Where all ranks stand; the beginning where they stand at different chunks."""
-        path, fresh = self.path, State(0, [], 0.0, Score(), Curve())
+        path, fresh = self.path, State(0, [], 0.0, Score(), Curve(), DocumentNats(self.starts))
         if path is None:
             return fresh
         if not self.ranks.is_main:  # whose node may have no such folder
@@ -111,7 +123,13 @@ class Saved:
                     f"{path} is the checkpoint of another evaluation: model, settings, seed, text, "
                     "plan or number of ranks differ; delete it to start anew, or name another file"
                 )
-            state = State.from_facts(facts["progress"])
+            if DOCUMENTS not in tensors:
+                raise ValueError(
+                    f"{path} was written by an earlier version; delete it to start anew"
+                )
+            documents = DocumentNats(self.starts)
+            documents.nats[:] = tensors.pop(DOCUMENTS).numpy()
+            state = State.from_facts(facts["progress"], documents)
         places = self.ranks.all_gather(torch.tensor([state.next_chunk, state.seconds]).double())
         if not bool((places[:, 0] == places[0, 0]).all()):
             fresh.seconds = float(places[:, 1].max())  # they are spent all the same
@@ -130,12 +148,13 @@ class Saved:
         if not bool(self.ranks.broadcast(torch.tensor(due).double())):
             return
         self.saved_at = state.seconds
-        facts = {"identity": self.identity, "progress": asdict(state)}
+        facts = {"identity": self.identity, "progress": state.facts()}
         # Cloned: tensors that share memory cannot be written, and views would drag all of it along.
         tensors = {
             name: t.detach().clone(memory_format=torch.contiguous_format).cpu()
             for name, t in predictor.state_dict().items()
         }
+        tensors[DOCUMENTS] = torch.from_numpy(state.documents.nats)
         draft = path.with_name(path.name + ".part")
         write_tensors(draft, tensors, facts)
         self.ranks.barrier()  # so that no rank's file is of another chunk than its peers'

@@ -21,6 +21,7 @@ from fairway.evaluate.chunks import Chunk, ChunkPlan, cut_chunk
 from fairway.evaluate.clocked import Budget, Chunks, Clocked, Now
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.curves import Curve
+from fairway.evaluate.documents import DocumentNats
 from fairway.evaluate.pace import as_ranges
 from fairway.evaluate.predictor import ALONE, Predictor, score_stream
 from fairway.evaluate.saved import CheckpointConfig, Saved, State
@@ -35,6 +36,7 @@ class Evaluation:
 
     learned      the chunks that were learned from, as runs [first, stop)
     num_lessons  how many chunks could have been learned from: those with targets after them
+    documents    what each document cost
     """
 
     score: Score
@@ -44,6 +46,7 @@ class Evaluation:
     seconds: float
     budget_seconds: float | None
     curve: Curve
+    documents: DocumentNats
 
     @property
     def lessons_given(self) -> int:
@@ -154,6 +157,7 @@ def evaluate_in_time(
         seconds=clocked.spent_seconds,
         budget_seconds=budget_seconds,
         curve=state.curve,
+        documents=state.documents,
     )
 
 

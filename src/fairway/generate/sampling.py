@@ -48,7 +48,7 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 
 def top_p(logits: Tensor, share: float) -> Tensor:
     """Logits (V,) with all impossible but the likeliest that together reach `share`."""
-    likeliest = logits.argsort(descending=True)
+    likeliest = logits.argsort(descending=True, stable=True)  # of equals the first, as argmax
     probabilities = torch.softmax(logits[likeliest], dim=-1)
     before = probabilities.cumsum(-1) - probabilities
     return logits.index_fill(0, likeliest[before >= share], NEVER)  # the first one stays

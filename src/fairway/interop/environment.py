@@ -50,7 +50,7 @@ def parse_environment(
     environment = Environment(script, values, frozenset(given))
     problems = problems or list(_contradictions(environment))
     if problems:
-        raise ValueError(f"environment of {lineage}: " + "; ".join(problems))
+        raise ValueError(f"environment of {script.name}: " + "; ".join(problems))
     return environment
 
 

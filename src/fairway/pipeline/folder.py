@@ -36,8 +36,8 @@ RUN, RECIPE, LOCK, EARLIER = "run.json", "recipe.json", "run.lock", "earlier"
 # What a run writes, its description first: without it the rest is nobody's.
 OUTPUTS = (
     RUN, RECIPE, LOG, "checkpoint*.safetensors", ".checkpoint*", "*.spent", "hessians.safetensors",
-    "score *.safetensors*", "model.fwy", "result.json", "proof.fwp", "certificate.json",
-    "report.html",
+    "score *.safetensors*", "model.fwy", "result.json", "documents.safetensors",
+    "proof.fwp", "certificate.json", "report.html",
 )  # fmt: skip
 MOST_DESCRIPTION = 1 << 26  # bytes of `run.json`: a line for each shard
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -9,6 +9,7 @@ from fairway.audit.artifact import audit_artifact
 from fairway.audit.findings import AuditReport
 from fairway.evaluate.clocked import Chunks
 from fairway.proof.certificate import Certificate
+from fairway.proof.coded import Coded
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import RECIPES
@@ -29,26 +30,32 @@ def prove_score(
     recipe: Recipe,
     text: ValText,
     runtime: Runtime,
-    num_tokens: int,
+    num_tokens: int | None,
+    *,
     learned: Chunks | None = None,
-) -> ProofResult | None:
-    """Encode the first `num_tokens` targets and decode them again; 0 leaves it out.
+    coded: Coded | None = None,
+    decode_seconds: float | None = None,
+) -> ProofResult:
+    """Encode the first `num_tokens` targets, None: all, and decode them again.
 
-    learned  the chunks that the score was learned from, where the clock left some out
+    learned         the chunks that the score was learned from, where the clock left some out
+    coded           what scoring wrote of all of them, so that they are not encoded again
+    decode_seconds  after which decoding stops; None: all is decoded
 
     Proof and certificate lie beside the artifact.
     """
-    if not num_tokens:
-        return None
-    num_targets = min(num_tokens, text.num_targets)
-    with runtime.log.stage("prove", total=2 * num_targets) as stage:
+    num_targets = min(num_tokens or text.num_targets, text.num_targets)
+    walks = 1 if coded is not None else 2
+    with runtime.log.stage("prove", total=walks * num_targets) as stage:
         certificate = prove(
             load_model(artifact),
             text,
             out=artifact.with_name(PROOF),
-            num_targets=num_targets,
+            num_targets=None if num_tokens is None else num_targets,
             learned=learned,
             seed=recipe.seed,
+            coded=coded,
+            decode_seconds=decode_seconds,
             progress=stage.update,
         )
     atomic_write(artifact.with_name(CERTIFICATE), certificate.to_json().encode())
@@ -59,9 +66,12 @@ def proof_result(certificate: Certificate) -> ProofResult:
     return ProofResult(
         tokens=certificate.num_tokens,
         coded_bytes=certificate.coded_bytes,
+        side_bytes=certificate.side_bytes,
         coded_bits_per_byte=certificate.coded_bits_per_byte,
         claimed_bits_per_byte=certificate.claimed_bits_per_byte,
         decoded_equal=certificate.decoded_equal,
+        decoded_tokens=certificate.decoded_tokens,
+        settled=certificate.settled,
         holds=certificate.holds,
     )
 

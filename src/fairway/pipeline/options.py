@@ -13,7 +13,10 @@ class RunOptions:
     """How and where a run is made; what it makes is the recipe's business.
 
     Attributes:
-        proof_tokens: tokens of the validation text to encode and decode again; 0 proves nothing
+        proof_tokens: tokens of the validation text to encode and decode again; 0 proves nothing.
+            In settled arithmetic all are encoded, and decoded as far as `proof_share` allows
+        proof_share: of the seconds for evaluation, which decoding may take in settled arithmetic,
+            where scoring left so many
         audit_seconds: seconds that auditing the result may take; 0 leaves it out
         device: cpu, cuda, or cuda:N for GPU number N; None takes a GPU where there is one
         threads: threads of the CPU; None takes all cores
@@ -26,6 +29,7 @@ class RunOptions:
     """
 
     proof_tokens: int = 2000  # enough to convince, few enough to decode in a quarter of a minute
+    proof_share: float = 0.25
     audit_seconds: float = 30.0
     device: str | None = None
     threads: int | None = None

@@ -8,8 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.evaluate.bpb import Score
 from fairway.evaluate.chunks import Chunk, ChunkPlan
-from fairway.evaluate.config import make_predictor, plan_text
+from fairway.evaluate.config import (
+    EvaluateConfig,
+    make_predictor,
+    make_settled_predictor,
+    plan_text,
+)
 from fairway.evaluate.curves import Curve, curve_data
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.planner import Estimate, largest_that_fits
@@ -17,8 +23,13 @@ from fairway.evaluate.predictor import Predictor
 from fairway.evaluate.saved import CheckpointConfig
 from fairway.evaluate.timed import Evaluation, evaluate_in_time
 from fairway.model.gpt import GPT
+from fairway.proof.coded import Coded
+from fairway.proof.prove import walk_of
+from fairway.proof.settled_stream import CodedScore
 from fairway.recipes.recipe import Recipe
 from fairway.result import DiagnosticResult, EvaluateResult, RunResult, ScoreResult, StageResult
+from fairway.runs.documents import Documents, write_documents
+from fairway.runtime.distributed import Ranks
 from fairway.runtime.native import explain
 from fairway.runtime.setup import Runtime
 from fairway.runtime.spent import Spent
@@ -33,8 +44,11 @@ def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime)
     A run of so many steps takes the recipe's own settings: it is to give the same file again.
     Raises ValueError where nothing that the recipe allows fits.
     """
-    fast = "bfloat16" if runtime.compute_dtype == torch.bfloat16 else "float32"
-    config = recipe.evaluate.resolved(recipe.model.train_context, fast, runtime.compiled)
+    # Settled arithmetic computes in float64, and compiles nothing.
+    native = not recipe.evaluate.settled
+    fast = "bfloat16" if native and runtime.compute_dtype == torch.bfloat16 else "float32"
+    compiled = native and runtime.compiled
+    config = recipe.evaluate.resolved(recipe.model.train_context, fast, compiled)
     choices = recipe.evaluate_range if recipe.train.steps is None else None
     return largest_that_fits(
         model,
@@ -62,7 +76,8 @@ def score_text(
 ) -> Evaluation:
     """Score a text as a stage of the log, which also tells what its time did to the score.
 
-    identity  of what `checkpoint` is kept for, see `evaluate_in_time` and `evaluation_identity`
+    predictor  where it is a `CodedScore`, it writes down what it scores
+    identity   of what `checkpoint` is kept for, see `evaluate_in_time` and `evaluation_identity`
     """
     num_scored = 0
     with runtime.stop.looked_at(), runtime.log.stage(name, total=text.num_targets) as stage:
@@ -70,6 +85,8 @@ def score_text(
         def on_chunk(chunk: Chunk, nats: Tensor) -> None:
             nonlocal num_scored
             num_scored += chunk.num_targets
+            if isinstance(predictor, CodedScore):
+                predictor.book(chunk, nats)
             stage.update(num_scored)
 
         found = evaluate_in_time(
@@ -111,27 +128,33 @@ class Passes:
         frozen = Frozen(model, config.rows, self.runtime.ranks)
         return stage_result(self._walk(frozen, plan_text(config, self.text), name))
 
-    def as_planned(self, model: GPT, recipe: Recipe) -> tuple[Evaluation, Evaluation]:
-        """By sliding windows, and once more while learning from what was scored: that one counts.
+    def sliding(self, model: GPT) -> Evaluation:
+        """By sliding windows, through the same chunks as `learning`, so that they can be compared
+        one by one."""
+        config = self.planned.config
+        frozen = Frozen(model, config.rows, self.runtime.ranks)
+        return self._walk(frozen, plan_text(config, self.text), "score sliding")
 
-        Both go through the same chunks, so that they can be compared one by one.
+    def learning(self, model: GPT, recipe: Recipe) -> tuple[Evaluation, Coded | None]:
+        """While learning from what was scored, which counts; in settled arithmetic its code, too.
+
+        Several ranks write none: the ties of each are its own.
         """
-        config, ranks = self.planned.config, self.runtime.ranks
-        plans = plan_text(config, self.text)
-        sliding = self._walk(Frozen(model, config.rows, ranks), plans, "score sliding")
+        config, ranks, seed = self.planned.config, self.runtime.ranks, recipe.seed
         for part, native in ((config.mixture, "ngram"), (config.tilt, "hints")):
             if part is not None:
                 self.runtime.log.say(explain(native))
         with Spent(self.folder / SPENT if ranks.is_main else None).running() as spent:
-            learning = self._walk(
-                make_predictor(model, config, seed=recipe.seed, ranks=ranks),
-                plans,
+            predictor = coded_predictor(model, config, self.text, seed=seed, ranks=ranks)
+            found = self._walk(
+                predictor,
+                plan_text(config, self.text),
                 "score and learn",
                 budget_seconds=recipe.budget.eval_seconds,
                 lesson_seconds=self.planned.lessons,
                 spent_seconds=lambda: spent.seconds,
             )
-        return sliding, learning
+        return found, code_of(predictor, found)
 
     def _walk(
         self,
@@ -164,21 +187,45 @@ class Passes:
             path.unlink()
 
 
+def coded_predictor(
+    model: GPT, config: EvaluateConfig, text: ValText, *, seed: int, ranks: Ranks
+) -> Predictor:
+    """What `config` asks for; in settled arithmetic it also writes the code, where one rank sees
+    all of the text."""
+    if not config.settled or ranks.world_size > 1:
+        return make_predictor(model, config, seed=seed, ranks=ranks)
+    predictor = make_settled_predictor(model, config, seed=seed)
+    return CodedScore(predictor, text.tokens.long(), walk_of(model))
+
+
+def code_of(predictor: Predictor, found: Evaluation) -> Coded | None:
+    """What a predictor has written of all that it scored, if it is one that writes."""
+    if not isinstance(predictor, CodedScore):
+        return None
+    return predictor.finish(found.score, found.seconds)
+
+
+def keep_documents(folder: Path, text: ValText, sliding: Evaluation, learning: Evaluation) -> str:
+    """What each document cost, beside the result; returns the hash of the file."""
+    frozen, learned = sliding.documents.nats, learning.documents.nats
+    return write_documents(folder, Documents(frozen, learned, *sliding.documents.sizes(text)))
+
+
 def with_scores(
-    result: RunResult, planned: Estimate, sliding: Evaluation, learning: Evaluation
+    result: RunResult,
+    planned: Estimate,
+    sliding: Evaluation,
+    learning: Evaluation,
+    coded: Coded | None,
 ) -> RunResult:
     """The result with the score that counts, and how it came about."""
-    score, frozen = learning.score, sliding.curve
+    frozen, score = sliding.curve, score_result(learning.score, coded)
     return replace(
         result,
         stages={**result.stages, "sliding": stage_result(sliding), "ttt": stage_result(learning)},
-        score=ScoreResult(
-            bits_per_byte=score.bits_per_byte,
-            nats=score.nats,
-            tokens=score.num_tokens,
-            bytes=score.num_bytes,
-        ),
+        score=score,
         evaluate=EvaluateResult(
+            arithmetic=planned.config.arithmetic,
             seconds=learning.seconds,
             budget_seconds=learning.budget_seconds,
             planned_seconds=planned.total_seconds,
@@ -208,6 +255,17 @@ def diagnose(
         honest_bits_per_byte=found.honest.bits_per_byte,
     )
     return {name: result}
+
+
+def score_result(score: Score, coded: Coded | None) -> ScoreResult:
+    """The length of the code, where there is one, and what the nats come to where there is not."""
+    found = ScoreResult(
+        bits_per_byte=score.bits_per_byte,
+        nats=score.nats,
+        tokens=score.num_tokens,
+        bytes=score.num_bytes,
+    )
+    return found if coded is None else found.coded(coded.num_bytes)
 
 
 def stage_result(found: Evaluation) -> StageResult:

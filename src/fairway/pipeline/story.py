@@ -12,6 +12,7 @@ result is there already, from an earlier start of the same run, is skipped.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from fairway.artifact.config_json import plugins_of
@@ -31,8 +32,15 @@ from fairway.pipeline.packing import (
     pack_run,
     seconds_to_calibrate,
 )
-from fairway.pipeline.scoring import Passes, diagnose, plan_into_clock, with_scores
+from fairway.pipeline.scoring import (
+    Passes,
+    diagnose,
+    keep_documents,
+    plan_into_clock,
+    with_scores,
+)
 from fairway.pipeline.training import Trained, train_and_average
+from fairway.proof.coded import Coded
 from fairway.quant.hessian import Calibration
 from fairway.recipes.recipe import Recipe
 from fairway.report.compressors import require
@@ -132,11 +140,11 @@ def run_on(
     with shared_file(runtime.ranks, artifact) as file:
         found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes))
         loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score
-    score(loaded, recipe, passes, found)
+    coded = score(loaded, recipe, passes, found)
 
     judge = runtime.alone()  # what follows may take longer than peers would wait
     if judge is not None:
-        judge_run(recipe, data, text, judge, options, found)
+        judge_run(recipe, data, text, judge, options, found, coded)
         (out / HESSIANS).unlink(missing_ok=True)
         passes.clean()
         folder.finish()
@@ -158,15 +166,24 @@ def _open_folder(
     return RunFolder.open(out, recipe, data, runtime, options.resume, options.overwrite)
 
 
-def score(model: GPT, recipe: Recipe, passes: Passes, found: ResultFile) -> None:
-    """The packed model on the validation text, as far as that is not done."""
+def score(model: GPT, recipe: Recipe, passes: Passes, found: ResultFile) -> Coded | None:
+    """The packed model on the validation text, as far as that is not done; the text as bits, where
+    scoring wrote them and they are still to be proved."""
+    coded = None
     if "quantized" not in found.result.stages:
         found.add_stage("quantized", passes.windows(model, "score quantized"))
     if found.result.score is None:
-        sliding, learning = passes.as_planned(model, recipe)
-        found.keep(with_scores(found.result, passes.planned, sliding, learning))
+        sliding, (learning, coded) = passes.sliding(model), passes.learning(model, recipe)
+        scored = with_scores(found.result, passes.planned, sliding, learning, coded)
+        if found.write:
+            documents = keep_documents(found.folder, passes.text, sliding, learning)
+            scored = replace(scored, documents=documents)
+        found.keep(scored)
+    elif found.result.score.code_bytes is not None and found.result.proof is None:
+        _, coded = passes.learning(model, recipe)  # as an earlier start kept it
     if recipe.diagnostic is not None and not found.result.diagnostics:
         found.add(diagnostics=diagnose(model, recipe, passes.text, passes.runtime))
+    return coded
 
 
 def judge_run(
@@ -176,18 +193,51 @@ def judge_run(
     runtime: Runtime,
     options: RunOptions,
     found: ResultFile,
+    coded: Coded | None = None,
 ) -> None:
-    """Proof, audit, comparison and page, as far as they are not done; each is done as a whole."""
+    """Proof, audit, comparison and page, as far as they are not done; each is done as a whole.
+
+    coded  the text as bits, where scoring wrote them
+    """
     out, done = found.folder, found.result
-    if done.proof is None:
-        tokens, learned = options.proof_tokens, done.evaluate.learned if done.evaluate else None
-        found.add(proof=prove_score(out / ARTIFACT, recipe, text, runtime, tokens, learned))
+    if done.proof is None and options.proof_tokens:
+        proved(recipe, text, runtime, options, found, coded)
     if done.audit is None:
         found.add(audit=audit_run(out / ARTIFACT, recipe, data, runtime, options.audit_seconds))
     if not done.baselines:
         found.add(baselines=compare(data, text, runtime))
     with runtime.log.stage("report"):
         write_page([out], out / REPORT)
+
+
+def proved(
+    recipe: Recipe,
+    text: ValText,
+    runtime: Runtime,
+    options: RunOptions,
+    found: ResultFile,
+    coded: Coded | None,
+) -> None:
+    """Add the proof: of the first tokens, or in settled arithmetic of all; then the score is the
+    length of their code."""
+    evaluate, score, seconds = found.result.evaluate, found.result.score, None
+    settled = evaluate is not None and evaluate.arithmetic == "settled"
+    if evaluate is not None and evaluate.budget_seconds is not None:
+        left = max(0.0, evaluate.budget_seconds - evaluate.seconds)
+        seconds = min(left, options.proof_share * evaluate.budget_seconds)
+    proof = prove_score(
+        found.folder / ARTIFACT,
+        recipe,
+        text,
+        runtime,
+        None if settled else options.proof_tokens,
+        learned=None if evaluate is None else evaluate.learned,
+        coded=coded,
+        decode_seconds=seconds if settled else None,
+    )
+    if settled and score is not None:
+        score = score.coded(proof.coded_bytes)
+    found.add(proof=proof, score=score)
 
 
 def earlier_result(folder: RunFolder, runtime: Runtime) -> RunResult | None:

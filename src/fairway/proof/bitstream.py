@@ -19,7 +19,7 @@ from fairway.evaluate.chunks import ChunkPlan, cut_chunk
 from fairway.evaluate.ledger import Deviates
 from fairway.evaluate.predictor import Predictor, Reader
 from fairway.evaluate.window_batch import group_windows
-from fairway.proof.reproducible import Checkpoints, NotReproducible
+from fairway.proof.reproducible import Checkpoints, Enough, NotReproducible
 from fairway.proof.split_reader import SplitReader, distribution
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.val_text import ValText
@@ -138,20 +138,26 @@ def decode_stream(
     given: Tensor,
     checkpoints: Sequence[int],
     batch: int | None = None,
+    enough: Callable[[int], bool] = lambda num_tokens: False,
     progress: Progress = silent,
 ) -> Tensor:
     """The (N,) int64 tokens that `encode_stream` was given, from their bits alone.
 
-    batch  most rows to compute together, for settled arithmetic, which does not depend on it; None:
-           as many as stand in step in the stream
+    batch   most rows to compute together, for settled arithmetic, which does not depend on it;
+            None: as many as stand in step in the stream
+    enough  asked at each checkpoint, with the tokens so far, whether to stop there; what was not
+            decoded by then is -1
 
     Raises `NotReproducible` at the first checkpoint where this machine's tokens are not those that
     were coded.
     """
-    checked = Checkpoints(config.every, expected=checkpoints)
+    checked = Checkpoints(config.every, expected=checkpoints, enough=enough)
     tokens, source = given.clone(), Coded(data)
     try:
         fill_in(new_predictor(), plans, tokens, source, checked, config, progress, batch)
+    except Enough:
+        if bool((tokens < 0).any()):
+            return tokens
     except Deviates as error:
         raise NotReproducible(f"after {source.num_tokens:,} tokens: {error}") from error
     checked.finish()

@@ -1,10 +1,12 @@
 """What a proof showed, as plain data, and whether that is enough."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from fairway.artifact.config_json import config_from_json, config_to_json
+from fairway.coding.settled import STEPS_PER_OCTAVE
 from fairway.runtime.strict_json import parse_json
 
 TOLERANCE_BITS_PER_BYTE = 1e-3  # one pass over a window rounds differently than token by token
@@ -17,6 +19,7 @@ class SettledFacts:
 
     margin, state_margin  within which values were announced: nats of a logit, and share of a
                           tensor's magnitude of what was learned
+    grid                  what logits are rounded to, in nats
     state_bits            what was learned is rounded to 2**-state_bits of that magnitude
     deviation, state_deviation  largest seen while encoding, in the same units: batched here against
                           token by token in another process; None: not looked for
@@ -25,6 +28,7 @@ class SettledFacts:
 
     margin: float
     state_margin: float
+    grid: float = math.log(2) / STEPS_PER_OCTAVE
     state_bits: int
     deviation: float | None
     state_deviation: float | None
@@ -38,12 +42,16 @@ class Certificate:
 
     num_tokens             targets coded; the first token of the stream is given
     num_bytes              bytes of text these tokens stand for, as the score counts them
+    decoded_tokens         targets that were decoded again, and `decoded_bytes` the bytes that the
+                           score counts for them; None: all
     text_bytes             bytes of the text that decoding returned
     coded_bytes            length of the bitstream, the ties of settled arithmetic included
     side_bytes             the rest of the proof file: header, document lengths, checkpoints
     coded_bits_per_byte    8 * coded_bytes / num_bytes
-    claimed_bits_per_byte  what scoring the same tokens in batches says
+    claimed_bits_per_byte  what scoring the same tokens in batches says; in settled arithmetic, how
+                           long it says that the code is
     read_bits_per_byte     what the predictor charged token by token; the coder adds the rest
+    decoded_equal          whether all that was decoded is as it was
     """
 
     artifact_sha256: str
@@ -63,6 +71,8 @@ class Certificate:
     threads: int
     circumstances: dict[str, str]
     settled: SettledFacts | None = None
+    decoded_tokens: int | None = None
+    decoded_bytes: int | None = None
 
     @property
     def gap(self) -> float:
@@ -71,34 +81,54 @@ class Certificate:
 
     @property
     def allowed_gap(self) -> float:
-        if self.settled is not None:  # the claim is that code's own length, but for its end
-            return (8 * self.settled.tie_bytes + CODER_BITS) / self.num_bytes
+        if self.settled is not None:  # the claim is a length, not a sum of nats
+            return 0.0
         return TOLERANCE_BITS_PER_BYTE + CODER_BITS / self.num_bytes
 
     @property
+    def is_that_long(self) -> bool:
+        """Whether the code is as long as claimed and, settled, as its distributions ask for."""
+        if abs(self.gap) > self.allowed_gap:
+            return False
+        if self.settled is None:
+            return True
+        bits = 8 * (self.coded_bytes - self.settled.tie_bytes)
+        return abs(bits - self.read_bits_per_byte * self.num_bytes) <= CODER_BITS
+
+    @property
+    def counted_bytes(self) -> int:
+        """What the score counts for all that was decoded."""
+        return self.num_bytes if self.decoded_bytes is None else self.decoded_bytes
+
+    @property
     def holds(self) -> bool:
-        counted_fairly = self.num_bytes <= self.text_bytes
-        return self.decoded_equal and counted_fairly and abs(self.gap) <= self.allowed_gap
+        counted_fairly = self.counted_bytes <= self.text_bytes
+        return self.decoded_equal and counted_fairly and self.is_that_long
 
     @property
     def verdict(self) -> str:
         """One sentence for people."""
         if not self.decoded_equal:
             return "NO: decoding returned another text; the score is not a code length"
-        if self.num_bytes > self.text_bytes:
+        if self.counted_bytes > self.text_bytes:
             return (
-                f"NO: the score divides by {self.num_bytes:,} bytes and the decoded text has "
+                f"NO: the score divides by {self.counted_bytes:,} bytes and the decoded text has "
                 f"{self.text_bytes:,}; its bytes are counted too generously"
             )
         size = (
             f"{self.coded_bits_per_byte:.5f} bits per byte coded, "
             f"{self.claimed_bits_per_byte:.5f} claimed"
         )
-        if not self.holds:
+        if not self.is_that_long:
             return (
                 f"NO: {size}, {abs(self.gap):.5f} apart and {self.allowed_gap:.5f} allowed; "
                 "the claimed nats are not those of a decoder: look for a predictor whose "
                 "score() sees more than its reader()"
+            )
+        if self.decoded_tokens is not None:
+            return (
+                f"yes: {size}; all {self.num_tokens:,} tokens are coded, and decoding the first "
+                f"{self.decoded_tokens:,} returned the text, byte for byte"
             )
         return f"yes: {size}; decoding returned the text, byte for byte"
 

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
-from fairway.artifact.loaded_model import LoadedModel
 from fairway.evaluate.chunks import ChunkPlan, cut_chunk, read_chunks
 from fairway.evaluate.config import EvaluateConfig, make_settled_predictor
 from fairway.evaluate.ledger import SECOND_MOMENTS, Deviates, Ledger, Margins, Ties
@@ -79,23 +78,23 @@ class Watching(Ledger):
 
 
 def seen_deviation(
-    loaded: LoadedModel, config: EvaluateConfig, part: ValText, *, seed: int = 0
+    model: GPT, config: EvaluateConfig, part: ValText, *, seed: int = 0
 ) -> Deviation:
     """How far two ways to read the beginning of `part` come apart.
 
     Raises ValueError where that is more than a tenth of a margin.
     """
-    margins, bos_id = config.learner.margins(), loaded.model.config.bos_id
+    margins, bos_id = config.learner.margins(), model.config.bos_id
     most = min(SAMPLE_TARGETS, part.num_targets)
     prefix = prefix_of(config, part.tokens, bos_id, num_targets=most)
     text = prefix.of(part)
     ledger = Watching(margins)
-    predictor = make_settled_predictor(loaded.model, config, seed=seed, ledger=ledger)
+    predictor = make_settled_predictor(model, config, seed=seed, ledger=ledger)
     for chunk in read_chunks(_plans(prefix, config), text):
         predictor.score(chunk)
         predictor.learn(chunk)
     positions = sorted(ledger.logits)
-    other = _read_elsewhere(loaded.model, config, prefix, text, ledger, seed)
+    other = _read_elsewhere(model, config, prefix, text, ledger, seed)
     if other is None:
         return _judged(Deviation(math.inf, math.inf), margins)
     return _judged(_apart(ledger.kept(positions), other), margins)

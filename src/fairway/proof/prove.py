@@ -8,29 +8,24 @@ The certificate says yes only if the text came back and the bitstream is as long
 
 import hashlib
 import math
-import time
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from fairway.artifact.config_json import config_from_json
 from fairway.artifact.loaded_model import LoadedModel, load_model
-from fairway.evaluate.bpb import Score
-from fairway.evaluate.chunks import ChunkPlan, read_chunks
-from fairway.evaluate.clocked import Chunks, following
-from fairway.evaluate.config import EvaluateConfig, make_predictor, make_settled_predictor
-from fairway.evaluate.ledger import Margins, Ties
-from fairway.evaluate.predictor import Predictor, score_stream
-from fairway.proof.bitstream import Encoded, WalkConfig, encode_stream
+from fairway.evaluate.clocked import Chunks
+from fairway.evaluate.config import EvaluateConfig
+from fairway.model.gpt import GPT
+from fairway.proof.bitstream import WalkConfig
 from fairway.proof.certificate import Certificate, SettledFacts
+from fairway.proof.coded import Coded
 from fairway.proof.decoder_limits import check_evaluation
+from fairway.proof.encode import Part, encode
 from fairway.proof.guard import Deviation, seen_deviation
-from fairway.proof.prefix import Prefix, prefix_of
+from fairway.proof.prefix import prefix_of
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
-from fairway.proof.settled_stream import encode_settled
 from fairway.proof.verify import Verification, documents_of, verify
 from fairway.runtime.files import atomic_write
 from fairway.runtime.progress import Progress, silent
@@ -53,6 +48,8 @@ def prove(
     seed: int = 0,
     threads: int = 1,
     guard: bool = True,
+    coded: Coded | None = None,
+    decode_seconds: float | None = None,
     progress: Progress = silent,
 ) -> Certificate:
     """Write a proof of the first tokens (or documents, or all) to `out`, and decode it again.
@@ -68,99 +65,65 @@ def prove(
                    as many
     guard          in settled arithmetic, read a sample in another process, otherwise in all that
                    may differ, and refuse where that comes near the margins
+    coded          of the same text and evaluation, where scoring wrote it already (`CodedScore`)
+    decode_seconds after which decoding stops, at the next checkpoint; None: all is decoded
     """
     context, bos_id = loaded.model.config.train_context, loaded.model.config.bos_id
     config = (evaluate or evaluation_of(loaded)).resolved(context)
     prefix = prefix_of(
         config, text.tokens, bos_id, num_targets=num_targets, num_documents=num_documents
     )
-    plans, part = prefix.plans(config), prefix.of(text)
-    work = _Work(loaded, config, prefix, part, plans, WalkConfig(pad_to=context, every=CHECK_EVERY))
+    part = Part(
+        loaded=loaded,
+        config=config,
+        prefix=prefix,
+        text=prefix.of(text),
+        walk=walk_of(loaded.model),
+        learned=learned,
+        seed=seed,
+    )
     with reproducible(threads):
         deviation = None
         if config.settled and guard:
-            deviation = seen_deviation(loaded, config, part, seed=seed)
-        encode = _encode_settled if config.settled else _encode_native
-        made = encode(work, learned, seed, progress)
-    file = ProofFile(
-        artifact_sha256=loaded.sha256,
-        text_sha256=text_sha256(documents_of(part.tokens.long(), loaded.tokenizer)),
-        evaluate=config,
-        seed=seed,
-        prefix=prefix,
-        walk=work.walk,
+            deviation = seen_deviation(loaded.model, config, part.text, seed=seed)
+        made = coded or encode(part, progress)
+    atomic_write(Path(out), _file_of(part, made, threads).to_bytes())
+    decoded = _decoded(out, loaded, decode_seconds, progress)
+    return _certificate(part, Path(out), made, deviation, decoded)
+
+
+def walk_of(model: GPT) -> WalkConfig:
+    """How the text of a proof is walked."""
+    return WalkConfig(pad_to=model.config.train_context, every=CHECK_EVERY)
+
+
+def _file_of(part: Part, made: Coded, threads: int) -> ProofFile:
+    documents = documents_of(part.text.tokens.long(), part.loaded.tokenizer)
+    return ProofFile(
+        artifact_sha256=part.loaded.sha256,
+        text_sha256=text_sha256(documents),
+        evaluate=part.config,
+        seed=part.seed,
+        prefix=part.prefix,
+        walk=part.walk,
         threads=threads,
         circumstances=circumstances(),
         checkpoints=made.encoded.checkpoints,
         symbols=made.encoded.data,
-        learned=None if learned is None else tuple(learned),
+        learned=None if part.learned is None else tuple(part.learned),
         settled=made.margins,
         ties=made.ties,
     )
-    atomic_write(Path(out), file.to_bytes())
-    started = time.perf_counter()
-    decoded = _decoded(out, loaded, progress)
-    decode_seconds = time.perf_counter() - started
-    return _certificate(file, Path(out), made, deviation, part.tokens, decoded, decode_seconds)
 
 
-class _Work(NamedTuple):
-    """What is encoded, and how."""
-
-    loaded: LoadedModel
-    config: EvaluateConfig
-    prefix: Prefix
-    part: ValText
-    plans: list[ChunkPlan]
-    walk: WalkConfig
-
-
-class _Made(NamedTuple):
-    """What encoding made."""
-
-    encoded: Encoded
-    claim: Score
-    seconds: float
-    margins: Margins | None = None
-    ties: Ties = Ties()
-
-
-def _encode_native(work: _Work, learned: Chunks | None, seed: int, progress: Progress) -> _Made:
-    """Scored in batches for the claim, then token by token for the bits."""
-
-    def new_predictor() -> Predictor:
-        return following(make_predictor(work.loaded.model, work.config, seed=seed), learned)
-
-    claim = score_stream(new_predictor(), read_chunks(work.plans, work.part))
-    started = time.perf_counter()
-    encoded = encode_stream(
-        new_predictor,
-        work.plans,
-        work.part.tokens.long(),
-        work.walk,
-        given=work.prefix.given(work.loaded.model.config.bos_id),
-        progress=progress,
-    )
-    return _Made(encoded, claim, time.perf_counter() - started)
-
-
-def _encode_settled(work: _Work, learned: Chunks | None, seed: int, progress: Progress) -> _Made:
-    """Scored in batches, which gives the bits as well."""
-    started = time.perf_counter()
-    predictor = make_settled_predictor(work.loaded.model, work.config, seed=seed)
-    found = encode_settled(
-        predictor, work.plans, work.part, work.walk, learned=learned, progress=progress
-    )
-    seconds = time.perf_counter() - started
-    return _Made(found.encoded, found.score, seconds, predictor.ledger.margins, found.ties)
-
-
-def _decoded(file: Path, loaded: LoadedModel, progress: Progress) -> Verification | None:
+def _decoded(
+    file: Path, loaded: LoadedModel, seconds: float | None, progress: Progress
+) -> Verification | None:
     """What the proof decodes to, knowing nothing but two files; None where it does not."""
     if loaded.path is not None:
         loaded = load_model(loaded.path)
     try:
-        return verify(file, loaded, progress)
+        return verify(file, loaded, progress, seconds=seconds)
     except NotReproducible:
         return None
 
@@ -188,17 +151,18 @@ def validation_text(loaded: LoadedModel, data: DataFolder) -> ValText:
 
 
 def _certificate(
-    file: ProofFile,
+    part: Part,
     path: Path,
-    made: _Made,
+    made: Coded,
     deviation: Deviation | None,
-    tokens: Tensor,
     decoded: Verification | None,
-    decode_seconds: float,
 ) -> Certificate:
-    claim, coded_bytes, settled = made.claim, len(file.symbols) + file.tie_bytes, None
+    """Lengths are those of the file as it lies there."""
+    data = path.read_bytes()
+    file, claim, tokens = ProofFile.from_bytes(data), made.claim, part.text.tokens.long()
+    coded_bytes, facts = len(file.symbols) + file.tie_bytes, None
     if file.settled is not None:
-        settled = SettledFacts(
+        facts = SettledFacts(
             margin=file.settled.logit,
             state_margin=file.settled.state,
             state_bits=file.settled.state_bits,
@@ -207,6 +171,8 @@ def _certificate(
             ties=len(file.ties),
             tie_bytes=file.tie_bytes,
         )
+    known = torch.ones(0) if decoded is None else decoded.tokens >= 0
+    part_of_it = None if decoded is None or decoded.whole else decoded
     return Certificate(
         artifact_sha256=file.artifact_sha256,
         text_sha256=file.text_sha256,
@@ -215,14 +181,16 @@ def _certificate(
         num_bytes=claim.num_bytes,
         text_bytes=0 if decoded is None else decoded.text_bytes,
         coded_bytes=coded_bytes,
-        side_bytes=path.stat().st_size - coded_bytes,
+        side_bytes=len(data) - coded_bytes,
         coded_bits_per_byte=8 * coded_bytes / claim.num_bytes,
-        claimed_bits_per_byte=claim.bits_per_byte,
+        claimed_bits_per_byte=made.claimed_bits_per_byte,
         read_bits_per_byte=made.encoded.nats / math.log(2) / claim.num_bytes,
-        decoded_equal=decoded is not None and torch.equal(decoded.tokens, tokens.long()),
+        decoded_equal=decoded is not None and torch.equal(decoded.tokens[known], tokens[known]),
         encode_seconds=made.seconds,
-        decode_seconds=decode_seconds,
+        decode_seconds=0.0 if decoded is None else decoded.seconds,
         threads=file.threads,
         circumstances=file.circumstances,
-        settled=settled,
+        settled=facts,
+        decoded_tokens=part_of_it and part_of_it.num_tokens,
+        decoded_bytes=part_of_it and int(part.text.target_bytes[known[1:]].sum()),
     )

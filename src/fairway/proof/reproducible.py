@@ -9,7 +9,7 @@ the refusal to name (`circumstances`).
 
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -26,14 +26,24 @@ class NotReproducible(ValueError):
     """This machine computes other probabilities than the one that encoded."""
 
 
+class Enough(Exception):
+    """Decoding stops here, though there is more."""
+
+
 class Checkpoints:
     """A running crc32 over tokens in coding order, noted whenever `every` more have come.
 
     expected  what the encoder noted; None while encoding
+    enough    asked at each checkpoint, with the tokens so far; true raises `Enough`
     """
 
-    def __init__(self, every: int, expected: Sequence[int] | None = None) -> None:
-        self.every, self.expected = every, expected
+    def __init__(
+        self,
+        every: int,
+        expected: Sequence[int] | None = None,
+        enough: Callable[[int], bool] = lambda num_tokens: False,
+    ) -> None:
+        self.every, self.expected, self.enough = every, expected, enough
         self.num_tokens, self.crc = 0, 0
         self.noted: list[int] = []
         self.due = every
@@ -45,6 +55,15 @@ class Checkpoints:
         if self.num_tokens >= self.due:
             self.due = self.num_tokens + self.every
             self._note()
+            if self.enough(self.num_tokens):
+                raise Enough
+
+    def state(self) -> Tensor:
+        """What noting goes on with, (n,) int64."""
+        return torch.tensor([self.num_tokens, self.crc, self.due, *self.noted])
+
+    def load_state(self, state: Tensor) -> None:
+        self.num_tokens, self.crc, self.due, *self.noted = state.tolist()
 
     def finish(self) -> tuple[int, ...]:
         """One more at the end; returns all of them."""

@@ -29,6 +29,7 @@ class Scored:
     """A score, and all that its nats followed from.
 
     num_targets  of the text, from its start
+    code_bytes   of its code, in settled arithmetic; None: the score is a sum of nats
     evaluate     None: as the model file says
     learned      the chunks that were learned from, as runs [first, stop); None: from all
     text_sha256  of all its token ids; None where it is not known
@@ -38,6 +39,7 @@ class Scored:
     text_sha256: str | None = None
     bits_per_byte: float
     num_targets: int
+    code_bytes: int | None = None
     seed: int = 0
     evaluate: EvaluateConfig | None = None
     learned: tuple[tuple[int, int], ...] | None = None
@@ -68,13 +70,19 @@ class Scored:
 
     def differs(self, certificate: Certificate) -> str:
         """In words, where all of it was proved and another score came out; "" where not."""
-        found = certificate.claimed_bits_per_byte
-        if (
-            certificate.num_tokens < self.num_targets
-            or abs(found - self.bits_per_byte) < EQUAL_BITS
-        ):
+        found, said = certificate.claimed_bits_per_byte, self.bits_per_byte
+        if certificate.num_tokens < self.num_targets:
             return ""
-        return f"the score says {self.bits_per_byte:.5f} bits per byte, the same again {found:.5f}"
+        if self.code_bytes is not None and certificate.settled is not None:
+            if (certificate.coded_bytes, found) == (self.code_bytes, said):
+                return ""
+            return (
+                f"the score says {self.code_bytes:,} bytes of code and {said} bits per byte, the "
+                f"same again {certificate.coded_bytes:,} and {found}"
+            )
+        if abs(found - said) < EQUAL_BITS:
+            return ""
+        return f"the score says {said:.5f} bits per byte, the same again {found:.5f}"
 
 
 def tokens_sha256(text: ValText) -> str:
@@ -135,6 +143,7 @@ def _of_run(data: Mapping[str, object]) -> dict[str, object]:
         "learned": evaluate.get("learned"),
         "tokens": score.get("tokens"),
         "bits_per_byte": score.get("bits_per_byte"),
+        "code_bytes": score.get("code_bytes"),
     }
 
 

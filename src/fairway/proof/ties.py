@@ -14,6 +14,11 @@ def most_bytes(num_tokens: int) -> int:
     return 256 + num_tokens // 4
 
 
+def tie_bytes(ties: Ties) -> int:
+    """Of both lists, however long."""
+    return len(pack_marks(ties.logits)) + len(pack_marks(ties.state))
+
+
 def tie_sections(ties: Ties, num_tokens: int) -> list[Section]:
     """Raises ValueError where there are so many that the grid must be too fine."""
     sections = [

@@ -31,29 +31,29 @@ from fairway.tokens.tokenizer import Tokenizer
 class Verification:
     """A proof that decoded.
 
-    documents            the text, document by document; the last may end in the middle
-    tokens               (N,) int64, the decoded stream
+    documents            the text, document by document; the last may end in the middle, and if not
+                         all was decoded, any of them
+    tokens               (N,) int64, the decoded stream; -1 for what was not decoded
+    num_tokens           targets decoded: all but the first token, which is given
     coded_bytes          length of the bitstream, the ties of settled arithmetic included
+    whole                all was decoded; if not, checkpoints vouch for the rest, and no hash does
     """
 
     documents: tuple[bytes, ...] = field(repr=False)
     tokens: Tensor = field(repr=False)
+    num_tokens: int
     coded_bytes: int
     seconds: float
+    whole: bool = True
 
     @property
     def text_bytes(self) -> int:
         return sum(map(len, self.documents))
 
     @property
-    def coded_bits_per_byte(self) -> float:
-        """Of the decoded text; nothing that the file says about itself enters."""
-        return 8 * self.coded_bytes / self.text_bytes
-
-    @property
-    def num_tokens(self) -> int:
-        """Targets decoded: all but the first token, which is given."""
-        return len(self.tokens) - 1
+    def coded_bits_per_byte(self) -> float | None:
+        """Of the decoded text; nothing that the file says about itself enters. None of a part."""
+        return 8 * self.coded_bytes / self.text_bytes if self.whole else None
 
 
 def verify(
@@ -63,11 +63,13 @@ def verify(
     *,
     threads: int | None = None,
     rows: int | None = None,
+    seconds: float | None = None,
 ) -> Verification:
     """Decode the proof at `path` with the model it names.
 
     threads, rows  to decode with, for proofs in settled arithmetic, which go with any: None takes
                    those of the encoder
+    seconds        after which decoding stops, at the next checkpoint; None: all is decoded
 
     Raises `Refused` when the file is damaged, is no proof, or was made with another model, and
     `NotReproducible` when this machine computes other probabilities; both before any text is out.
@@ -77,7 +79,7 @@ def verify(
         raise Refused(f"no proof at {path}; `fairway prove` writes one")
     try:
         proof = ProofFile.from_bytes(read_file(path, MOST_FILE))
-        return decode_proof(proof, loaded, progress, threads=threads, rows=rows)
+        return decode_proof(proof, loaded, progress, threads=threads, rows=rows, seconds=seconds)
     except (Refused, NotReproducible) as error:
         raise type(error)(f"{path}: {error}") from error
 
@@ -89,6 +91,7 @@ def decode_proof(
     *,
     threads: int | None = None,
     rows: int | None = None,
+    seconds: float | None = None,
 ) -> Verification:
     """The text of a proof; see `verify`."""
     if proof.settled is None and (threads, rows) != (None, None):
@@ -100,7 +103,13 @@ def decode_proof(
     bos_id, vocab_size = loaded.model.config.bos_id, loaded.model.config.vocab_size
     if proof.prefix.first_token >= vocab_size:
         raise Refused(f"its first token is {proof.prefix.first_token}, of a model's {vocab_size}")
-    started = time.perf_counter()
+    started, num_tokens = time.perf_counter(), 0
+
+    def enough(so_far: int) -> bool:
+        nonlocal num_tokens
+        num_tokens = so_far
+        return seconds is not None and time.perf_counter() - started >= seconds
+
     try:
         with reproducible(threads or proof.threads):
             tokens = decode_stream(
@@ -111,12 +120,14 @@ def decode_proof(
                 given=proof.prefix.given(bos_id),
                 checkpoints=proof.checkpoints,
                 batch=rows,
+                enough=enough,
                 progress=progress,
             )
     except NotReproducible as error:
         raise explained(error, proof.circumstances) from error
-    documents = documents_of(tokens, loaded.tokenizer)
-    if text_sha256(documents) != proof.text_sha256:
+    known = tokens >= 0
+    documents, whole = documents_of(tokens[known], loaded.tokenizer), bool(known.all())
+    if whole and text_sha256(documents) != proof.text_sha256:
         raise Refused(
             "the decoded text is not the one the proof was made from, though every token is: the "
             "tokenizer turned them into other bytes; compare the versions of sentencepiece"
@@ -124,8 +135,10 @@ def decode_proof(
     return Verification(
         documents=documents,
         tokens=tokens,
+        num_tokens=proof.prefix.num_tokens - 1 if whole else num_tokens,
         coded_bytes=len(proof.symbols) + proof.tie_bytes,
         seconds=time.perf_counter() - started,
+        whole=whole,
     )
 
 

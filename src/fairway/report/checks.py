@@ -9,6 +9,7 @@ from typing import Literal
 
 from fairway.audit.findings import AuditReport
 from fairway.evaluate.diagnostic import WARNING, WARNINGS
+from fairway.proof.certificate import SettledFacts
 from fairway.result import ArtifactResult, EvaluateResult, ProofResult, RunResult, TrainResult
 
 State = Literal["kept", "broken", "not run", "no limit"]
@@ -90,6 +91,8 @@ def proof_check(proof: ProofResult | None, scored_tokens: int | None) -> Check:
             f"The text came back, but its code takes {coded} bits per byte where the score claims "
             f"{claimed} for the same {tokens} tokens.",
         )
+    if proof.settled is not None:
+        return settled_check(proof, proof.settled)
     partial = scored_tokens is not None and proof.tokens < scored_tokens
     part = f"the first {tokens} of {count(scored_tokens)}" if partial else f"all {tokens}"
     return Check(
@@ -100,6 +103,33 @@ def proof_check(proof: ProofResult | None, scored_tokens: int | None) -> Check:
         f"{count(proof.coded_bytes)} bytes, and the same model read them back: every byte is "
         f"equal. That is {coded} bits per byte in a real file; the score claims {claimed} for the "
         f"same tokens.",
+    )
+
+
+def settled_check(proof: ProofResult, facts: SettledFacts) -> Check:
+    """A proof that holds, in settled arithmetic."""
+    tokens, decoded = count(proof.tokens), proof.decoded_tokens
+    read = f"the first {count(decoded)} of" if decoded is not None else "all of"
+    short = f"{count(decoded)} of {tokens} tokens decode" if decoded is not None else "decodes"
+    seen = ""
+    if facts.deviation is not None and facts.state_deviation is not None:
+        seen = (
+            f" Read again otherwise, its logits moved by {facts.deviation:.1e} nats at most, and "
+            f"what it learned by {facts.state_deviation:.1e} of its size."
+        )
+    return Check(
+        "Proof",
+        "kept",
+        short,
+        f"The model in the artifact wrote all {tokens} tokens into {count(proof.coded_bytes)} "
+        f"bytes, and the same model read {read} them back: every byte is equal. That is "
+        f"{fixed(proof.coded_bits_per_byte, 5)} bits per byte in a real file; the score claims "
+        f"{fixed(proof.claimed_bits_per_byte, 5)}, and no other number would do. The arithmetic is "
+        f"settled: logits are rounded to {facts.grid:.4f} nats, what is learned to "
+        f"2^-{facts.state_bits} of its size, and what lies within {facts.margin:.0e} nats or "
+        f"{facts.state_margin:.0e} of that size of a boundary is announced: {count(facts.ties)} "
+        f"ties in {count(facts.tie_bytes)} of the bytes.{seen} Any machine that computes in "
+        f"float64 can decode it.",
     )
 
 

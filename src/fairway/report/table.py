@@ -51,7 +51,7 @@ def stage_grid(result: RunResult) -> Grid:
             rows.append((label, NOT_RUN, "", NOT_RUN, NOT_RUN))
             continue
         bits = stage.bits_per_byte
-        if score is not None and abs(bits - score.bits_per_byte) < 1e-9:
+        if score is not None and abs(bits - score.nats_bits_per_byte) < 1e-9:
             strong = len(rows)  # the last such stage: it is what was reported
         change = "" if before is None else fixed(bits - before, 5, sign=True)
         nats, seconds = fixed(stage.nats_per_token, 5), fixed(stage.seconds, 1)
@@ -63,6 +63,11 @@ def stage_grid(result: RunResult) -> Grid:
             f"score: {fixed(score.bits_per_byte, 5)} bits per byte over {count(score.bytes)} bytes "
             f"({count(score.tokens)} tokens)"
         )
+        if score.code_bytes is not None:
+            notes.append(
+                f"the score is the length of the text's code, {count(score.code_bytes)} bytes; its "
+                f"nats come to {fixed(score.nats_bits_per_byte, 7)} bits per byte"
+            )
         if strong is None:
             notes.append("the score is not that of any stage above")
     columns = ("stage", "bits per byte", "change", "nats per token", "seconds")
