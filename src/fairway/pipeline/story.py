@@ -20,7 +20,7 @@ from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.planner import Estimate
 from fairway.model.gpt import GPT, num_params
 from fairway.pipeline.folder import RunFolder, owned
-from fairway.pipeline.judging import audit_run, compare, prove_score, write_page
+from fairway.pipeline.judging import audit_run, compare, keep_excerpt, prove_score, write_page
 from fairway.pipeline.options import RunOptions
 from fairway.pipeline.packing import (
     ARTIFACT,
@@ -207,6 +207,7 @@ def judge_run(
     if not done.baselines:
         found.add(baselines=compare(data, text, runtime))
     with runtime.log.stage("report"):
+        keep_excerpt(out, text, data, done, runtime)
         write_page([out], out / REPORT)
 
 
