@@ -138,7 +138,7 @@ def run_on(
         passes.clean()  # what was begun on another file
         pack_run(artifact, recipe, planned.config, trained.weights, calibration, data, runtime)
     with shared_file(runtime.ranks, artifact) as file:
-        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes))
+        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes, trained.weights))
         loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score
     coded = score(loaded, recipe, passes, found)
 

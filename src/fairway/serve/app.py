@@ -180,6 +180,7 @@ def make_app(loaded: LoadedModel, config: ServeConfig, token: str | None = None)
             Exception: _failed,
         },
     )  # fmt: skip
+    app.state.name = service.name
     app.add_middleware(Guard, config=config, token=token)
     return app
 

@@ -25,8 +25,10 @@ class ModelServer:
     """
 
     def __init__(self, loaded: LoadedModel, config: ServeConfig, token: str | None = None) -> None:
+        app = make_app(loaded, config, token)
+        self.name: str = app.state.name
         settings = uvicorn.Config(
-            make_app(loaded, config, token),
+            app,
             log_level="warning",
             access_log=False,
             server_header=False,
