@@ -32,6 +32,7 @@ from fairway.pipeline.packing import (
     pack_run,
     seconds_to_calibrate,
 )
+from fairway.pipeline.recording import recorded
 from fairway.pipeline.scoring import (
     Passes,
     diagnose,
@@ -75,6 +76,7 @@ class RunOptions:
         overwrite: move the files of another run, or of this one, to earlier/ in the folder first
         checkpoint_seconds: seconds between two checkpoints of training
         peer_seconds: of silence after which another rank is lost, and this one ends
+        runs: database of runs in which this one is recorded; None records it nowhere
     """
 
     proof_tokens: int = 2000  # enough to convince, few enough to decode in a quarter of a minute
@@ -88,6 +90,7 @@ class RunOptions:
     overwrite: bool = False
     checkpoint_seconds: float = 60.0
     peer_seconds: float = PEER_SECONDS
+    runs: Path | None = None
 
     def runtime(self, progress: Progress) -> AbstractContextManager[Runtime]:
         return runtime_for(
@@ -125,7 +128,11 @@ def run(
     touched where that can be known before; `Stopped` where a signal asked for it.
     """
     require()  # a figure missing at the end is missing for good
-    with options.runtime(progress) as runtime, owned(out, runtime.ranks):
+    with (
+        options.runtime(progress) as runtime,
+        owned(out, runtime.ranks),
+        recorded(out, options.runs, runtime.ranks),
+    ):
         folder = open_data(data, runtime, prepare)
         return run_on(runtime, recipe, folder, out, options)
 
