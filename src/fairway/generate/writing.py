@@ -13,6 +13,7 @@ from torch import Tensor
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.generate.sampling import GenerateConfig, draw
 from fairway.generate.stops import before_first
+from fairway.model.decode_step import next_logits
 from fairway.model.gpt import GPT
 from fairway.tokens.tokenizer import piece_decoder
 
@@ -76,8 +77,6 @@ class _Reading:
             new = self.tokens[-(self.cache.context // 2) :]
         self._read(new)
 
-    @torch.inference_mode()
     def _read(self, tokens: Tensor) -> None:
         device = self.model.embed.weight.device
-        logits = self.model(tokens[None].to(device), start=len(tokens) - 1, cache=self.cache)
-        self.logits = logits[0, -1].float().cpu()
+        self.logits = next_logits(self.model, tokens[None].to(device), self.cache)[0].float().cpu()

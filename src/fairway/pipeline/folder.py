@@ -19,6 +19,7 @@ import torch
 
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
 from fairway.evaluate.planner import Estimate
+from fairway.pipeline.options import Resume
 from fairway.recipes.recipe import Recipe
 from fairway.runs.description import RECIPE, RUN, read_run
 from fairway.runtime.distributed import Ranks
@@ -38,7 +39,6 @@ OUTPUTS = (
     "score *.safetensors*", "score *.nats.npy", "model.fwy", "result.json",
     "documents.safetensors", "excerpt.safetensors", "proof.fwp", "certificate.json", "report.html",
 )  # fmt: skip
-Resume = Literal["no", "yes", "auto"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

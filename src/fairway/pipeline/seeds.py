@@ -7,7 +7,9 @@ from typing import Literal
 
 from fairway.artifact.config_json import config_from_json
 from fairway.pipeline.folder import Settled, made_with
-from fairway.pipeline.story import DEFAULTS, RunOptions, run
+from fairway.pipeline.options import RunOptions, SlurmOptions
+from fairway.pipeline.slurm import job_words, seed_command, submit, wait_for
+from fairway.pipeline.story import DEFAULTS, run
 from fairway.recipes.recipe import Recipe
 from fairway.runs.database import DATABASE, RunsDatabase
 from fairway.runs.description import RUN, read_run
@@ -20,6 +22,8 @@ from fairway.runtime.identity import difference
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.strict_json import JsonObject, json_object
 from fairway.tokens.shards import DataFolder
+
+SLURM = SlurmOptions()
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,11 @@ class Seeds:
             found.append(f"the rules of {rules.name} ask for {rules.num_seeds} seeds")
         return found
 
-    def to_json(self) -> JsonObject:
+    def to_json(self, rules: RuleSet = CHALLENGE) -> JsonObject:
         return {
             "holds": self.holds,
             "groups": [group.to_json() for group in self.groups],
-            "notes": list(self.sentences()),
+            "notes": list(self.sentences(rules)),
         }
 
 
@@ -76,8 +80,9 @@ def run_seeds(
 
     options  `runs` names the database; `out/runs.sqlite` where it is None
 
+    Under torchrun, which is for one seed, all processes but the first return an empty summary.
     Raises ValueError before anything is run where a seed is named twice, a folder holds another
-    run, or several processes share this one's work.
+    run, or several processes are to run several seeds.
     """
     _require_alone(len(seeds))
     require_folders(recipe, data, out, seeds)
@@ -88,6 +93,41 @@ def run_seeds(
         run(replace(recipe, seed=seed), data, seed_folder(out, seed), options, progress=progress)
         if options.compute_dtype is None:  # what is measured once is one thing for all of them
             options = replace(options, compute_dtype=_settled_dtype(seed_folder(out, seed)))
+    return summary(out, seeds, options.runs) if Ranks.from_env().is_main else Seeds((), ())
+
+
+def submit_seeds(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    seeds: Sequence[int],
+    options: RunOptions = DEFAULTS,
+    slurm: SlurmOptions = SLURM,
+    *,
+    progress: Progress = silent,
+) -> Seeds:
+    """`run_seeds` as jobs of Slurm, through submitit; waits for them.
+
+    Interrupted, it leaves the jobs as they are; called again, it submits what is not finished.
+    Raises ValueError naming the jobs that failed.
+    """
+    require_folders(recipe, data, out, seeds)
+    out.mkdir(parents=True, exist_ok=True)
+    RunsDatabase(options.runs or out / DATABASE).check()
+    left = [seed for seed in seeds if not is_finished(seed_folder(out, seed))]
+    if left:
+        words = job_words(recipe, data.resolve(), out.resolve(), options)
+        folders = [seed_folder(out.resolve(), seed) for seed in left]
+        commands = [
+            seed_command(words, seed, folder, slurm.gpus)
+            for seed, folder in zip(left, folders, strict=True)
+        ]
+        jobs = submit(commands, out / "jobs", slurm)
+        for job, folder in zip(jobs, folders, strict=True):
+            progress(text=f"job {job.job_id}: {folder}")
+        failed = wait_for(jobs)
+        if failed:
+            raise ValueError("; ".join(failed))
     return summary(out, seeds, options.runs)
 
 

@@ -5,42 +5,29 @@ write their run folders and nothing else: the database of runs, which needs one 
 filled by whoever waits for them.
 """
 
+import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from fairway.artifact.config_json import plugins_of
+from fairway.pipeline.options import RunOptions, SlurmOptions
+from fairway.recipes.diff import to_json
+from fairway.recipes.recipe import Recipe
+from fairway.runs.database import ENVIRONMENT
+from fairway.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     import submitit
 
+RECIPE = "recipe.json"
 STOPPED_SECONDS = 300.0  # a job that was told to end waits so long for Slurm to end it
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlurmOptions:
-    """Where the jobs run.
-
-    Attributes:
-        cluster: slurm, or local: as processes of this machine; None: slurm where there is one
-        minutes: that one job may take before it is started again
-        cpus: cores of each job
-        gpus: GPUs of each job, which torchrun shares among as many processes
-        at_once: jobs that may run at the same time
-        partition: of Slurm; None takes its default
-        logs: folder for what the jobs print; a folder `jobs` beside the runs where it is None
-    """
-
-    cluster: Literal["slurm", "local"] | None = None
-    minutes: int = 60
-    cpus: int = 8
-    gpus: int = 0
-    at_once: int = 8
-    partition: str | None = None
-    logs: Path | None = None
 
 
 class SeedJob:
@@ -51,7 +38,9 @@ class SeedJob:
 
     def __call__(self) -> int:
         """The exit status: 0, or 1 where a check of the result failed."""
-        self.child = subprocess.Popen(self.command)
+        # The database of runs is for whoever waits for the jobs.
+        env = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
+        self.child = subprocess.Popen(self.command, env=env)
         status = self.child.wait()
         if status < 0 or status > 128:  # a signal, which was this job's: Slurm ends it or restarts
             time.sleep(self.stopped_seconds)
@@ -68,15 +57,30 @@ class SeedJob:
         return submitit.helpers.DelayedSubmission(SeedJob(self.command, self.stopped_seconds))
 
 
+def job_words(recipe: Recipe, data: Path, out: Path, options: RunOptions) -> list[str]:
+    """What `fairway run` must be told so that it runs this recipe, which is written to `out`."""
+    atomic_write(out / RECIPE, json.dumps(to_json(recipe), indent=1).encode())
+    words = [str(out / RECIPE), str(data)]
+    for plugin in plugins_of(recipe):
+        words += ["--plugin", plugin.name]
+    for field in fields(RunOptions):
+        value = getattr(options, field.name)
+        if field.name not in ("resume", "overwrite", "runs") and value != field.default:
+            name = field.name.replace("_", "-")
+            flag = {True: f"--{name}", False: f"--no-{name}"}
+            words += [flag[value]] if isinstance(value, bool) else [f"--{name}", str(value)]
+    return words
+
+
 def seed_command(words: Sequence[str], seed: int, folder: Path, gpus: int = 0) -> list[str]:
     """What a job runs: `fairway run WORDS`, by torchrun where there are several GPUs.
 
-    words  recipe, data, and whatever options `fairway run` takes beside those set here
+    words  as `job_words` has them
     """
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
     return [
         *(sys.executable, *(torchrun if gpus > 1 else []), "-m", "fairway", "run", *words),
-        *("--seed", str(seed), "--out", str(folder), "--resume", "auto", "--runs", "None"),
+        *("--seed", str(seed), "--out", str(folder), "--resume", "auto"),
     ]
 
 

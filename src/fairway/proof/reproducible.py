@@ -10,15 +10,18 @@ the refusal to name (`circumstances`).
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.model import decode_step
 from fairway.runtime.device import machine
+from fairway.runtime.native import explain, identity
 from fairway.runtime.version import VERSION
 
+PLAIN_STEP = "plain"
 FEW_THREADS, THREADS_PER_CORE = 16, 4  # that are worth a try
 
 
@@ -89,8 +92,12 @@ class Checkpoints:
 
 
 @contextmanager
-def reproducible(threads: int) -> Iterator[None]:
-    """Float32 at its full precision on exactly `threads` threads; afterwards all is as before."""
+def reproducible(threads: int, there: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Float32 at its full precision on exactly `threads` threads; afterwards all is as before.
+
+    there  circumstances of an encoder in native arithmetic: one token more is computed as it was
+           there; None: in the fastest way
+    """
     if threads < 1:
         raise ValueError(f"threads={threads}; coding needs at least 1")
     cores = os.cpu_count() or 1
@@ -99,19 +106,35 @@ def reproducible(threads: int) -> Iterator[None]:
             f"{threads:,} threads computed it, which would get nowhere on the {cores} cores "
             f"of this machine; use one with more cores"
         )
+    step = nullcontext() if there is None else _step_as(there)
     before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     try:
-        yield
+        with step:
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.set_float32_matmul_precision(before[1])
 
 
+def _step_as(there: Mapping[str, str]) -> AbstractContextManager[None]:
+    """Decode steps in the form that an encoder's were; files older than its C++ know the plain."""
+    step = there.get("step", PLAIN_STEP)
+    if step == PLAIN_STEP:
+        return decode_step.plain_steps()
+    if not identity(decode_step.NAME, tuned=True):
+        raise NotReproducible(
+            f"it was encoded with decode steps in C++ ({step}), which this machine cannot compile "
+            f"({explain(decode_step.NAME, tuned=True)}); install a C++ compiler, or encode with "
+            "arithmetic='settled', which any machine decodes"
+        )
+    return nullcontext()
+
+
 def circumstances() -> dict[str, str]:
     """What decides how floats round here and is not ours to set."""
-    found = machine()
+    found, compiled = machine(), identity(decode_step.NAME, tuned=True)
     return {
         "processor": found.processor,
         # The instructions PyTorch chose decide more than the processor's name.
@@ -122,6 +145,7 @@ def circumstances() -> dict[str, str]:
         "torch": found.torch,
         "numpy": np.__version__,
         "fairway": VERSION,
+        "step": f"C++ {compiled[:8]}" if compiled else PLAIN_STEP,
     }
 
 
@@ -132,6 +156,8 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     'torch 2.9 there and 2.10 here'
     """
     keys = [key for key in there if there[key] != here.get(key, there[key])]
+    if there.get("step") == PLAIN_STEP and "step" in keys:
+        keys.remove("step")  # plain steps are taken wherever the encoder's were
     return "; ".join(
         f"{key} {there[key] or 'none'} there and {here[key] or 'none'} here" for key in keys
     )

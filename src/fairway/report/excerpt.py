@@ -264,7 +264,7 @@ def write_excerpt(path: Path, excerpt: Excerpt, result: RunResult) -> None:
 def read_excerpt(path: Path, result: RunResult) -> Excerpt:
     """Inverse of `write_excerpt`. Raises ValueError for a damaged file, or another run's."""
     held, facts = read_tensors(path, "an excerpt of a scored text")
-    if facts["result"] != _identity(result):
+    if facts.get("result") != _identity(result):
         raise ValueError(f"{path} belongs to another run than the result beside it; delete it")
     data, at_byte, at_token, pieces = held["data"].numpy().tobytes(), 0, 0, []
     columns = [held[name].double().numpy() for name in ("frozen", "bits")]

@@ -54,12 +54,13 @@ def loss_figure(run: RunFolder) -> Figure | None:
         figure, (axes,) = line_figure(heading, 3.2)
         bottom = axes
     smooth = running_mean(curve.losses)
-    line = Line(curve.steps, smooth, f"{smooth[-1]:.3f}", BLUE, raw=curve.losses)
+    last = f"{smooth[-1]:.3f}"
+    line = Line(curve.steps, smooth, last, BLUE, raw=curve.losses, name="nats per token")
     # The first steps fall from ln(vocabulary) and would flatten everything that follows.
     low, high = _y_range(curve.losses[len(curve.losses) // 20 :], 0.08, 1.0)
     draw_lines(axes, [line], low=low, high=high)
     axes.grid(axis="y")
-    bottom.set_xlabel(f"steps in {run.result.train.seconds:,.0f} seconds")
+    bottom.set_xlabel(f"steps ({run.result.train.seconds:,.0f} s in all)")
     bottom.set_xlim(0, curve.steps[-1])
     bottom.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     bottom.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -98,7 +99,7 @@ def running_figure(result: RunResult) -> Figure | None:
         shown = [(x, y) for x, y in points if x >= WARM_UP_SHARE * last] or points
         x, y = [x / 1e6 for x, _ in shown], [y for _, y in shown]
         colour = colours.get(name) or next(spare, INK)
-        lines.append(Line(x, y, f"{name} {y[-1]:.4f}", colour))
+        lines.append(Line(x, y, f"{name} {y[-1]:.4f}", colour, name=name))
     figure, (axes,) = line_figure("Bits per byte of the text so far", 3.2)
     low, high = _y_range([y for line in lines for y in line.y], 0.1, 0.1)
     draw_lines(axes, lines, low=low, high=high)
@@ -121,12 +122,14 @@ def chunks_figure(result: RunResult) -> Figure | None:
     for name, colour in {"score": BLUE, "learn": ORANGE}.items():
         seconds = _column(result, f"{name}_seconds")
         if any(seconds):
-            lines.append(Line(thousands, seconds, name, colour, end=statistics.median(seconds)))
+            middle, said = statistics.median(seconds), f"seconds to {name}"
+            lines.append(Line(thousands, seconds, name, colour, end=middle, name=said))
     figure, (top, bottom) = line_figure(
         "Gain by learning, and seconds, chunk by chunk", 3.6, (3, 2)
     )
     top.axhline(0.0, color=GREY, linewidth=1.0)
-    draw_lines(top, [Line(x, smooth, f"{smooth[-1]:.3f}", GREEN, raw=raw)])
+    gain = Line(x, smooth, f"{smooth[-1]:.3f}", GREEN, raw=raw, name="gain in bits per byte")
+    draw_lines(top, [gain])
     top.grid(axis="y")
     draw_lines(bottom, lines, low=0, gap=0.2, width=1.3)
     bottom.set_xlabel("thousand tokens scored")

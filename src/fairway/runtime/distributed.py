@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from fairway.runtime.meeting import agreed_store
-from fairway.runtime.watchdog import PEER_SECONDS, Say, Store, Watchdog
+from fairway.runtime.patience import PEER_SECONDS
+from fairway.runtime.watchdog import Say, Store, Watchdog
 
 BUCKET_BYTES = 32 * 2**20  # one message for many small tensors, few messages for large ones
 ALONE_SECONDS = 86400.0  # for which a rank may work while its peers wait: the watchdog judges them

@@ -66,6 +66,13 @@ def explain(*names: str, tuned: bool = False) -> str:
     return "; ".join(said)
 
 
+def identity(name: str, *, tuned: bool = False) -> str:
+    """What tells the compiled form from those of other sources, compilers and processors; "" for
+    none."""
+    found = library(name, tuned=tuned)
+    return "" if found is None else Path(found._name).stem.rpartition("-")[2]
+
+
 @functools.cache
 def _load(name: str, tuned: bool) -> "ctypes.CDLL | str":
     """The library, or why there is none."""

@@ -8,10 +8,10 @@ import torch
 
 from fairway.runtime.device import choose_compute_dtype, choose_device
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.patience import PEER_SECONDS
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.stopping import Stop, listening
-from fairway.runtime.watchdog import PEER_SECONDS
 
 LOG = "train.log"
 
