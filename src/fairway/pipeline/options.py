@@ -27,7 +27,6 @@ class RunOptions:
         overwrite: move the files of another run, or of this one, to earlier/ in the folder first
         checkpoint_seconds: seconds between two checkpoints of training
         peer_seconds: of silence after which another rank is lost, and this one ends
-        runs: database of runs in which this one is recorded; None records it nowhere
     """
 
     proof_tokens: int = 2000  # enough to convince, few enough to decode in a quarter of a minute
@@ -41,7 +40,6 @@ class RunOptions:
     overwrite: bool = False
     checkpoint_seconds: float = 60.0
     peer_seconds: float = PEER_SECONDS
-    runs: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

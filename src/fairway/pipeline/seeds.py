@@ -74,11 +74,12 @@ def run_seeds(
     seeds: Sequence[int],
     options: RunOptions = DEFAULTS,
     *,
+    runs: Path | None = None,
     progress: Progress = silent,
 ) -> Seeds:
     """Run each seed in `out/seed-N`, one after another; finished ones are left alone.
 
-    options  `runs` names the database; `out/runs.sqlite` where it is None
+    runs  the database; `out/runs.sqlite` where it is None
 
     Under torchrun, which is for one seed, all processes but the first return an empty summary.
     Raises ValueError before anything is run where a seed is named twice, a folder holds another
@@ -87,13 +88,15 @@ def run_seeds(
     _require_alone(len(seeds))
     require_folders(recipe, data, out, seeds)
     out.mkdir(parents=True, exist_ok=True)
-    options = replace(options, resume="auto", runs=options.runs or out / DATABASE)
-    RunsDatabase(options.runs or out / DATABASE).check()
+    options = replace(options, resume="auto")
+    runs = runs or out / DATABASE
+    RunsDatabase(runs).check()
     for seed in seeds:
-        run(replace(recipe, seed=seed), data, seed_folder(out, seed), options, progress=progress)
+        chosen, folder = replace(recipe, seed=seed), seed_folder(out, seed)
+        run(chosen, data, folder, options, runs=runs, progress=progress)
         if options.compute_dtype is None:  # what is measured once is one thing for all of them
-            options = replace(options, compute_dtype=_settled_dtype(seed_folder(out, seed)))
-    return summary(out, seeds, options.runs) if Ranks.from_env().is_main else Seeds((), ())
+            options = replace(options, compute_dtype=_settled_dtype(folder))
+    return summary(out, seeds, runs) if Ranks.from_env().is_main else Seeds((), ())
 
 
 def submit_seeds(
@@ -104,6 +107,7 @@ def submit_seeds(
     options: RunOptions = DEFAULTS,
     slurm: SlurmOptions = SLURM,
     *,
+    runs: Path | None = None,
     progress: Progress = silent,
 ) -> Seeds:
     """`run_seeds` as jobs of Slurm, through submitit; waits for them.
@@ -113,7 +117,7 @@ def submit_seeds(
     """
     require_folders(recipe, data, out, seeds)
     out.mkdir(parents=True, exist_ok=True)
-    RunsDatabase(options.runs or out / DATABASE).check()
+    RunsDatabase(runs or out / DATABASE).check()
     left = [seed for seed in seeds if not is_finished(seed_folder(out, seed))]
     if left:
         words = job_words(recipe, data.resolve(), out.resolve(), options)
@@ -128,7 +132,7 @@ def submit_seeds(
         failed = wait_for(jobs)
         if failed:
             raise ValueError("; ".join(failed))
-    return summary(out, seeds, options.runs)
+    return summary(out, seeds, runs)
 
 
 def summary(out: Path, seeds: Sequence[int], database: Path | None = None) -> Seeds:

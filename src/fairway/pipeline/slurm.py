@@ -65,7 +65,7 @@ def job_words(recipe: Recipe, data: Path, out: Path, options: RunOptions) -> lis
         words += ["--plugin", plugin.name]
     for field in fields(RunOptions):
         value = getattr(options, field.name)
-        if field.name not in ("resume", "overwrite", "runs") and value != field.default:
+        if field.name not in ("resume", "overwrite") and value != field.default:
             name = field.name.replace("_", "-")
             flag = {True: f"--{name}", False: f"--no-{name}"}
             words += [flag[value]] if isinstance(value, bool) else [f"--{name}", str(value)]

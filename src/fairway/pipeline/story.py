@@ -67,11 +67,13 @@ def run(
     options: RunOptions = DEFAULTS,
     *,
     prepare: Prepare | None = None,
+    runs: Path | None = None,
     progress: Progress = silent,
 ) -> RunResult:
     """One run, from shards to a score that is proved, audited and reported in the folder `out`.
 
     prepare   makes the folder `data` first
+    runs      database in which the run is recorded (`runs/database.py`); None: in none
     progress  called with all that the run's log is told
 
     Under torchrun every process calls this; all but the first return once the scores are there.
@@ -82,7 +84,7 @@ def run(
     with (
         _runtime(options, progress) as runtime,
         owned(out, runtime.ranks),
-        recorded(out, options.runs, runtime.ranks),
+        recorded(out, runs, runtime.ranks),
     ):
         folder = open_data(data, runtime, prepare)
         return run_on(runtime, recipe, folder, out, options)
@@ -97,8 +99,6 @@ def train(
     progress: Progress = silent,
 ) -> TrainResult:
     """The first stage alone; `fairway pack` goes on from the checkpoint in `out`."""
-    if options.runs is not None:
-        raise ValueError("training alone has no result to record; leave --runs out")
     with _runtime(options, progress) as runtime, owned(out, runtime.ranks):
         text = open_data(data, runtime)
         folder = _open_folder(out, recipe, text, runtime, options)
@@ -145,7 +145,7 @@ def run_on(
         passes.clean()  # what was begun on another file
         pack_run(artifact, recipe, planned.config, trained.weights, calibration, data, runtime)
     with shared_file(runtime.ranks, artifact) as file:
-        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes))
+        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes, trained.weights))
         loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score
     coded = score(loaded, recipe, passes, found)
 
