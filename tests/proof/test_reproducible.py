@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fairway.evaluate.config import EvaluateConfig
 from fairway.model.decode_step import describe_step
-from fairway.proof.compress import CompressConfig, compress, decompress
+from fairway.proof.compress import CompressConfig, code, decompress
 from fairway.proof.reproducible import (
     Checkpoints,
     NotReproducible,
@@ -115,9 +115,9 @@ def test_files_older_than_the_compiled_step_are_read_by_plain_ones() -> None:
 @COMPILED
 def test_without_a_compiler_what_was_coded_with_one_is_refused_and_the_mend_named() -> None:
     model = loaded(EvaluateConfig(context=16, stride=8))
-    packed, older = compress(model, b"the cat sat"), b""
+    packed, older = code(model, b"the cat sat"), b""
     with switched_off():
-        older = compress(model, b"the cat sat")
+        older = code(model, b"the cat sat")
         with pytest.raises(NotReproducible, match=r"C\+\+.*install a C\+\+ compiler"):
             decompress(model, packed)
     assert decompress(model, older) == b"the cat sat"
@@ -127,7 +127,7 @@ def test_without_a_compiler_what_was_coded_with_one_is_refused_and_the_mend_name
 @COMPILED
 def test_settled_arithmetic_does_not_ask_what_computes_a_step() -> None:
     model = loaded(EvaluateConfig(context=16, stride=8))
-    packed = compress(model, b"the cat sat", CompressConfig(arithmetic="settled"))
+    packed = code(model, b"the cat sat", CompressConfig(arithmetic="settled"))
     with switched_off():
         assert decompress(model, packed) == b"the cat sat"
     assert decompress(model, packed) == b"the cat sat"
