@@ -24,6 +24,8 @@ class RunOptions:
         compute_dtype: number type of training; None measures which is faster, once for a run
         resume: go on with the run in the folder; "auto" starts or goes on, whatever is there
         overwrite: move the files of another run, or of this one, to earlier/ in the folder first
+        fit: where the evaluation does not fit its clock, score the first documents that do; result,
+            report and certificate say so
         checkpoint_seconds: seconds between two checkpoints of training
         peer_seconds: of silence after which another rank is lost, and this one ends
     """
@@ -37,5 +39,6 @@ class RunOptions:
     compute_dtype: Literal["float32", "bfloat16"] | None = None
     resume: Resume = "no"
     overwrite: bool = False
+    fit: bool = False
     checkpoint_seconds: float = 60.0
     peer_seconds: float = PEER_SECONDS
