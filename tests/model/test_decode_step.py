@@ -8,10 +8,10 @@ from torch import Tensor
 
 from fairway.model.adapters import AdapterConfig, Adapters
 from fairway.model.cache import Cache
-from fairway.model.decode_step import describe_step, next_logits, plain_steps, why_plain
+from fairway.model.decode_step import describe_step, next_logits, why_plain
 from fairway.model.gpt import GPT
 from fairway.recipes.registry import RECIPES, recipe, smoke
-from fairway.runtime.native import explain, library, switched_off
+from fairway.runtime.native import explain, library, switched_off, untuned
 
 from .variants import PLAIN, VARIANTS, build, tokens
 
@@ -43,7 +43,7 @@ def assert_twins(
 ) -> None:
     assert not why_plain(model)
     found, cache = read(model, ids, opening, adapters)
-    with plain_steps():
+    with untuned():
         plain, plain_cache = read(model, ids, opening, adapters)
     assert_close(found, plain, CLOSE[model.compute_dtype])
     for name in ("keys", "values", "embedding"):

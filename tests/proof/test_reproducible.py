@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.evaluate.config import EvaluateConfig
+from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.decode_step import describe_step
 from fairway.proof.compress import CompressConfig, code, decompress
 from fairway.proof.reproducible import (
@@ -102,26 +103,27 @@ def test_threads_of_another_kind_of_machine_are_refused_before_they_are_started(
 COMPILED = pytest.mark.skipif(library("decode", tuned=True) is None, reason="no C++ compiler")
 
 
-def test_files_older_than_the_compiled_step_are_read_by_plain_ones() -> None:
+def test_files_older_than_the_kernels_are_read_without_them() -> None:
     model = tiny_model()
     with reproducible(1, {"torch": "2.9"}):
-        assert "plain steps were asked for" in describe_step(model)
-    with reproducible(1, {"step": "plain"}):
-        assert "plain steps were asked for" in describe_step(model)
-    assert "asked" not in describe_step(model)
-    assert differences({"step": "plain"}, {"step": "C++ 12345678"}) == ""
+        assert "plain" in describe_step(model)
+    with reproducible(1, {"kernels": "plain"}):
+        assert "plain" in describe_step(model)
+    assert "plain" not in describe_step(model)
+    assert differences({"kernels": "plain"}, {"kernels": "C++ 12345678"}) == ""
 
 
 @COMPILED
 def test_without_a_compiler_what_was_coded_with_one_is_refused_and_the_mend_named() -> None:
-    model = loaded(EvaluateConfig(context=16, stride=8))
-    packed, older = code(model, b"the cat sat"), b""
+    learning = Sgd(chunk_tokens=32, epochs=2, lr=0.05)
+    model, text = loaded(EvaluateConfig(context=16, stride=8, ttt=learning)), b"the cat sat. " * 8
+    packed = code(model, text)
     with switched_off():
-        older = code(model, b"the cat sat")
+        older = code(model, text)
         with pytest.raises(NotReproducible, match=r"C\+\+.*install a C\+\+ compiler"):
             decompress(model, packed)
-    assert decompress(model, older) == b"the cat sat"
-    assert decompress(model, packed) == b"the cat sat"
+    assert decompress(model, older) == text
+    assert decompress(model, packed) == text
 
 
 @COMPILED

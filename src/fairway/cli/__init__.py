@@ -80,6 +80,8 @@ COMMANDS: tuple[Command, ...] = (
     use.generate,
     share.export,
     share.push,
+    share.serve,
+    share.lm_eval,
     completion,
 )
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -118,6 +120,11 @@ def _main(words: list[str]) -> int:
         asked = ask(COMMANDS, words)
     except BadWords as error:
         return _refused(error, "--json" in words)
+    except ValueError as error:  # settings that refuse what they were given
+        print(f"fairway: {error}", file=sys.stderr)
+        if "--json" in words:
+            _print_error(error, str(error), 2)
+        return 2
     except SystemExit:  # a help text was shown
         return 0
     if asked.name not in MANY_RANKS or asked.all_options:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 from fairway.generate.config import GenerateConfig
 
 if TYPE_CHECKING:
-    from fairway.generate.writing import generate, write
+    from fairway.generate.writing import Written, generate, write, write_after
 
-__all__ = ["GenerateConfig", "generate", "write"]
+__all__ = ["GenerateConfig", "Written", "generate", "write", "write_after"]
 
 
 def __getattr__(name: str) -> Any:  # settings alone cost no PyTorch

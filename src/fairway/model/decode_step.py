@@ -8,8 +8,7 @@ no compiler, the plain pass runs and `why_plain` says why.
 """
 
 import ctypes
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,19 +24,6 @@ NAME = "decode"
 TYPES = {torch.float32: "float32", torch.float64: "float64"}
 FORMS = {"serial": 0, "shared": 1, "lanes": 2}
 SMEARS = {None: 0, "v1": 1, "v2": 2}
-
-_plain_alone = False
-
-
-@contextmanager
-def plain_steps() -> Iterator[None]:
-    """Decode with the plain forward pass meanwhile, as a file was that is to be read again."""
-    global _plain_alone
-    before, _plain_alone = _plain_alone, True
-    try:
-        yield
-    finally:
-        _plain_alone = before
 
 
 @torch.inference_mode()
@@ -57,8 +43,6 @@ def next_logits(
 
 def why_plain(model: GPT) -> str:
     """Why this model is decoded by the plain forward pass; "" where it is not."""
-    if _plain_alone:
-        return "plain steps were asked for"
     if model.compute_dtype not in TYPES:
         return f"it computes in {str(model.compute_dtype).removeprefix('torch.')}"
     weight = model.embed.weight

@@ -41,7 +41,7 @@ from fairway.tokens.val_text import ValText
 
 MAGIC = b"FWC2"
 # Circumstances worth their bytes in a small file.
-RECORDED = ("instructions", "torch", "fairway", "step")
+RECORDED = ("instructions", "torch", "fairway", "kernels")
 
 
 @dataclass(frozen=True, kw_only=True)
