@@ -6,6 +6,7 @@ from typing import Literal
 from fairway.runtime.patience import PEER_SECONDS
 
 Resume = Literal["no", "yes", "auto"]
+Tracking = Literal["tensorboard", "wandb", "trackio"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class RunOptions:
         fit: where the evaluation does not fit its clock, score the first documents that do; result,
             report and certificate say so
         checkpoint_seconds: seconds between two checkpoints of training
+        track: also tell this tool the numbers of the run; wandb and trackio may send them away,
+            as they are set up
         peer_seconds: of silence after which another rank is lost, and this one ends
     """
 
@@ -41,4 +44,5 @@ class RunOptions:
     overwrite: bool = False
     fit: bool = False
     checkpoint_seconds: float = 60.0
+    track: Tracking | None = None
     peer_seconds: float = PEER_SECONDS

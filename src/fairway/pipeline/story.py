@@ -10,8 +10,8 @@
 result is there already, from an earlier start of the same run, is skipped.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from fairway.pipeline.scoring import (
     planned_part,
     with_scores,
 )
+from fairway.pipeline.tracking import tracked
 from fairway.pipeline.training import Trained, train_and_average
 from fairway.proof.coded import Coded
 from fairway.quant.hessian import Calibration
@@ -79,7 +80,7 @@ def run(
     touched where that can be known before; `Stopped` where a signal asked for it.
     """
     require()  # a figure missing at the end is missing for good
-    with _runtime(options, progress) as runtime, owned(out, runtime.ranks):
+    with _runtime(options, recipe, out, progress) as runtime, owned(out, runtime.ranks):
         folder = open_data(data, runtime, prepare)
         return run_on(runtime, recipe, folder, out, options)
 
@@ -93,7 +94,7 @@ def train(
     progress: Progress = silent,
 ) -> TrainResult:
     """The first stage alone; `fairway pack` goes on from the checkpoint in `out`."""
-    with _runtime(options, progress) as runtime, owned(out, runtime.ranks):
+    with _runtime(options, recipe, out, progress) as runtime, owned(out, runtime.ranks):
         text = open_data(data, runtime)
         folder = _open_folder(out, recipe, text, runtime, options)
         runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
@@ -140,7 +141,7 @@ def run_on(
         passes.clean()  # what was begun on another file
         pack_run(artifact, recipe, planned.config, trained.weights, calibration, data, runtime)
     with shared_file(runtime.ranks, artifact) as file:
-        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes))
+        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes, trained.weights))
         loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score
     coded = score(loaded, recipe, passes, found)
 
@@ -153,13 +154,20 @@ def run_on(
     return found.result
 
 
-def _runtime(options: RunOptions, progress: Progress) -> AbstractContextManager[Runtime]:
-    return runtime_for(
-        device=options.device,
-        threads=options.threads,
-        progress=progress,
-        peer_seconds=options.peer_seconds,
-    )
+@contextmanager
+def _runtime(
+    options: RunOptions, recipe: Recipe, out: Path, progress: Progress
+) -> Iterator[Runtime]:
+    with (
+        tracked(options.track, recipe, out, progress) as told,
+        runtime_for(
+            device=options.device,
+            threads=options.threads,
+            progress=told,
+            peer_seconds=options.peer_seconds,
+        ) as runtime,
+    ):
+        yield runtime
 
 
 def _open_folder(

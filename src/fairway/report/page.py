@@ -19,6 +19,7 @@ from fairway.report.checks import checks, count, diagnostics, fixed
 from fairway.report.compare import group_grid, run_grid
 from fairway.report.excerpt import MOST_TOKENS
 from fairway.report.marked_text import text_view
+from fairway.report.overlays import overlay_svgs
 from fairway.report.plots import PICTURES, inline_svgs
 from fairway.report.run_folder import RecipeData, RunFolder, read_run
 from fairway.report.table import (
@@ -78,6 +79,7 @@ def _comparison(runs: Sequence[RunFolder]) -> dict[str, object]:
     groups = group_runs([RunRecord.of(run.path) for run in runs])
     return {
         "groups": group_grid(groups),
+        "pictures": [Markup(svg) for svg in overlay_svgs(groups).values()],
         "sentences": [compare(groups[0], other).sentences for other in groups[1:]],
         "runs": run_grid([(run.name, run.result) for run in runs]),
         "rules": str(CHALLENGE),

@@ -6,6 +6,7 @@ Which numbers there are is decided in `table.py`; where pictures stand on the pa
 `page.py`, how they look in `style.py`.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -31,7 +32,12 @@ from fairway.report.style import (
     line_figure,
     style,
 )
-from fairway.report.table import STAGES, artifact_parts, compressors_by_label
+from fairway.report.table import (
+    STAGES,
+    artifact_parts,
+    compressors_by_label,
+    tensor_groups,
+)
 from fairway.result import RunResult
 
 WARM_UP_SHARE = 0.03  # of the text, in which a running mean says nothing yet
@@ -162,6 +168,28 @@ def artifact_figure(result: RunResult) -> Figure | None:
     return bar_chart(f"Artifact, {name}", bars)
 
 
+def bits_figure(result: RunResult) -> Figure | None:
+    """Bits of the file for each weight, group by group."""
+    bars = []
+    for group, tensors in tensor_groups(result).items():
+        weights = sum(tensor.weights for tensor in tensors)
+        bits = 8 * sum(tensor.bytes for tensor in tensors) / weights
+        bars.append(Bar(group, bits, f"{bits:.2f} x {weights:,}", BLUE))
+    return bar_chart("Bits per weight, and how many weights", bars)
+
+
+def rounding_figure(result: RunResult) -> Figure | None:
+    """How far rounding moved the weights of each group, as a share of their size."""
+    bars = []
+    for group, tensors in tensor_groups(result).items():
+        known = [(t.weights, t.rounding_error) for t in tensors if t.rounding_error is not None]
+        if known:
+            weights = sum(count for count, _ in known)
+            error = math.sqrt(sum(count * error**2 for count, error in known) / weights)
+            bars.append(Bar(group, 100 * error, f"{100 * error:.2f} %", BLUE))
+    return bar_chart("Rounding error, per cent of the weights' size", bars)
+
+
 def seconds_figure(result: RunResult) -> Figure | None:
     """Seconds of training and evaluation against their budgets, then of each scored stage."""
     bars = []
@@ -192,6 +220,8 @@ PICTURES: dict[str, tuple[str, Callable[[RunFolder], Figure | None]]] = {  # nam
     "chunks": ("Gain and seconds of each chunk", lambda r: chunks_figure(r.result)),
     "loss": ("Training loss and learning rate", loss_figure),
     "artifact": ("Bytes of the artifact and its cap", lambda r: artifact_figure(r.result)),
+    "bits": ("Bits per weight by group of tensors", lambda r: bits_figure(r.result)),
+    "rounding": ("Rounding error by group of tensors", lambda r: rounding_figure(r.result)),
     "seconds": ("Seconds and their budgets", lambda r: seconds_figure(r.result)),
 }
 

@@ -122,6 +122,33 @@ def bar_chart(heading: str, bars: Sequence[Bar]) -> Figure | None:
     return figure
 
 
+def spans_chart(
+    heading: str, rows: Sequence[tuple[str, Sequence[float], float | None, str, str]]
+) -> Figure:
+    """One row for each (label, values, deviation or None, text, colour): dots and their mean."""
+    figure = _titled(heading, RIM + 1.3 * ROW * len(rows))
+    axes = figure.subplots()
+    for row, (_, values, deviation, text, colour) in enumerate(rows):
+        mean = float(np.mean(values))
+        axes.plot(values, [row] * len(values), "o", color=colour, markersize=4.5, alpha=0.5)
+        axes.errorbar(
+            mean,
+            row,
+            xerr=deviation,
+            fmt="|",
+            color=colour,
+            markersize=15,
+            capsize=4,
+            linewidth=1.6,
+        )
+        _label(axes, max([*values, mean + (deviation or 0.0)]), row, text)
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.margins(x=0.1)
+    axes.grid(axis="x")
+    return figure
+
+
 @dataclass(frozen=True)
 class Line:
     """Points joined, with `text` behind the last of them.
