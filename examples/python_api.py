@@ -34,8 +34,10 @@ fairway.prepare(data, [work / "song.txt"], vocab_size=300, val_fraction=0.2)
 
 # %%
 result = fairway.run(recipe, data, work / "run", resume="auto", proof_tokens=200, audit_seconds=10)
-print(f"{result.score.bits_per_byte:.3f} bits per byte, {result.artifact.bytes_total:,} bytes")
-print("proved:", result.proof.holds, " audit:", result.audit.verdict)
+if result.score and result.artifact:  # what was not run is None
+    print(f"{result.score.bits_per_byte:.3f} bits per byte, {result.artifact.bytes_total:,} bytes")
+if result.proof and result.audit:
+    print("proved:", result.proof.holds, " audit:", result.audit.verdict)
 
 # %% [markdown]
 # ## The model in use
