@@ -36,7 +36,7 @@ RUN, RECIPE, LOCK, EARLIER = "run.json", "recipe.json", "run.lock", "earlier"
 OUTPUTS = (
     RUN, RECIPE, LOG, "checkpoint*.safetensors", ".checkpoint*", "*.spent", "hessians.safetensors",
     "score *.safetensors*", "model.fwy", "result.json", "documents.safetensors",
-    "proof.fwp", "certificate.json", "report.html",
+    "proof.fwp", "certificate.json", "report.html", "train_gpt.py",
 )  # fmt: skip
 MOST_DESCRIPTION = 1 << 26  # bytes of `run.json`: a line for each shard
 Resume = Literal["no", "yes", "auto"]

@@ -20,6 +20,7 @@ from fairway.artifact.config_json import plugins_of
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.planner import Estimate
 from fairway.model.gpt import GPT, num_params
+from fairway.pipeline.code import keep_script, script_of
 from fairway.pipeline.folder import Resume, RunFolder, owned
 from fairway.pipeline.judging import audit_run, compare, prove_score, write_page
 from fairway.pipeline.packing import (
@@ -144,6 +145,7 @@ def train(
         folder = options.open_folder(out, recipe, text, runtime)
         runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
         model = new_model(recipe, text, runtime)
+        expect_to_fit(model, recipe, text.tokenizer.to_bytes(), 0, runtime)
         reserve = seconds_to_calibrate(model, recipe, text, runtime)
         folder.begin(recipe, runtime)
         seconds = options.checkpoint_seconds
@@ -164,7 +166,10 @@ def run_on(
     model, text = new_model(recipe, data, runtime), ValText.of(data, recipe.tokens.val_tokens)
     planned = plan_once(folder, model, recipe, text, runtime)
     reserve = seconds_to_calibrate(model, recipe, data, runtime)
+    script = script_of(folder, recipe, planned.config, data.tokenizer, runtime)
+    expect_to_fit(model, recipe, data.tokenizer.to_bytes(), len(script), runtime)
     folder.begin(recipe, runtime, planned)
+    keep_script(folder, script, runtime)
     if not data.recorded:
         runtime.log.say(unrecorded(data))
     seed_everything(recipe.seed)  # what planning took at random must not reach training
@@ -183,9 +188,10 @@ def run_on(
         found.add_stage("float", passes.windows(model, "score float"))
     if not packed:
         passes.clean()  # what was begun on another file
-        pack_run(artifact, recipe, planned.config, trained.weights, calibration, data, runtime)
+        weights, config = trained.weights, planned.config
+        pack_run(artifact, recipe, config, weights, calibration, data, len(script), runtime)
     with shared_file(runtime.ranks, artifact) as file:
-        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes))
+        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes, len(script)))
         loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score
     coded = score(loaded, recipe, passes, found)
 
@@ -313,9 +319,7 @@ def new_model(recipe: Recipe, data: DataFolder, runtime: Runtime) -> GPT:
     together."""
     check_fit(recipe, data)
     seed_everything(recipe.seed)
-    model = GPT(recipe.model).to(runtime.device)
-    expect_to_fit(model, recipe, data.tokenizer.to_bytes(), runtime)
-    return model
+    return GPT(recipe.model).to(runtime.device)
 
 
 def first_result(
