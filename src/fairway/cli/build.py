@@ -212,7 +212,10 @@ def pack(argv: list[str]) -> Answer:
             packed = pack_again(source, DataFolder(data), runtime, recipe, cap_bytes)
             atomic_write(target, packed)
         print(f"{len(packed):,} bytes in {target}", file=sys.stderr)
-        return {"model": str(target), **asdict(describe_artifact(target, cap_bytes or len(packed), 0))}
+        return {
+            "model": str(target),
+            **asdict(describe_artifact(target, cap_bytes or len(packed), 0)),
+        }
 
     return tyro.cli(options, args=argv, prog="fairway pack")
 

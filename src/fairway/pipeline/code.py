@@ -13,7 +13,11 @@ from fairway.tokens.tokenizer import Tokenizer
 
 
 def script_of(
-    folder: RunFolder, recipe: Recipe, evaluate: EvaluateConfig, tokenizer: Tokenizer, runtime: Runtime
+    folder: RunFolder,
+    recipe: Recipe,
+    evaluate: EvaluateConfig,
+    tokenizer: Tokenizer,
+    runtime: Runtime,
 ) -> bytes:
     """As the folder has it, or made now; on all ranks. `keep_script` writes it down.
 

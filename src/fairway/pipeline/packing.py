@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from fairway.runtime.files import atomic_write, file_sha256
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime
 from fairway.runtime.sharing import share, share_tensors
-from fairway.submission.script import SCRIPT
 from fairway.runtime.tensor_file import TensorFile, read_tensors, under, write_tensors
+from fairway.submission.script import SCRIPT
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 from fairway.train.checkpoints import CHECKPOINT, require_same
@@ -59,6 +59,11 @@ def expect_to_fit(
         for name, tensor in model.shipped_state_dict().items()
     }
     cap = recipe.budget.cap_bytes - code_bytes
+    if cap <= 0:
+        raise OverBudget(
+            f"the code alone is {code_bytes:,} bytes, and with the artifact it may have "
+            f"{recipe.budget.cap_bytes:,}: raise --budget.cap-bytes"
+        )
     evaluate = recipe.evaluate.resolved(recipe.model.train_context)
     more = len(pack(header_of(recipe, evaluate), tokenizer, {}))
     expected = predict_bytes(likely, recipe.quant) + more
@@ -246,7 +251,7 @@ def pack_run(
 
 def make_artifact(
     recipe: Recipe,
-    header: Mapping[str, Any],
+    header: dict[str, Any],
     weights: dict[str, Tensor],
     calibration: Calibration,
     tokenizer: bytes,

@@ -1,4 +1,4 @@
-"""What a submitted script does: train as the run did, pack, and score the file. `main` is all of it.
+"""What a submitted script does: train as the run did, pack, score the file. `main` is all of it.
 
 The stages are those of `story.py`, and so are the files that they give. Nothing here resumes,
 proves, audits or reports: whoever wants that has this package. `fairway.submission` makes the
@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +54,7 @@ class Frozen:
     """
 
     recipe: Recipe
-    header: Mapping[str, Any]
+    header: dict[str, Any]
     compute_dtype: Literal["float32", "bfloat16"]
     compiled: bool
 
@@ -79,7 +79,9 @@ class Printed:
         yield self
         self.write("end", stage=name)
 
-    def update(self, done: float = 0.0, **numbers: object) -> None:
+    def update(
+        self, done: float = 0.0, total: float = 0.0, *, text: str = "", **numbers: float
+    ) -> None:
         if numbers:
             self.write("update", done=done, **numbers)
 

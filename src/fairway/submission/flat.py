@@ -21,9 +21,7 @@ def flatten(units: Sequence[Unit], stubs: Sequence[Symbol]) -> ast.Module:
         for name in sorted(unit.named & unit.others.keys()):
             final = names.final[unit.name, name]
             imports[final] = _renamed_import(unit.others[name], final)
-    body = [
-        ast.ClassDef(names.final[symbol], [], [], [ast.Pass()], []) for symbol in sorted(stubs)
-    ]
+    body = [ast.ClassDef(names.final[symbol], [], [], [ast.Pass()], []) for symbol in sorted(stubs)]
     for unit in units:
         renamer = _Renamer(names.of(unit), names.modules(unit))
         body += [renamer.visit(node) for node in unit.kept_statements()]
@@ -94,9 +92,7 @@ class _Names:
 class _Renamer(ast.NodeTransformer):
     """Renames what is global in one module."""
 
-    def __init__(
-        self, names: Mapping[str, str], modules: Mapping[str, Mapping[str, str]]
-    ) -> None:
+    def __init__(self, names: Mapping[str, str], modules: Mapping[str, Mapping[str, str]]) -> None:
         self.names, self.modules = names, modules
         self.local: list[Scope] = []
 

@@ -6,6 +6,7 @@ choices are put in its place: numbers stay, for one branch or another seldom han
 """
 
 import ast
+from typing import Any
 
 from fairway.submission.known import Facts
 
@@ -116,7 +117,22 @@ class Folder(ast.NodeTransformer):
             return self._all(node.body if node.test.value else node.orelse)
         node.body = self._all(node.body) or [ast.Pass()]
         node.orelse = self._all(node.orelse)
-        return node if node.orelse or not isinstance(node.body[0], ast.Pass) else ast.Expr(node.test)
+        return (
+            node if node.orelse or not isinstance(node.body[0], ast.Pass) else ast.Expr(node.test)
+        )
+
+    def visit_Match(self, node: ast.Match) -> ast.stmt | list[ast.stmt]:
+        node.subject = self.visit(node.subject)
+        if isinstance(node.subject, ast.Constant):
+            for case in node.cases:
+                match case.pattern:
+                    case ast.MatchValue(value=ast.Constant(value=value)) if not case.guard:
+                        if value == node.subject.value:
+                            return self._all(case.body)
+                    case ast.MatchAs(pattern=None):
+                        return self._all(case.body)
+        self.generic_visit(node)
+        return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         arguments = node.args
@@ -131,10 +147,10 @@ class Folder(ast.NodeTransformer):
         node.body = _until_it_returns(node.body) or [ast.Pass()]
         return node
 
-    def _with_body(self, node: ast.stmt) -> ast.stmt:
+    def _with_body(self, node: Any) -> ast.AST:
         """A block of which nothing is left is an empty one."""
         self.generic_visit(node)
-        node.body = node.body or [ast.Pass()]  # type: ignore[attr-defined]
+        node.body = node.body or [ast.Pass()]
         return node
 
     visit_For = visit_While = visit_With = visit_Try = visit_ExceptHandler = _with_body

@@ -6,13 +6,17 @@ train and score with every kind of recipe.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import get_args, get_type_hints
 
+from fairway.average import EmaConfig
 from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.phased import Phased
+from fairway.evaluate.learners.sgd import Sgd
 from fairway.recipes.recipe import Recipe
+from fairway.runtime.native import source_of
 from fairway.submission.program import Symbol
 from fairway.submission.settled import Settled
 
@@ -88,6 +92,9 @@ RULES = (
             "TorchStepper.load_state_dict MuonStepper.state_dict MuonStepper.load_state_dict",
             "fairway.evaluate.learners.phased:PhasedPredictor.state_dict "
             "PhasedPredictor.load_state_dict",
+            "fairway.evaluate.learners.tilt:TiltPredictor.state_dict TiltPredictor.load_state_dict",
+            "fairway.evaluate.learners.mixture:MixturePredictor.state_dict "
+            "MixturePredictor.load_state_dict",
             "fairway.evaluate.learners.documents:DocumentPredictor.state_dict "
             "DocumentPredictor.load_state_dict",
             "fairway.tokens.batches:Batches.state_dict Batches.load_state_dict",
@@ -128,6 +135,52 @@ RULES = (
         made=("fairway.train.muon:MuonConfig",),
     ),
     Rule(
+        when=lambda run: run.recipe.train.steps is None,
+        left_out=("fairway.train.clock:StepClock",),
+    ),
+    Rule(
+        when=lambda run: run.recipe.train.steps is not None,
+        left_out=("fairway.train.clock:WallClock",),
+    ),
+    Rule(
+        when=lambda run: run.recipe.train.batch.context_curriculum is None,
+        answers={"context_warmup": None, "warmup.scale": 1.0},
+    ),
+    Rule(
+        when=lambda run: run.recipe.round_from is None,
+        answers={"late_rounding": [], "detach": None},
+    ),
+    Rule(
+        when=lambda run: isinstance(run.recipe.average, EmaConfig),
+        left_out=("fairway.average:LastWeights Swa",),
+        unused=("fairway.average:_Shadow.move",),
+    ),
+    Rule(
+        when=lambda run: run.recipe.tokens.order.order != "documents",
+        nothing={"fairway.tokens.batches": {"self._texts": []}},
+    ),
+    Rule(
+        when=lambda run: run.recipe.tokens.order.order == "documents",
+        unused=("fairway.tokens.batches:Batches._row Batches._starts_of",),
+    ),
+    Rule(
+        when=lambda run: run.evaluate.ttt is not None,
+        left_out=("fairway.evaluate.frozen:NoLearning",),
+    ),
+    Rule(
+        when=lambda run: isinstance(run.evaluate.ttt, Sgd) and run.evaluate.ttt.optimizer != "muon",
+        left_out=("fairway.evaluate.learners.optimizers:MuonStepper",),
+    ),
+    Rule(
+        when=lambda run: isinstance(run.evaluate.ttt, Sgd),
+        nothing={"fairway.evaluate.learners.sgd": {"packed": False}},
+    ),
+    Rule(
+        when=lambda run: isinstance(run.evaluate.ttt, Phased),
+        nothing={"fairway.evaluate.learners.sgd": {"packed": True}},
+        unused=("fairway.evaluate.learners.sgd:WeightLearner.learn WeightLearner._losses",),
+    ),
+    Rule(
         when=lambda run: not _adapts(run),
         nothing={"fairway.model": {"adapters": None}},
     ),
@@ -138,6 +191,7 @@ RULES = (
     Rule(
         when=lambda run: run.recipe.model.embedding.value is None,
         nothing={"fairway.model": {"value_embedding": None, "self.value_embed": None}},
+        left_out=("fairway.model.embedding:ValueEmbedding",),
     ),
     Rule(
         when=lambda run: run.recipe.model.attention.gate is None,
@@ -154,14 +208,17 @@ RULES = (
     Rule(
         when=lambda run: run.recipe.model.embedding.smear != "v1",
         nothing={"fairway.model": {"self.smear_v1": None}},
+        left_out=("fairway.model.embedding:SmearV1",),
     ),
     Rule(
         when=lambda run: run.recipe.model.embedding.smear != "v2",
         nothing={"fairway.model": {"self.smear_v2": None}},
+        left_out=("fairway.model.embedding:SmearV2",),
     ),
     Rule(
         when=lambda run: not run.recipe.model.embedding.ngrams,
         nothing={"fairway.model": {"self.ngrams": ()}},
+        left_out=("fairway.model.embedding:NgramTable",),
     ),
     Rule(
         when=lambda run: not run.recipe.model.extra_heads,
@@ -172,10 +229,18 @@ RULES = (
         nothing={"fairway.model": {"mask": None, "self.parts": None}},
     ),
     Rule(
-        when=lambda run: run.recipe.model.parallel is None or run.recipe.model.parallel.form != "lanes",
+        when=lambda run: (
+            run.recipe.model.parallel is None or run.recipe.model.parallel.form != "lanes"
+        ),
         nothing={"fairway.model": {"lane": None, "lanes": None}},
     ),
 )
+
+
+def _native(name: str) -> str:
+    """C++ of ours without comments and what only people need."""
+    text = re.sub(r"//[^\n]*", "", source_of(name))
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def facts_of(settled: Settled) -> Facts:
@@ -184,22 +249,34 @@ def facts_of(settled: Settled) -> Facts:
     every = set(_classes(Recipe))
     used = {cls for value in _objects(recipe) for cls in type(value).__mro__}
     rules = [rule for rule in RULES if rule.when(settled)]
-    nothing: dict[str, dict[str, object]] = {}
+    order = recipe.tokens.order.order
+    nothing: dict[str, dict[str, object]] = {
+        "fairway.tokens.batches": {"config.order": order, "self.config.order": order}
+    }
     for rule in rules:
         for prefix, names in rule.nothing.items():
             nothing.setdefault(prefix, {}).update(names)
     unheld = {(cls.__module__, cls.__name__) for cls in every - used}
     made = {pair for rule in rules for pair in _pairs(rule.made)}
     left_out = frozenset(pair for rule in rules for pair in _pairs(rule.left_out))
+    answers: dict[str, object] = {}
+    for rule in rules:
+        answers |= rule.answers
+    if settled.evaluate.tilt is not None:
+        answers["source_of"] = _native("hints")
+    elif settled.evaluate.mixture is not None:
+        answers["source_of"] = _native("ngram")
     configs: dict[str, set[str]] = {}
-    for cls in every:
+    for cls in {parent for config in every for parent in config.__mro__}:
         configs.setdefault(cls.__module__, set()).add(cls.__name__)
     return Facts(
-        values=_settled_values(recipe, {cls for cls in every if (cls.__module__, cls.__name__) in made}),
+        values=_settled_values(
+            recipe, {cls for cls in every if (cls.__module__, cls.__name__) in made}
+        ),
         holders=frozenset(_holders(recipe)),
-        answers={name: answer for rule in rules for name, answer in rule.answers.items()},
+        answers=answers,
         nothing=nothing,
-        left_out=(unheld - made) | left_out,
+        left_out=left_out | (unheld - made),
         unused=frozenset(pair for rule in rules for pair in _pairs(rule.unused)),
         configs={module: frozenset(names) for module, names in configs.items()},
     )

@@ -11,6 +11,7 @@ import hashlib
 import lzma
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,13 +28,12 @@ from fairway.submission.simplify import Simplifier
 
 SCRIPT = "train_gpt.py"
 ENTRY = "fairway.pipeline.shipped"
-# lc=4: text; a dictionary larger than any source; no end mark and no size, which FORMAT_ALONE has
 FILTERS: tuple[Mapping[str, int], ...] = (
     {
         "id": lzma.FILTER_LZMA1,
         "preset": 9 | lzma.PRESET_EXTREME,
         "dict_size": 1 << 20,
-        "lc": 4,
+        "lc": 3,
         "lp": 0,
         "pb": 0,
     },
@@ -48,18 +48,22 @@ def make_script(settled: Settled) -> bytes:
 
     Raises ValueError for a recipe that holds plug-ins.
     """
-    made_of = (_entry(settled), settled.device, settled.tokenizer, settled.transform, _package_sha256())
+    made_of = (
+        _entry(settled),
+        settled.device,
+        settled.tokenizer,
+        settled.transform,
+        _package_sha256(),
+    )
     made_of += (platform.python_version(), version("python-minifier"))
     name = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
     kept = Path.home() / ".cache" / "fairway" / "scripts" / f"{name}.py"
     if kept.is_file():
         return kept.read_bytes()
     script = pack_source(minified(readable_source(settled)))
-    try:
+    with suppress(OSError):  # a home that cannot be written to costs seconds, no more
         kept.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(kept, script)
-    except OSError:  # a home that cannot be written to costs seconds, no more
-        pass
     return script
 
 
@@ -98,6 +102,8 @@ def unpack_script(script: bytes) -> str:
         packed = base64.b85decode(text[len(HEAD) : -len(TAIL)])
         stream = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=1 << 27)
         source = stream.decompress(packed, MOST_SOURCE)
+        if not stream.eof or stream.unused_data:
+            raise ValueError("it is cut off, too long, or followed by something")
     except (ValueError, lzma.LZMAError) as error:
         raise ValueError(f"it does not unpack: {one_line(error)}") from error
     return source.decode("utf-8", "replace")

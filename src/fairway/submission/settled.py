@@ -1,6 +1,5 @@
 """What a run settled, and so what decides its script."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ class Settled:
 
     recipe: Recipe
     evaluate: EvaluateConfig
-    header: Mapping[str, Any]
+    header: dict[str, Any]
     compute_dtype: str
     compiled: bool
     device: Literal["cpu", "cuda"]

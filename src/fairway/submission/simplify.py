@@ -7,6 +7,7 @@ frozen; those of data, and of what a computation gave, stay.
 
 import ast
 from collections.abc import Collection
+from typing import Any
 
 SETTINGS_ALONE = ("model", "train.param_groups", "train.loop", "train.muon", "quant", "evaluate")
 
@@ -30,7 +31,7 @@ class Simplifier(ast.NodeTransformer):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         self.within.append(node)
-        if node.name in self.configs:
+        if node.name in self.configs or self.checks_settings:
             node.body = [member for member in node.body if not _only_checks(member)]
         node.body = self._body(node.body) or [ast.Pass()]
         node.bases = [base for base in node.bases if not _is(base, "Protocol", "ABC")]
@@ -80,9 +81,9 @@ class Simplifier(ast.NodeTransformer):
                 node.exc.args = [ast.Constant(f"{self.module.rpartition('.')[2]}:{node.lineno}")]
         return node
 
-    def _block(self, node: ast.stmt) -> ast.stmt:
+    def _block(self, node: Any) -> ast.AST:
         self.generic_visit(node)
-        node.body = node.body or [ast.Pass()]  # type: ignore[attr-defined]
+        node.body = node.body or [ast.Pass()]
         return node
 
     visit_For = visit_While = visit_With = visit_ExceptHandler = _block
@@ -138,6 +139,7 @@ def _is(node: ast.AST, *names: str) -> bool:
 
 def _mentions(node: ast.AST, name: str) -> bool:
     return any(
-        (isinstance(n, ast.Name) and n.id == name) or (isinstance(n, ast.Attribute) and n.attr == name)
+        (isinstance(n, ast.Name) and n.id == name)
+        or (isinstance(n, ast.Attribute) and n.attr == name)
         for n in ast.walk(node)
     )
