@@ -51,6 +51,28 @@ def test_what_was_learned_is_settled_alike(name: str) -> None:
     assert torch.equal(theirs[name], mine[name])
 
 
+def test_momenta_that_only_decay_are_no_ties() -> None:
+    """0.729 of a whole number of steps lies exactly between two for one number in a thousand."""
+    whole = torch.arange(-30_000, 30_000, dtype=torch.float64)
+    state = {"optimizer/a/momentum_buffer": 0.9 * 0.9 * 0.9 * whole}
+    ledger = Ledger(Margins(state=2.0**-43, state_bits=15))
+    ledger.settle(state)
+    assert not ledger.ties.state
+
+
+def test_steps_smaller_than_the_grid_add_up() -> None:
+    """What nearest rounding would lose at every lesson is learned all the same."""
+    weights = torch.full((4096,), 0.5, dtype=torch.float64)
+    weights[0] = 1.0
+    state, ledger = {"weights/a": weights}, Ledger(Margins(state_bits=10, state=2.0**-40))
+    step = 2.0**-10 / 10
+    for _ in range(50):
+        weights[1:] += step
+        ledger.settle(state)
+    learned = float(weights[1:].mean()) - 0.5
+    assert abs(learned / (50 * step) - 1) < 0.05
+
+
 def test_what_is_settled_stays() -> None:
     state = {"weights/a": torch.randn(1000, dtype=torch.float64)}
     Ledger(WIDE).settle(state)

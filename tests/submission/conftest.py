@@ -11,11 +11,11 @@ from fairway.artifact.config_json import config_from_json
 from fairway.evaluate.planner import Estimate
 from fairway.pipeline import story
 from fairway.pipeline.code import settled_by
-from fairway.pipeline.folder import read_recipe, read_run
 from fairway.pipeline.story import RunOptions, run_on
 from fairway.prepare import prepare_documents
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe, smoke
+from fairway.runs.description import read_recipe, read_run
 from fairway.runtime.native import switched_off
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import Runtime

@@ -60,11 +60,6 @@ class EvaluateConfig(WindowConfig):
                 f"precision={self.precision!r} with settled arithmetic, which computes in float64: "
                 "leave precision as it is, or set arithmetic='native'"
             )
-        if self.settled and self.tilt is not None:
-            raise ValueError(
-                "tilt with settled arithmetic: tilting knows native floats only; set tilt=None, or "
-                "arithmetic='native'"
-            )
         self.learner.check(self)
         if self.order not in get_args(Order):
             raise ValueError(f"order={self.order!r}; choose one of {', '.join(get_args(Order))}")
@@ -209,6 +204,7 @@ def make_settled_predictor(
     if config.context is None:
         config = replace(config, context=model.config.train_context)
     ledger = ledger or Ledger(config.learner.margins())
-    base = config.learner.predictor(settled_model(model), config, seed=seed, ranks=ranks)
-    settled = Settled(base, ledger)
+    learned = config.learner.predictor(settled_model(model), config, seed=seed, ranks=ranks)
+    base = learned if config.tilt is None else config.tilt.wrap(learned)
+    settled = Settled(base, ledger, learned)
     return settled if config.mixture is None else SettledMixture(settled, config.mixture)

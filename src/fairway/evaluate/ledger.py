@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fairway.coding.settled import STEPS_PER_OCTAVE, settled_ends
+from fairway.evaluate.dither import PERIOD, first_offset, offsets
 from fairway.runtime.limits import require_within
 
 MOST_LOGIT = float(1 << 16)  # beyond it float64 is too coarse beside the margin
@@ -26,6 +27,8 @@ _NOTHING = 2.0**-200
 _ROOT_BITS, _LEAST_ROOT = 5, -2  # a root keeps so many bits, unless it is far below the grid
 # Parts of a state's names that say that its values are means of squares.
 SECOND_MOMENTS = frozenset({"exp_avg_sq", "second"})
+WEIGHTS = frozenset({"weights", "bank", "aside"})  # the same, of what the model computes with
+_SLIGHT = 0.25
 _STEPS_PER_NAT = STEPS_PER_OCTAVE / math.log(2)
 
 
@@ -48,8 +51,9 @@ class Margins:
 
     def __post_init__(self) -> None:
         require_within(self, logit=(1e-15, 1e-4), state=(1e-16, 1e-6), state_bits=(4, 40))
-        # Roots of second moments are rounded up to 2**7 times as fine.
-        if self.state > 2.0 ** -(self.state_bits + 10):
+        # Beside 2**-10 of a step that a point of the grid keeps from boundaries (`dither.py`), and
+        # roots of second moments are rounded up to 2**7 times as fine.
+        if self.state > 2.0 ** -(self.state_bits + 11):
             raise ValueError(f"a margin of {self.state:g} is none beside {self.state_bits} bits")
 
 
@@ -138,18 +142,22 @@ class Ledger:
     def settle(self, state: Mapping[str, Tensor]) -> None:
         """Round what was learned, in place, tensor after tensor; only float64 is rounded.
 
+        Weights are dithered as far as rounding allows, and optimizers' moments hardly, for they
+        are divided by one another: what was next to nothing must not become a step of the grid.
         Second moments are rounded by their roots, which are of the size of gradients, and to
         five significant bits, since a quotient by one that became zero would be no number.
         """
         for name, values in state.items():
             if values.dtype != torch.float64 or not values.numel():
                 continue
-            if SECOND_MOMENTS.isdisjoint(name.split("/")):
-                self._settle(values, name)
-            else:
+            parts = set(name.split("/"))
+            dither = 1.0 if parts & WEIGHTS else _SLIGHT
+            if parts & SECOND_MOMENTS:
                 roots = values.sqrt()
-                self._settle(roots, name, significant=_ROOT_BITS)
+                self._settle(roots, name, dither, significant=_ROOT_BITS)
                 values.copy_(roots.square_())
+            else:
+                self._settle(values, name, dither)
             self.settled += 1 + values.numel()
 
     def state(self) -> dict[str, Tensor]:
@@ -166,7 +174,9 @@ class Ledger:
         if self.told is None:
             self.ties = Ties(*(_places(state[name]) for name in ("logits", "state")))
 
-    def _settle(self, values: Tensor, name: str, significant: int | None = None) -> None:
+    def _settle(
+        self, values: Tensor, name: str, dither: float, significant: int | None = None
+    ) -> None:
         """Round to one grid, or to so many significant bits, down to where the grid would be."""
         largest = float(torch.linalg.vector_norm(values, float("inf")))
         if not math.isfinite(largest):
@@ -176,38 +186,40 @@ class Ledger:
         if largest < _NOTHING:
             values.zero_()
             return
-        exponent = self._exponent(largest)
-        steps = values * 2.0 ** (self.margins.state_bits - exponent)  # exact, like the way back
-        margin = self.margins.state * 2.0**self.margins.state_bits
-        finer = None
-        if significant is not None:
-            bits = torch.frexp(steps).exponent.clamp_min_(_LEAST_ROOT)
-            finer = torch.ldexp(torch.ones_like(steps), significant - bits)
-            steps *= finer
-            margin = margin * finer
-        rounded = (steps + _ROUND).sub_(_ROUND)
-        off = (steps - rounded).abs_()
-        # Added to what is compared, not taken from the half: a margin may be less than its ulp.
-        near = off + margin > 0.5
-        places = (
-            near.flatten().nonzero()[:, 0].tolist()
-            if self.told is None
-            else self._told_here(values.numel())
-        )
-        flat, exact = rounded.view(-1), steps.flatten()
-        margins = margin.flatten() if isinstance(margin, Tensor) else None
-        for place in places:
-            at = self.settled + 1 + place
-            if self.told is None:
-                self.ties.state[at] = bool(flat[place] > exact[place])
-            else:
-                allowed = 2 * float(margin if margins is None else margins[place])
-                flat[place] = _as_told(
-                    float(exact[place]), self.ties.state[at], allowed, f"{name}, value {place:,}"
-                )
-        if finer is not None:
-            rounded /= finer
-        values.copy_(rounded.mul_(2.0 ** (exponent - self.margins.state_bits)))
+        scale = 2.0 ** (self.margins.state_bits - self._exponent(largest))
+        table, at = offsets(values.device), first_offset(self.settled)
+        flat = values.reshape(-1)
+        for begin in range(0, len(flat), PERIOD):
+            part = flat[begin : begin + PERIOD]
+            steps = part * scale  # exact, like the way back
+            finer = 1.0 if significant is None else _finer(steps, significant)
+            steps = (steps * finer).add_(table[at : at + len(part)], alpha=dither)
+            self._round(steps, finer, begin, name)
+            torch.div(steps, scale * finer, out=part)
+        if flat.data_ptr() != values.data_ptr():
+            values.copy_(flat.view_as(values))
+
+    def _round(self, steps: Tensor, finer: Tensor | float, begin: int, name: str) -> None:
+        """Round to whole numbers, in place.
+
+        finer  how many of these steps there are to one of the grid
+        begin  place of the first among the values that are settled now
+        """
+        margins = finer * (self.margins.state * 2.0**self.margins.state_bits)
+        exact = steps.clone()
+        steps.add_(_ROUND).sub_(_ROUND)
+        first = self.settled + 1 + begin
+        if self.told is None:
+            # Added to what is compared, not taken from the half: a margin may be less than its ulp.
+            near = (exact - steps).abs_().add_(margins) > 0.5
+            if bool(near.any()):
+                for place in near.nonzero()[:, 0].tolist():
+                    self.ties.state[first + place] = bool(steps[place] > exact[place])
+            return
+        for place in self._told_here(first, len(steps)):
+            allowed = 2 * float(margins[place] if isinstance(margins, Tensor) else margins)
+            up, where = self.ties.state[first + place], f"{name}, value {begin + place:,}"
+            steps[place] = _as_told(float(exact[place]), up, allowed, where)
 
     def _exponent(self, largest: float) -> int:
         """Of the power of two that spans a tensor, which is settled like any value.
@@ -224,14 +236,19 @@ class Ledger:
             return exponent
         return bound + self.ties.state.get(self.settled, exponent > bound)
 
-    def _told_here(self, number: int) -> list[int]:
-        """The announced places among the next `number` values."""
+    def _told_here(self, first: int, number: int) -> list[int]:
+        """The announced places among `number` values, of which the first has this number."""
         if self._state_places is None:
             self._state_places = sorted(self.ties.state)
-        first = self.settled + 1
         begin = bisect_left(self._state_places, first)
         end = bisect_left(self._state_places, first + number)
         return [place - first for place in self._state_places[begin:end]]
+
+
+def _finer(steps: Tensor, significant: int) -> Tensor:
+    """By how much each value's own steps are finer than the grid's."""
+    bits = torch.frexp(steps).exponent.clamp_min_(_LEAST_ROOT)
+    return torch.ldexp(torch.ones_like(steps), significant - bits)
 
 
 def _places(pairs: Tensor) -> Places:

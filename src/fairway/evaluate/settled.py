@@ -61,10 +61,15 @@ def settled_model(model: GPT) -> GPT:
 
 
 class Settled:
-    """`base`, rounded. Its state is settled after every lesson, whatever learns in it."""
+    """`base`, rounded. What was learned is settled after every lesson.
 
-    def __init__(self, base: ModelPredictor, ledger: Ledger) -> None:
-        self.base, self.ledger = base, ledger
+    learned  the predictor within it that learns in floats; None: `base` itself
+    """
+
+    def __init__(
+        self, base: ModelPredictor, ledger: Ledger, learned: ModelPredictor | None = None
+    ) -> None:
+        self.base, self.ledger, self.learned = base, ledger, learned or base
         self.model, self.ranks = base.model, base.ranks
         self.scored = Slices(*torch.zeros(3, 0, dtype=torch.long))
 
@@ -90,9 +95,9 @@ class Settled:
 
     def learn(self, chunk: Chunk) -> None:
         self.base.learn(chunk)
-        state = self.base.state_dict()
+        state = self.learned.state_dict()
         self.ledger.settle(state)
-        self.base.load_state_dict(state)
+        self.learned.load_state_dict(state)
 
     def skip(self, chunk: Chunk) -> None:
         self.base.skip(chunk)

@@ -39,7 +39,8 @@ from fairway.runtime.progress import Progress, silent
 from fairway.tokens.val_text import ValText
 
 MAGIC = b"FWC2"
-RECORDED = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
+# Circumstances worth their bytes in a small file.
+RECORDED = ("instructions", "torch", "fairway", "kernels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +171,7 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
         return make_settled_predictor(loaded.model, evaluation, ledger=ledger)
 
     try:
-        with reproducible(header.threads):
+        with reproducible(header.threads, header.made if header.settled is None else None):
             tokens = decode_stream(
                 new_predictor,
                 plans,

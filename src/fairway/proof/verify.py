@@ -111,7 +111,8 @@ def decode_proof(
         return seconds is not None and time.perf_counter() - started >= seconds
 
     try:
-        with reproducible(threads or proof.threads):
+        there = proof.circumstances if proof.settled is None else None
+        with reproducible(threads or proof.threads, there):
             tokens = decode_stream(
                 predictors(loaded, proof),
                 proof.prefix.plans(proof.evaluate),

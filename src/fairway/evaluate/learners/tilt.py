@@ -306,12 +306,19 @@ class TiltReader:
             self.open.append(row)
 
     def log_probs(self) -> Tensor:
+        return torch.log_softmax(self._tilted(self.base.log_probs()), dim=-1)
+
+    @property
+    def logits(self) -> Tensor | None:
+        """(rows, V) what the distributions come from, where the model's reader keeps that."""
+        logits: Tensor | None = self.base.logits  # type: ignore[attr-defined]
+        return None if logits is None else self._tilted(logits)
+
+    def _tilted(self, logits: Tensor) -> Tensor:
         config = self.predictor.config
         expected = [row.memory.expected() for row in self.open]
         hints = [token if sure >= config.threshold else NONE for token, sure in expected]
-        log_probs = self.base.log_probs().clone()
-        tilted = tilt_logits(log_probs, torch.tensor(hints), config.boost)
-        return torch.log_softmax(tilted, dim=-1)
+        return tilt_logits(logits.clone(), torch.tensor(hints), config.boost)
 
     def push(self, tokens: Tensor) -> None:
         for row, token in zip(self.open, tokens.tolist(), strict=True):
