@@ -72,6 +72,7 @@ COMMANDS: tuple[Command, ...] = (
     scores.prove,
     scores.verify,
     judge.audit,
+    judge.bytes_,
     judge.report,
     use.tune,
     use.compress,
