@@ -132,7 +132,8 @@ def bytes_(
 
     What tokens decode to, shown by joining those of a text again, against the usual ways of
     counting and a table of yours: which ids are wrong, and by how much every score on that text is.
-    Exit 1 where the table is wrong, or the tokens' bytes do not add up. Some vocabularies need `pip install 'fairway[bytes]'`.
+    Exit 1 where the table is wrong, or the tokens' bytes do not add up. Some vocabularies need
+    `pip install 'fairway[bytes]'`.
 
     Args:
         vocabulary: a .tiktoken file, a Hugging Face tokenizer.json, a SentencePiece .model, or a
