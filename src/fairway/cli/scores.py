@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fairway.evaluate.config import EvaluateConfig
     from fairway.evaluate.timed import Evaluation
     from fairway.proof.certificate import Certificate
+    from fairway.proof.verify import Verification
     from fairway.result import ScoreResult
     from fairway.tokens.val_text import ValText
 
@@ -256,7 +257,9 @@ def verify(
     text: MaybeFile = None,
     threads: MaybeCount = None,
     rows: MaybeCount = None,
+    any_batch: bool = False,
     device: Name = "cpu",
+    seconds: MaybeSeconds = None,
 ) -> Answer:
     """decode a proof with nothing but it and the model: PROOF MODEL
 
@@ -268,7 +271,10 @@ def verify(
         text: file to write the decoded text to, documents separated by NUL
         threads: threads to decode with, in settled arithmetic; otherwise the encoder's number
         rows: rows to compute together, in settled arithmetic; otherwise the encoder's number
+        any_batch: decode with the threads and rows that are fastest here, instead of the encoder's;
+            in settled arithmetic only
         device: cpu, cuda or cuda:N; another than the encoder's in settled arithmetic only
+        seconds: seconds after which decoding stops, at the next checkpoint; otherwise at the end
     """
     from fairway.proof.reproducible import NotReproducible
     from fairway.proof.verify import verify as decode
@@ -279,17 +285,35 @@ def verify(
     loaded.model.to(choose_device(device))
     try:
         with shown("verify") as progress:
-            decoded = decode(file, loaded, progress, threads=threads, rows=rows)
+            decoded = decode(
+                file,
+                loaded,
+                progress,
+                threads=threads,
+                rows=rows,
+                any_batch=any_batch,
+                seconds=seconds,
+            )
     except NotReproducible as error:
         print(f"no: {error}", file=sys.stderr)
         raise No({"equal": False, "problem": str(error)}) from error
     if text is not None:
         atomic_write(text, b"\0".join(decoded.documents))
-    print("yes: the text came back, and its hash is the one in the proof", file=sys.stderr)
+    print(_came_back(decoded), file=sys.stderr)
     return {
         "equal": True,  # any other text was refused
+        "whole": decoded.whole,
         "tokens": decoded.num_tokens,
         "bytes": decoded.text_bytes,
         "coded_bits_per_byte": decoded.coded_bits_per_byte,
         "seconds": decoded.seconds,
     }
+
+
+def _came_back(decoded: "Verification") -> str:
+    if decoded.whole:
+        return "yes: the text came back, and its hash is the one in the proof"
+    return (
+        f"yes, so far: {decoded.num_tokens:,} tokens came back in {decoded.seconds:.0f} s, and "
+        f"every checkpoint among them is the one in the proof"
+    )

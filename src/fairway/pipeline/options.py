@@ -6,6 +6,7 @@ from typing import Literal
 from fairway.runtime.patience import PEER_SECONDS
 
 Resume = Literal["no", "yes", "auto"]
+Tracking = Literal["tensorboard", "wandb", "trackio"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class RunOptions:
         resume: go on with the run in the folder; "auto" starts or goes on, whatever is there
         overwrite: move the files of another run, or of this one, to earlier/ in the folder first
         checkpoint_seconds: seconds between two checkpoints of training
+        track: also tell this tool the numbers of the run; wandb and trackio may send them away,
+            as they are set up
         peer_seconds: of silence after which another rank is lost, and this one ends
     """
 
@@ -38,4 +41,5 @@ class RunOptions:
     resume: Resume = "no"
     overwrite: bool = False
     checkpoint_seconds: float = 60.0
+    track: Tracking | None = None
     peer_seconds: float = PEER_SECONDS
