@@ -74,6 +74,7 @@ COMMANDS: tuple[Command, ...] = (
     scores.prove,
     scores.verify,
     judge.audit,
+    judge.bytes_,
     judge.report,
     ledger.runs,
     ledger.effects,
