@@ -36,12 +36,14 @@ class StageEffect:
 
     differences     of each pair of runs
     standard_error  of their mean; None where no pair of the ledger has a second one
+    margin          to each side, within which the effect lies with odds of 95 %; as above
     p               two-sided, of a change without effect
     p_holm          the same, for all that was tried
     """
 
     differences: tuple[float, ...]
     standard_error: float | None = None
+    margin: float | None = None
     p: float | None = None
     p_holm: float | None = None
 
@@ -99,6 +101,7 @@ class Effect:
             name: {
                 "bits_per_byte": stage.mean,
                 "standard_error": stage.standard_error,
+                "margin": stage.margin,
                 "p": stage.p,
                 "p_holm": stage.p_holm,
             }
@@ -346,7 +349,8 @@ def judged(effects: Sequence[StageEffect]) -> list[StageEffect]:
             spread, freedom = math.sqrt(own), number - 1
         error = spread / math.sqrt(number)
         p = 2 * float(t.sf(abs(effect.mean) / error, freedom))
-        found.append(replace(effect, standard_error=error, p=p))
+        margin = error * float(t.isf(0.025, freedom))
+        found.append(replace(effect, standard_error=error, margin=margin, p=p))
     return found
 
 
