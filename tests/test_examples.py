@@ -1,11 +1,8 @@
 """The examples say what the command line understands."""
 
-import importlib.util
 import re
 import shlex
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -51,35 +48,3 @@ def test_the_files_are_what_their_readers_take() -> None:
     mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
     assert mounts == {volume["name"] for volume in pod["volumes"]}
     subprocess.run(["bash", "-n", CLUSTER / "slurm.sbatch"], check=True)
-
-
-def test_seeds_run_as_an_array_of_local_processes(tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
-    example = load(CLUSTER / "submitit_seeds.py")
-    seed = example.Seed("pocket", "data", tmp_path / "run", 7, ["--train.steps", "2"])
-    found = ask(COMMANDS, seed.command[3:]).parsed()
-    assert (found["fields"].seed, found["out"].name, found["how"].resume) == (7, "run-7", "auto")
-
-
-@pytest.mark.slow
-def test_a_seed_without_data_fails_with_its_words(tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, CLUSTER / "submitit_seeds.py", "pocket", tmp_path / "none", tmp_path / "x",
-         "--seeds", "1", "--cluster", "local", "--logs", tmp_path / "logs", "--minutes", "1"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert time.monotonic() - began < 60
-    said = "".join(path.read_text() for path in (tmp_path / "logs").glob("*.err"))
-    assert "no data folder at" in said
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -42,8 +42,8 @@ def test_unknown_gpus_are_refused_with_those_that_are_known(words: str) -> None:
 def test_here_steps_are_measured_with_the_loop_off_and_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "MEASURE_SECONDS", 0.05)
     small = recipe("pr1413")
-    model = replace(small.model, vocab_size=512, model_dim=32, train_context=32)
-    attention = replace(model.attention, num_heads=2, num_kv_heads=1, rope_dims=8)
+    model = replace(small.model, vocab_size=512, model_dim=64, train_context=32)
+    attention = replace(model.attention, num_heads=2, num_kv_heads=1)
     batch = replace(small.train.batch, rows=2, context=32, micro_batches=1)
     small = replace(
         small,

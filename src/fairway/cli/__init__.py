@@ -36,7 +36,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from fairway.cli import files, judge, plans, recipes, runs, scores, share, text, use
+from fairway.cli import files, judge, ledger, plans, recipes, runs, scores, share, text, use
 from fairway.cli.answer import Answer, No
 from fairway.cli.parsing import Asked, BadWords, Command, ask, completion_script
 from fairway.runtime.version import VERSION
@@ -66,6 +66,7 @@ COMMANDS: tuple[Command, ...] = (
     recipes.recipes,
     plans.plan,
     runs.run,
+    runs.seeds,
     runs.train,
     files.pack,
     files.import_,
@@ -74,6 +75,8 @@ COMMANDS: tuple[Command, ...] = (
     scores.verify,
     judge.audit,
     judge.report,
+    ledger.runs,
+    ledger.effects,
     use.tune,
     use.compress,
     use.decompress,
@@ -85,9 +88,9 @@ COMMANDS: tuple[Command, ...] = (
     completion,
 )
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-RESUMABLE = ("demo", "run", "train")
+RESUMABLE = ("demo", "run", "seeds", "train")
 GO_ON = "to go on, give the same command again with --resume"
-MANY_RANKS = ("demo", "run", "train", "score")  # what torchrun may start
+MANY_RANKS = ("demo", "run", "seeds", "train", "score")  # what torchrun may start
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """How and where a run is made: settings only, no PyTorch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from fairway.runtime.patience import PEER_SECONDS
@@ -43,3 +44,26 @@ class RunOptions:
     checkpoint_seconds: float = 60.0
     track: Tracking | None = None
     peer_seconds: float = PEER_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmOptions:
+    """Where the jobs run.
+
+    Attributes:
+        cluster: slurm, or local: as processes of this machine; None: slurm where there is one
+        minutes: that one job may take before it is started again
+        cpus: cores of each job
+        gpus: GPUs of each job, which torchrun shares among as many processes
+        at_once: jobs that may run at the same time
+        partition: of Slurm; None takes its default
+        logs: folder for what the jobs print; a folder `jobs` beside the runs where it is None
+    """
+
+    cluster: Literal["slurm", "local"] | None = None
+    minutes: int = 60
+    cpus: int = 8
+    gpus: int = 0
+    at_once: int = 8
+    partition: str | None = None
+    logs: Path | None = None

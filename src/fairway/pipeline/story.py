@@ -32,6 +32,7 @@ from fairway.pipeline.packing import (
     pack_run,
     seconds_to_calibrate,
 )
+from fairway.pipeline.recording import recorded
 from fairway.pipeline.scoring import (
     Passes,
     diagnose,
@@ -67,11 +68,13 @@ def run(
     options: RunOptions = DEFAULTS,
     *,
     prepare: Prepare | None = None,
+    runs: Path | None = None,
     progress: Progress = silent,
 ) -> RunResult:
     """One run, from shards to a score that is proved, audited and reported in the folder `out`.
 
     prepare   makes the folder `data` first
+    runs      database in which the run is recorded (`runs/database.py`); None: in none
     progress  called with all that the run's log is told
 
     Under torchrun every process calls this; all but the first return once the scores are there.
@@ -79,7 +82,11 @@ def run(
     touched where that can be known before; `Stopped` where a signal asked for it.
     """
     require()  # a figure missing at the end is missing for good
-    with _runtime(options, recipe, out, progress) as runtime, owned(out, runtime.ranks):
+    with (
+        _runtime(options, recipe, out, progress) as runtime,
+        owned(out, runtime.ranks),
+        recorded(out, runs, runtime.ranks),
+    ):
         folder = open_data(data, runtime, prepare)
         return run_on(runtime, recipe, folder, out, options)
 
