@@ -30,6 +30,7 @@ number where one stopped it, or nobody read on.
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 from typing import Annotated, Literal
@@ -74,6 +75,7 @@ COMMANDS: tuple[Command, ...] = (
     scores.prove,
     scores.verify,
     judge.audit,
+    judge.bytes_,
     judge.report,
     ledger.runs,
     ledger.effects,
@@ -173,6 +175,8 @@ def _answer(asked: Asked) -> int:
 
 def _failed(asked: Asked, error: BaseException, message: str, status: int) -> int:
     print(f"fairway {asked.name}: {message}", file=sys.stderr)
+    if add := getattr(error, "add", ""):  # what mends it, as a line to paste
+        print(f"\n    {shlex.join(['fairway', *asked.words, add])}\n", file=sys.stderr)
     if asked.json:
         _print_error(error, message, status, asked.name)
     return status

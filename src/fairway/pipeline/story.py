@@ -19,6 +19,7 @@ from fairway.artifact.config_json import plugins_of
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.planner import Estimate
 from fairway.model.gpt import GPT, num_params
+from fairway.pipeline.code import keep_script, script_of
 from fairway.pipeline.folder import RunFolder, owned
 from fairway.pipeline.judging import audit_run, compare, keep_excerpt, prove_score, write_page
 from fairway.pipeline.options import RunOptions
@@ -38,6 +39,7 @@ from fairway.pipeline.scoring import (
     diagnose,
     keep_documents,
     plan_into_clock,
+    planned_part,
     with_scores,
 )
 from fairway.pipeline.tracking import tracked
@@ -105,6 +107,7 @@ def train(
         folder = _open_folder(out, recipe, text, runtime, options)
         runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
         model = new_model(recipe, text, runtime)
+        expect_to_fit(model, recipe, text.tokenizer.to_bytes(), 0, runtime)
         reserve = seconds_to_calibrate(model, recipe, text, runtime)
         folder.begin(recipe, runtime)
         seconds = options.checkpoint_seconds
@@ -123,9 +126,13 @@ def run_on(
         return before
     runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
     model, text = new_model(recipe, data, runtime), ValText.of(data, recipe.tokens.val_tokens)
-    planned = plan_once(folder, model, recipe, text, runtime)
+    planned = plan_once(folder, model, recipe, text, runtime, options.fit)
+    text = planned_part(planned, text, recipe.budget.eval_seconds)
     reserve = seconds_to_calibrate(model, recipe, data, runtime)
+    script = script_of(folder, recipe, planned.config, data.tokenizer, runtime)
+    expect_to_fit(model, recipe, data.tokenizer.to_bytes(), len(script), runtime)
     folder.begin(recipe, runtime, planned)
+    keep_script(folder, script, runtime)
     if not data.recorded:
         runtime.log.say(unrecorded(data))
     seed_everything(recipe.seed)  # what planning took at random must not reach training
@@ -144,9 +151,11 @@ def run_on(
         found.add_stage("float", passes.windows(model, "score float"))
     if not packed:
         passes.clean()  # what was begun on another file
-        pack_run(artifact, recipe, planned.config, trained.weights, calibration, data, runtime)
+        weights, config = trained.weights, planned.config
+        pack_run(artifact, recipe, config, weights, calibration, data, len(script), runtime)
     with shared_file(runtime.ranks, artifact) as file:
-        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes, trained.weights))
+        cap, code_bytes = recipe.budget.cap_bytes, len(script)
+        found.add(artifact=describe_artifact(file, cap, code_bytes, trained.weights))
         loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score
     coded = score(loaded, recipe, passes, found)
 
@@ -189,7 +198,9 @@ def score(model: GPT, recipe: Recipe, passes: Passes, found: ResultFile) -> Code
         found.add_stage("quantized", passes.windows(model, "score quantized"))
     if found.result.score is None:
         sliding, (learning, coded) = passes.sliding(model), passes.learning(model, recipe)
-        scored = with_scores(found.result, passes.planned, sliding, learning, coded)
+        scored = with_scores(
+            found.result, passes.planned, sliding, learning, coded, passes.text.scope
+        )
         if found.write:
             documents = keep_documents(found.folder, passes.text, sliding, learning)
             scored = replace(scored, documents=documents)
@@ -273,12 +284,12 @@ def earlier_result(folder: RunFolder, runtime: Runtime) -> RunResult | None:
 
 
 def plan_once(
-    folder: RunFolder, model: GPT, recipe: Recipe, text: ValText, runtime: Runtime
+    folder: RunFolder, model: GPT, recipe: Recipe, text: ValText, runtime: Runtime, fit: bool
 ) -> Estimate:
     """The evaluation as the first start planned it, or planned now."""
     if folder.settled is not None and folder.settled.evaluation is not None:
         return folder.settled.evaluation
-    return plan_into_clock(model, recipe, text, runtime)
+    return plan_into_clock(model, recipe, text, runtime, fit)
 
 
 def open_data(data: Path, runtime: Runtime, prepare: Prepare | None = None) -> DataFolder:
@@ -297,9 +308,7 @@ def new_model(recipe: Recipe, data: DataFolder, runtime: Runtime) -> GPT:
     together."""
     check_fit(recipe, data)
     seed_everything(recipe.seed)
-    model = GPT(recipe.model).to(runtime.device)
-    expect_to_fit(model, recipe, data.tokenizer.to_bytes(), runtime)
-    return model
+    return GPT(recipe.model).to(runtime.device)
 
 
 def first_result(
