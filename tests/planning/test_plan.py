@@ -42,12 +42,12 @@ def test_unknown_gpus_are_refused_with_those_that_are_known(words: str) -> None:
 def test_here_steps_are_measured_with_the_loop_off_and_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "MEASURE_SECONDS", 0.05)
     small = recipe("pr1413")
-    model = replace(small.model, vocab_size=512, model_dim=64, train_context=32)
-    attention = replace(model.attention, num_heads=2, num_kv_heads=1)
+    attention = replace(small.model.attention, num_heads=2, num_kv_heads=1)
+    sizes = {"vocab_size": 512, "model_dim": 64, "train_context": 32}
     batch = replace(small.train.batch, rows=2, context=32, micro_batches=1)
     small = replace(
         small,
-        model=replace(model, attention=attention),
+        model=replace(small.model, attention=attention, **sizes),
         train=replace(small.train, batch=batch),
     )
     found = plan_here(small, seconds=10.0)
