@@ -37,7 +37,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from fairway.cli import files, judge, ledger, recipes, runs, scores, share, text, use
+from fairway.cli import files, judge, ledger, plans, recipes, runs, scores, share, text, use
 from fairway.cli.answer import Answer, No
 from fairway.cli.parsing import Asked, BadWords, ask, completion_script
 from fairway.cli.signatures import Command
@@ -66,6 +66,7 @@ COMMANDS: tuple[Command, ...] = (
     text.prepare,
     text.fetch,
     recipes.recipes,
+    plans.plan,
     runs.run,
     runs.seeds,
     runs.train,
@@ -75,6 +76,7 @@ COMMANDS: tuple[Command, ...] = (
     scores.prove,
     scores.verify,
     judge.audit,
+    judge.bytes_,
     judge.report,
     ledger.runs,
     ledger.effects,
