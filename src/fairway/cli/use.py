@@ -1,5 +1,6 @@
 """Commands that use a model: as a compressor, as a writer, as something to tune."""
 
+import os
 import sys
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -128,9 +129,10 @@ def generate(
     if samples < 1:
         raise ValueError(f"--samples {samples}: there is nothing to write")
     loaded, texts = open_model(model), []
+    begin = os.fsencode(prompt)  # whatever bytes were typed
     for number in range(samples):
-        pieces = write(loaded, prompt.encode(), replace(config, seed=config.seed + number))
-        parts = [prompt.encode(), next(pieces, b"")]  # what can fail has failed before it is shown
+        pieces = write(loaded, begin, replace(config, seed=config.seed + number))
+        parts = [begin, next(pieces, b"")]  # what can fail has failed before it is shown
         _show(b"\n---\n" * bool(number) + b"".join(parts))
         for piece in pieces:
             _show(piece)
