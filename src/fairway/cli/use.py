@@ -10,6 +10,7 @@ from tyro.conf import DisallowNone, arg
 from fairway.cli.answer import Answer, No, open_model, print_text, shown, with_settings
 from fairway.cli.words import Count, Data, InFile, MaybeCount, MaybeFile, Model, Out, Settings
 from fairway.generate.config import GenerateConfig
+from fairway.runtime.extras import extra
 from fairway.tune.config import TuneConfig
 
 SEARCH, WRITING = TuneConfig(), GenerateConfig(num_tokens=200, top_k=50)
@@ -37,7 +38,9 @@ def tune(
     from fairway.cli.scores import Present
     from fairway.proof.prove import evaluation_of
     from fairway.tokens.shards import DataFolder
-    from fairway.tune import tune as search
+
+    with extra("tune", "the search"):
+        from fairway.tune import tune as search
 
     loaded, folder = open_model(model), DataFolder(data)
     present = with_settings(Present(evaluation_of(loaded)), set)
