@@ -37,7 +37,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from fairway.cli import files, judge, ledger, recipes, runs, scores, share, text, use
+from fairway.cli import files, judge, ledger, plans, recipes, runs, scores, share, text, use
 from fairway.cli.answer import Answer, No
 from fairway.cli.parsing import Asked, BadWords, Command, ask, completion_script
 from fairway.runtime.version import VERSION
@@ -65,6 +65,7 @@ COMMANDS: tuple[Command, ...] = (
     text.prepare,
     text.fetch,
     recipes.recipes,
+    plans.plan,
     runs.run,
     runs.seeds,
     runs.train,
