@@ -43,7 +43,7 @@ def test_here_steps_are_measured_with_the_loop_off_and_on(monkeypatch: pytest.Mo
     monkeypatch.setattr(planning, "MEASURE_SECONDS", 0.05)
     small = recipe("pr1413")
     attention = replace(small.model.attention, num_heads=2, num_kv_heads=1)
-    sizes = {"vocab_size": 512, "model_dim": 64, "train_context": 32}
+    sizes = {"model_dim": 64, "train_context": 32}
     batch = replace(small.train.batch, rows=2, context=32, micro_batches=1)
     small = replace(
         small,
