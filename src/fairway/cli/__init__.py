@@ -36,7 +36,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from fairway.cli import files, judge, ledger, recipes, runs, scores, share, text, use
+from fairway.cli import files, judge, ledger, recipes, record, runs, scores, share, text, use
 from fairway.cli.answer import Answer, No
 from fairway.cli.parsing import Asked, BadWords, Command, ask, completion_script
 from fairway.runtime.version import VERSION
@@ -74,6 +74,8 @@ COMMANDS: tuple[Command, ...] = (
     scores.verify,
     judge.audit,
     judge.report,
+    record.submit,
+    record.check,
     ledger.runs,
     ledger.effects,
     use.tune,
