@@ -30,13 +30,14 @@ number where one stopped it, or nobody read on.
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from fairway.cli import files, judge, ledger, recipes, record, runs, scores, share, text, use
+from fairway.cli import files, judge, ledger, plans, recipes, record, runs, scores, share, text, use
 from fairway.cli.answer import Answer, No
 from fairway.cli.parsing import Asked, BadWords, Command, ask, completion_script
 from fairway.runtime.version import VERSION
@@ -64,6 +65,7 @@ COMMANDS: tuple[Command, ...] = (
     text.prepare,
     text.fetch,
     recipes.recipes,
+    plans.plan,
     runs.run,
     runs.seeds,
     runs.train,
@@ -73,6 +75,7 @@ COMMANDS: tuple[Command, ...] = (
     scores.prove,
     scores.verify,
     judge.audit,
+    judge.bytes_,
     judge.report,
     record.submit,
     record.check,
@@ -174,6 +177,8 @@ def _answer(asked: Asked) -> int:
 
 def _failed(asked: Asked, error: BaseException, message: str, status: int) -> int:
     print(f"fairway {asked.name}: {message}", file=sys.stderr)
+    if add := getattr(error, "add", ""):  # what mends it, as a line to paste
+        print(f"\n    {shlex.join(['fairway', *asked.words, add])}\n", file=sys.stderr)
     if asked.json:
         _print_error(error, message, status, asked.name)
     return status

@@ -26,6 +26,8 @@ class RunOptions:
         compute_dtype: number type of training; None measures which is faster, once for a run
         resume: go on with the run in the folder; "auto" starts or goes on, whatever is there
         overwrite: move the files of another run, or of this one, to earlier/ in the folder first
+        fit: where the evaluation does not fit its clock, score the first documents that do; result,
+            report and certificate say so
         checkpoint_seconds: seconds between two checkpoints of training
         track: also tell this tool the numbers of the run; wandb and trackio may send them away,
             as they are set up
@@ -41,6 +43,7 @@ class RunOptions:
     compute_dtype: Literal["float32", "bfloat16"] | None = None
     resume: Resume = "no"
     overwrite: bool = False
+    fit: bool = False
     checkpoint_seconds: float = 60.0
     track: Tracking | None = None
     peer_seconds: float = PEER_SECONDS

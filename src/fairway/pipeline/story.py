@@ -39,6 +39,7 @@ from fairway.pipeline.scoring import (
     diagnose,
     keep_documents,
     plan_into_clock,
+    planned_part,
     with_scores,
 )
 from fairway.pipeline.tracking import tracked
@@ -125,7 +126,8 @@ def run_on(
         return before
     runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
     model, text = new_model(recipe, data, runtime), ValText.of(data, recipe.tokens.val_tokens)
-    planned = plan_once(folder, model, recipe, text, runtime)
+    planned = plan_once(folder, model, recipe, text, runtime, options.fit)
+    text = planned_part(planned, text, recipe.budget.eval_seconds)
     reserve = seconds_to_calibrate(model, recipe, data, runtime)
     script = script_of(folder, recipe, planned.config, data.tokenizer, runtime)
     expect_to_fit(model, recipe, data.tokenizer.to_bytes(), len(script), runtime)
@@ -212,7 +214,9 @@ def score(model: GPT, recipe: Recipe, passes: Passes, found: ResultFile) -> Code
         found.add_stage("quantized", passes.windows(model, "score quantized"))
     if found.result.score is None:
         sliding, (learning, coded) = passes.sliding(model), passes.learning(model, recipe)
-        scored = with_scores(found.result, passes.planned, sliding, learning, coded)
+        scored = with_scores(
+            found.result, passes.planned, sliding, learning, coded, passes.text.scope
+        )
         if found.write:
             documents = keep_documents(found.folder, passes.text, sliding, learning)
             scored = replace(scored, documents=documents)
@@ -296,12 +300,12 @@ def earlier_result(folder: RunFolder, runtime: Runtime) -> RunResult | None:
 
 
 def plan_once(
-    folder: RunFolder, model: GPT, recipe: Recipe, text: ValText, runtime: Runtime
+    folder: RunFolder, model: GPT, recipe: Recipe, text: ValText, runtime: Runtime, fit: bool
 ) -> Estimate:
     """The evaluation as the first start planned it, or planned now."""
     if folder.settled is not None and folder.settled.evaluation is not None:
         return folder.settled.evaluation
-    return plan_into_clock(model, recipe, text, runtime)
+    return plan_into_clock(model, recipe, text, runtime, fit)
 
 
 def open_data(data: Path, runtime: Runtime, prepare: Prepare | None = None) -> DataFolder:
