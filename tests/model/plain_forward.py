@@ -42,8 +42,8 @@ def forward(config: Any, weights: dict[str, Floats], tokens: NDArray, positions:
             continue
         if skip is not None:
             skip = w["skip_weights"][slot - half] * skip
-            opened = sigmoid(w["skip_gates"][slot - half]) if config.skips.gated else None
-            x = x + skip if opened is None else skip + opened * (x - skip)
+            gates = w.get("skip_gates")
+            x = x + skip if gates is None else skip + sigmoid(gates[slot - half]) * (x - skip)
         name, damping = f"blocks.{layer}.", (layer + 1) ** -0.5 if config.layer_scale else 1.0
         mix = w.get(name + "residual_mix")
         mixed = x if mix is None else mix[0] * x + mix[1] * first
