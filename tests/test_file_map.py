@@ -14,6 +14,7 @@ PACKAGE = ROOT / "src" / "fairway"
 INVENTED = {  # files of the reader's
     "path/file.py", "my_learner.py", "my_rounding.py", "my_optimizer.py", "my_recipe.py",
     "my_probes.py",
+    "train_gpt.py",  # which runs write
 }  # fmt: skip
 NAMES = {command_name(command) for command in COMMANDS}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
