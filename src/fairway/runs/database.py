@@ -279,4 +279,4 @@ def _utc(since: str) -> str:
             f"--since {since}: give a day or time as in 2026-05-03 or 2026-05-03T14:00"
         ) from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
