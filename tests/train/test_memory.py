@@ -44,7 +44,7 @@ def allocated(chosen: Recipe) -> int:
     step()
     states = [
         value
-        for state in optimizers.adamw.state.values()
+        for state in optimizers.adamw.state.values()  # pyright: ignore[reportOptionalMemberAccess]
         for value in state.values()
         if isinstance(value, torch.Tensor)
     ]
@@ -53,7 +53,7 @@ def allocated(chosen: Recipe) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         step()
     events = found.profiler.kineto_results.events()  # type: ignore[union-attr]
-    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]  # pyright: ignore
     running = accumulate(nbytes for _, nbytes in sorted(changes, key=lambda change: change[0]))
     return sum(storages.values()) + max(running)
 
