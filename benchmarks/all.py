@@ -25,6 +25,7 @@ NEEDS = {
     "proof.py": ("run", "data"),
     "serve.py": ("run",),
     "train.py": ("data",),
+    "travel.py": ("run", "data"),
 }
 
 
