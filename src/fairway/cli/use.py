@@ -69,8 +69,8 @@ def compress(argv: list[str]) -> Answer:
         /,
         segments: int | None = None,
         adapt: bool = True,
-        threads: int = 1,
-        arithmetic: Arithmetic = "native",
+        threads: int | None = None,
+        arithmetic: Arithmetic = "settled",
     ) -> Answer:
         """`fairway decompress` gives the same bytes back.
 
@@ -81,9 +81,9 @@ def compress(argv: list[str]) -> Answer:
             segments: number of parts coded side by side: more is faster, and a little larger; None
                 chooses by the size of the file
             adapt: learn while coding, as the model does when it is scored: slower, and smaller
-            threads: threads of the CPU; in native arithmetic the decoder will use as many
-            arithmetic: settled opens on any machine; native is faster, and opens on the like of
-                this one alone
+            threads: threads of the CPU; None takes the cores there are, up to four, and in native
+                arithmetic one, for there the decoder has to use as many
+            arithmetic: settled opens on any machine; native opens on the like of this one alone
         """
         config = CompressConfig(
             segments=segments, adapt=adapt, threads=threads, arithmetic=arithmetic
