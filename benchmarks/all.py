@@ -20,7 +20,12 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 OTHERS = {"all.py", "house.py"}  # house.py counts the source, and has a target of its own
-NEEDS = {"evaluate.py": ("run", "data"), "proof.py": ("run", "data"), "train.py": ("data",)}
+NEEDS = {
+    "evaluate.py": ("run", "data"),
+    "proof.py": ("run", "data"),
+    "serve.py": ("run",),
+    "train.py": ("data",),
+}
 
 
 def run_briefly(file: Path, arguments: list[str]) -> tuple[list[Row], str]:

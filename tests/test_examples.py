@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fairway.cli.build import _options, _recipe_and_data
+from fairway.cli import COMMANDS
+from fairway.cli.parsing import ask
 
 CLUSTER = Path(__file__).parents[1] / "examples" / "cluster"
 FILES = ("slurm.sbatch", "skypilot.yaml", "kubernetes.yaml")
@@ -28,10 +29,9 @@ def fairway_runs(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", FILES)
 def test_every_command_parses_and_goes_on_by_itself(name: str) -> None:
     (words,) = fairway_runs((CLUSTER / name).read_text())
-    recipe, _, rest = _recipe_and_data(words, "run")
-    _, out, options = _options(recipe, rest, "run")
-    assert options.resume == "auto"
-    assert "runs/" in str(out)
+    found = ask(COMMANDS, ["run", *words]).parsed()
+    assert found["how"].resume == "auto"
+    assert "runs/" in str(found["out"])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -57,9 +57,8 @@ def test_seeds_run_as_an_array_of_local_processes(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     example = load(CLUSTER / "submitit_seeds.py")
     seed = example.Seed("pocket", "data", tmp_path / "run", 7, ["--train.steps", "2"])
-    recipe, _, rest = _recipe_and_data(seed.command[4:], "run")
-    chosen, out, options = _options(recipe, rest, "run")
-    assert (chosen.seed, out.name, options.resume) == (7, "run-7", "auto")
+    found = ask(COMMANDS, seed.command[3:]).parsed()
+    assert (found["fields"].seed, found["out"].name, found["how"].resume) == (7, "run-7", "auto")
 
 
 @pytest.mark.slow

@@ -30,8 +30,8 @@ from started import MOST_SECONDS, VERSES, start
 
 from fairway.artifact.loaded_model import load_model
 from fairway.cli import main as fairway
-from fairway.pipeline.folder import read_recipe, read_run
 from fairway.result import read_result
+from fairway.runs.description import read_recipe, read_run
 from fairway.runtime.files import file_sha256
 from fairway.tokens import shards
 from fairway.train.checkpoints import Checkpoints

@@ -17,8 +17,9 @@ from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.model.gpt import GPT
 
 
-def _rms_norm(x: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.size(-1),))
+def _scaled_rms_norm(x: Tensor, scale: float = 1.0) -> Tensor:
+    y = F.rms_norm(x, (x.size(-1),))
+    return y if scale == 1.0 else y * scale
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -37,8 +38,8 @@ def composed() -> Iterator[None]:
     """The model's operations as PyTorch has them, without kernels of this project."""
     with ExitStack() as stack:
         for name, operation in {
-            "model.gpt.rms_norm": _rms_norm,
-            "model.attention.rms_norm": _rms_norm,
+            "model.gpt.rms_norm": _scaled_rms_norm,
+            "runtime.kernels.rms_norm": _scaled_rms_norm,
             "model.attention.attend": _attend,
             "model.mlp.leaky_relu_squared": _leaky_relu_squared,
         }.items():

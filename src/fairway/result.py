@@ -50,8 +50,23 @@ class StageResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TensorResult:
+    """One tensor of a file.
+
+    bytes           its share of the file; see `artifact/tensor_sizes.py`
+    rounding_error  |rounded - trained| / |trained|, root mean squares; None where it is not known
+    """
+
+    weights: int
+    bytes: float
+    rounding_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArtifactResult:
-    """groups  bytes by section of the file; together they are the file"""
+    """groups   bytes by section of the file; together they are the file
+    tensors  by name
+    """
 
     bytes_total: int
     bytes_model: int
@@ -60,6 +75,7 @@ class ArtifactResult:
     cap_bytes: int | None = None
     sha256: str
     groups: dict[str, int] = field(default_factory=dict)
+    tensors: dict[str, TensorResult] = field(default_factory=dict)
 
     @property
     def over_cap(self) -> bool:

@@ -7,15 +7,100 @@ from pathlib import Path
 
 import pytest
 
+import fairway
 from fairway.cli import COMMANDS, main
+from fairway.cli.parsing import command_name
+
+NAMES = [command_name(command) for command in COMMANDS]
+# As a process would: nothing is there that another test has imported.
+LIGHT = """
+import sys
+from fairway.cli import main
+status = main(sys.argv[1:])
+assert status == 0 and "torch" not in sys.modules, "PyTorch was imported"
+"""
 
 
-def test_help_lists_every_command(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["--help"])
-    assert stopped.value.code == 0
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_lists_every_command(argv: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(argv) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in COMMANDS)
+    assert all(f" {name} " in shown for name in NAMES)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fairway {fairway.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["recipes"], ["--version"], ["completion", "bash"]]
+    + [[name, "--help"] for name in NAMES],
+    ids=" ".join,
+)
+def test_help_and_the_list_of_recipes_cost_no_pytorch(argv: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *argv], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["scor", "a", "b"], "did you mean score?"),
+        (["recipe"], "did you mean recipes?"),
+        (["recipes", "pr141"], "did you mean pr1413?"),
+        (["recipes", "--dif", "pocket"], "--diff"),
+        (["run", "pocket", "data", "--train.secnds", "5"], "--train.seconds"),
+        (["run", "pocket", "data", "--ouut", "x"], "--out"),
+    ],
+)
+def test_what_is_nearly_right_is_told_what_was_meant(
+    argv: list[str], meant: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(argv) == 2
+    assert meant in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "command", "kind", "said"),
+    [
+        (["recipes", "nope"], "recipes", "ValueError", "unknown recipe 'nope'"),
+        (["recipes", "--nope"], "recipes", "BadWords", "--nope"),
+        (["nope"], None, "BadWords", "Expected one of"),
+        (["run", "pocket"], "run", "BadWords", "DATA"),
+        (["verify", "/nowhere/p", "/nowhere/m"], "verify", "ValueError", "no model at"),
+    ],
+)
+def test_a_failure_is_a_json_object_too(
+    argv: list[str], command: str | None, kind: str, said: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([*argv, "--json"]) == 2
+    shown = capsys.readouterr()
+    error = json.loads(shown.out.splitlines()[-1])["error"]
+    assert (error["command"], error["type"], error["exit_status"]) == (command, kind, 2)
+    assert said in error["message"]
+    assert shown.err  # people are told as well
+
+
+def test_a_defect_of_ours_is_told_as_json_and_by_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("fairway.recipes.registry.recipe", lambda name: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["recipes", "pocket", "--json"])
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "ZeroDivisionError"
+
+
+def test_recipes_have_one_name_and_take_the_field_s_other_ones(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    for other, name in (("baseline", "naive_baseline"), ("pr254", "sota254")):
+        assert main(["recipes", other, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["name"] == name
 
 
 @pytest.mark.parametrize("argv", [["recipes"], ["recipes", "pr1413", "--json"]])
@@ -63,8 +148,16 @@ def test_a_difference_holds_just_what_changed(capsys: pytest.CaptureFixture) -> 
         (["compress", "/nowhere/model", "file", "out"], "no model at"),
         (["generate", "/nowhere/model"], "no model at"),
         (["pack", "/nowhere/run", "/nowhere"], "no run folder or model"),
-        (["train", "pocket"], "name the data"),
-        (["run"], "usage: fairway run RECIPE DATA"),
+        (["train", "pocket"], "fairway prepare"),
+        (["run"], "RECIPE"),
+        (["run", "--train.steps", "5", "pocket", "/nowhere"], "RECIPE comes before"),
+        (["score", "/nowhere/m.fwy"], "no model at"),
+        (["recipes", "--diff", "pocket"], "name the recipe to compare"),
+        (["audit", "x.py:score"], "--vocab-size"),
+        (["audit", "x.py:score", "data", "--vocab-size", "9"], "DATA: that is for a model"),
+        (["audit", "m.fwy", "data", "--num-bytes", "9"], "--num-bytes: that is for a scorer"),
+        (["audit", "m.fwy"], "name the data"),
+        (["report"], "name a run folder"),
         (["train", "pocket", "/nowhere", "--set", "seed"], "PATH=JSON"),
         (["train", "pocket", "/nowhere", "--set", "sead=3"], "no field 'sead'"),
         (["train", "pr1413", "/nowhere", "--env", "/nowhere/env.json"], "No such file"),

@@ -124,7 +124,7 @@ def test_a_run_with_a_learner_of_one_s_own_is_recorded_and_asks_for_it(
     ("argv", "message"),
     [
         (["recipes", "--plugin", "nothing:Here"], "cannot import nothing"),
-        (["recipes", "--plugin"], "needs a value"),
+        (["recipes", "--plugin"], "Missing value for argument '--plugin'"),
         (["recipes", "mine.py:nothing"], "has no 'nothing'"),
         (["recipes", "mine.py:Counter"], "Recipe"),
     ],

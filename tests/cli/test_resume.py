@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from fairway.cli import main
-from fairway.cli.build import _resume_said
 from fairway.prepare import prepare_documents
 from fairway.runtime.stopping import Stopped
 
@@ -66,12 +65,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(data: Path, out: Path, *more: str) -> list[str]:
     return ["train", "pocket", str(data), "--out", str(out), *TINY, *more]
-
-
-def test_resume_alone_is_yes() -> None:
-    assert _resume_said(["--resume"]) == ["--resume", "yes"]
-    assert _resume_said(["--resume", "--out", "a"]) == ["--resume", "yes", "--out", "a"]
-    assert _resume_said(["--resume", "auto"]) == ["--resume", "auto"]
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])

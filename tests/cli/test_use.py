@@ -1,6 +1,9 @@
 """What uses a model, as typed: files made small and whole again, and text."""
 
+import json
 from pathlib import Path
+
+import pytest
 
 from fairway.cli import main
 
@@ -31,3 +34,11 @@ def test_text_is_prepared_with_the_tokenizer_of_a_model(ask: Ask, work: Path) ->
     (work / "verse.txt").write_text("5 green bottles hanging on the wall")
     ask("prepare", "again", "file.txt", "--tokenizer", MODEL, "--val", "verse.txt")
     assert ask("score", MODEL, "again")["tokens"] > 0  # refused with any other tokenizer
+
+
+def test_settings_that_cannot_be_are_refused_in_one_line(capsys: pytest.CaptureFixture) -> None:
+    assert main(["generate", "model.fwy", "--temperature", "-1", "--json"]) == 2
+    said, shown = capsys.readouterr()
+    assert "must not be negative" in shown
+    assert len(shown.splitlines()) == 1
+    assert json.loads(said)["error"]["type"] == "ValueError"

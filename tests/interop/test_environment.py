@@ -60,7 +60,7 @@ def test_a_default_written_out_changes_nothing(lineage: str) -> None:
         ("baseline", {"TIE_EMBEDDINGS": "yes"}, "TIE_EMBEDDINGS='yes' is not 0 or 1"),
         ("baseline", {"XSA_LAST_N": "4"}, "XSA_LAST_N is not a variable of this script, but of pr"),
         ("baseline", {"MATRX_LR": "1"}, "MATRX_LR is .* any known script; did you mean MATRIX_LR"),
-        ("pr9", {}, "unknown lineage 'pr9'; choose one of baseline, pr254"),
+        ("pr9", {}, "unknown lineage 'pr9'.* There are: naive_baseline, sota254"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(lineage: str, env: dict[str, str], words: str) -> None:

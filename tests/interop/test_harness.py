@@ -25,7 +25,8 @@ from fairway.tokens.tokenizer import ByteTokenizer, Tokenizer, train_tokenizer
 pytest.importorskip("lm_eval", reason="needs the extra lm-eval")
 from lm_eval.api.instance import Instance
 
-from fairway.interop.harness import FairwayLM, HarnessConfig, generation, run_tasks
+from fairway.interop.harness import FairwayLM, generation, run_tasks
+from fairway.interop.harness_config import HarnessConfig
 
 DOCUMENTS = ["Once upon a TIME there was a hare. " * 4, "größer ≠ kleiner\n", "x", "  blanks  "]
 CHOICES = [("the hare is", " quick"), ("the hare is", " slow and very, very much a hare" * 3)]

@@ -23,8 +23,8 @@ SMALL = {
 PARTIAL = {"ROPE_DIMS": "4", "XSA_LAST_N": "2"}
 LOOPED = {"EMBEDDING_DIM": "32", "NUM_LOOPS": "1", "LOOP_START": "1", "LOOP_END": "2"}
 SETTINGS = {
-    "baseline": SMALL,
-    "pr254": SMALL | {"BIGRAM_VOCAB_SIZE": "16", "BIGRAM_DIM": "8"},
+    "naive_baseline": SMALL,
+    "sota254": SMALL | {"BIGRAM_VOCAB_SIZE": "16", "BIGRAM_DIM": "8"},
     "pr414": SMALL
     | PARTIAL
     | {"BIGRAM_VOCAB_SIZE": "16", "BIGRAM_DIM": "8", "VE_DIM": "8", "VE_LAYERS": "2,3"},
@@ -123,9 +123,9 @@ def test_one_error_lists_everything_that_does_not_fit(lineage: str) -> None:
     [
         ("pr1855", "pr1493", "pr1855"),
         ("pr1945", "pr1855", "pr1945 or pr1953 or pr2014 or pr2135"),
-        ("pr414", "pr254", "pr414"),
-        ("pr254", "baseline", "pr254 or pr414"),
-        ("pr1413", "baseline", "pr1413 or pr1493"),
+        ("pr414", "sota254", "pr414"),
+        ("sota254", "naive_baseline", "sota254 or pr414"),
+        ("pr1413", "naive_baseline", "pr1413 or pr1493"),
     ],
 )
 def test_a_checkpoint_of_another_lineage_is_recognized(given: str, taken: str, likely: str) -> None:
@@ -149,8 +149,8 @@ def test_heads_for_further_tokens_are_left_behind() -> None:
 
 
 def test_a_bigram_table_of_254_says_itself_how_wide_it_is() -> None:
-    env = {k: v for k, v in SETTINGS["pr254"].items() if k != "BIGRAM_DIM"}
-    model = load_checkpoint("pr254", env, checkpoint("pr254"))
+    env = {k: v for k, v in SETTINGS["sota254"].items() if k != "BIGRAM_DIM"}
+    model = load_checkpoint("sota254", env, checkpoint("sota254"))
     assert model.config.embedding.ngrams[0].dim == 8
 
 

@@ -14,6 +14,7 @@ from fairway.interop.settings import (
     training_settings,
 )
 from fairway.recipes.diff import diff, override
+from fairway.recipes.names import canonical
 from fairway.recipes.registry import PUBLISHED, RECIPES, SCRIPTS, recipe
 from fairway.recipes.script import Environment
 
@@ -30,7 +31,7 @@ def variables(text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("lineage", GOLDEN["defaults"])
 def test_defaults_are_those_of_the_script(lineage: str) -> None:
-    defaults, golden = SCRIPTS[lineage].defaults, GOLDEN["defaults"][lineage]
+    defaults, golden = SCRIPTS[canonical(lineage, SCRIPTS)].defaults, GOLDEN["defaults"][lineage]
     assert defaults == golden
     assert {name: type(value) for name, value in defaults.items()} == {
         name: type(value) for name, value in golden.items()

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fairway.pipeline import story
-from fairway.pipeline.folder import Resume, RunFolder
+from fairway.pipeline.folder import RunFolder
+from fairway.pipeline.options import Resume
 from fairway.pipeline.story import RunOptions, run_on
 from fairway.prepare import prepare_documents
 from fairway.recipes.recipe import Recipe

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from fairway.pipeline import story
-from fairway.pipeline.folder import RUN, owned, read_run
+from fairway.pipeline.folder import owned
 from fairway.pipeline.story import RunOptions, run
 from fairway.recipes.registry import recipe, smoke
 from fairway.result import RunResult, read_result
+from fairway.runs.description import RUN, read_run
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.stopping import Stopped
 from fairway.tokens.shards import DataFolder

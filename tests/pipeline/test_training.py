@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from fairway.model.gpt import GPT
-from fairway.pipeline.folder import Resume, RunFolder
+from fairway.pipeline.folder import RunFolder
+from fairway.pipeline.options import Resume
 from fairway.pipeline.packing import pack_again
 from fairway.pipeline.training import Dealt, load_trained, train_and_average
 from fairway.recipes.registry import recipe, smoke

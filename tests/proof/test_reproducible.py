@@ -5,6 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairway.evaluate.config import EvaluateConfig
+from fairway.evaluate.learners.sgd import Sgd
+from fairway.model.decode_step import describe_step
+from fairway.proof.compress import CompressConfig, compress, decompress
 from fairway.proof.reproducible import (
     Checkpoints,
     NotReproducible,
@@ -12,6 +16,9 @@ from fairway.proof.reproducible import (
     differences,
     reproducible,
 )
+from fairway.runtime.native import library, switched_off
+
+from .conftest import loaded, tiny_model
 
 steps = st.lists(st.lists(st.integers(0, 9000), min_size=1, max_size=5), max_size=30)
 
@@ -91,3 +98,38 @@ def test_threads_of_another_kind_of_machine_are_refused_before_they_are_started(
     with pytest.raises(NotReproducible, match=words), reproducible(10_000):
         pass
     assert torch.get_num_threads() == before
+
+
+COMPILED = pytest.mark.skipif(library("decode", tuned=True) is None, reason="no C++ compiler")
+
+
+def test_files_older_than_the_kernels_are_read_without_them() -> None:
+    model = tiny_model()
+    with reproducible(1, {"torch": "2.9"}):
+        assert "plain" in describe_step(model)
+    with reproducible(1, {"kernels": "plain"}):
+        assert "plain" in describe_step(model)
+    assert "plain" not in describe_step(model)
+    assert differences({"kernels": "plain"}, {"kernels": "C++ 12345678"}) == ""
+
+
+@COMPILED
+def test_without_a_compiler_what_was_coded_with_one_is_refused_and_the_mend_named() -> None:
+    learning = Sgd(chunk_tokens=32, epochs=2, lr=0.05)
+    model, text = loaded(EvaluateConfig(context=16, stride=8, ttt=learning)), b"the cat sat. " * 8
+    packed = compress(model, text)
+    with switched_off():
+        older = compress(model, text)
+        with pytest.raises(NotReproducible, match=r"C\+\+.*install a C\+\+ compiler"):
+            decompress(model, packed)
+    assert decompress(model, older) == text
+    assert decompress(model, packed) == text
+
+
+@COMPILED
+def test_settled_arithmetic_does_not_ask_what_computes_a_step() -> None:
+    model = loaded(EvaluateConfig(context=16, stride=8))
+    packed = compress(model, b"the cat sat", CompressConfig(arithmetic="settled"))
+    with switched_off():
+        assert decompress(model, packed) == b"the cat sat"
+    assert decompress(model, packed) == b"the cat sat"

@@ -120,6 +120,42 @@ def test_native_proofs_take_no_other_threads(proof) -> None:
     path, model = proof
     with pytest.raises(ValueError, match="native arithmetic"):
         verify(path, model, threads=2)
+    with pytest.raises(ValueError, match="native arithmetic"):
+        verify(path, model, any_batch=True)
+
+
+@pytest.mark.parametrize("way", ["frozen", "adapters and mixture"])
+def test_any_batch_takes_the_threads_that_are_fastest_here(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, path = loaded(WAYS[way]), tmp_path / "proof.fwp"
+    prove(model, corpus(DOCUMENTS), out=path, guard=False)
+    assert verify(path, model, any_batch=True).documents == tuple(DOCUMENTS)
+    seen = []
+    monkeypatch.setattr(
+        "fairway.proof.verify._step_seconds",
+        lambda model, rows, threads: seen.append((rows, threads)) or -threads,
+    )
+    monkeypatch.setattr(
+        "fairway.proof.verify.decode_proof", lambda *_, threads, **__: seen.append(threads)
+    )
+    verify(path, model, any_batch=True)
+    assert seen[-1] == max(threads for _, threads in seen[:-1])
+    assert {rows for rows, _ in seen[:-1]} == {1 if way == "frozen" else len(DOCUMENTS)}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("way", ["frozen", "sgd", "muon", "adapters and mixture"])
+def test_what_a_cpu_encoded_a_gpu_decodes_and_the_other_way_round(way: str, tmp_path: Path) -> None:
+    paths = [tmp_path / "cpu.fwp", tmp_path / "cuda.fwp"]
+    models = [loaded(WAYS[way]), loaded(WAYS[way])]
+    models[1].model.to("cuda")
+    for model, path in zip(models, paths, strict=True):
+        prove(model, corpus(DOCUMENTS), out=path)
+    for model in models:
+        for path in paths:
+            assert verify(path, model, any_batch=True).documents == tuple(DOCUMENTS)
 
 
 @pytest.mark.parametrize("way", ["sgd and mixture", "adapters"])

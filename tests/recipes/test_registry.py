@@ -80,7 +80,7 @@ def test_a_recipe_knows_its_name_and_its_parent(name: str) -> None:
 
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'pr1493x'; did you mean pr1493\? Recipes: naive"):
+    with pytest.raises(ValueError, match=r"'pr1493x'; did you mean pr1493\? There are: naive"):
         recipe("pr1493x")
 
 

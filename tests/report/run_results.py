@@ -19,6 +19,7 @@ from fairway.result import (
     RunResult,
     ScoreResult,
     StageResult,
+    TensorResult,
     TrainResult,
     write_result,
 )
@@ -33,6 +34,11 @@ ARTIFACT = ArtifactResult(
     bytes_tokenizer=20_000,
     cap_bytes=100_000,
     sha256="ab" * 32,
+    tensors={
+        "embed.weight": TensorResult(weights=40_000, bytes=35_000.0, rounding_error=0.004),
+        "blocks.0.mlp.up.weight": TensorResult(weights=50_000, bytes=37_000.0, rounding_error=0.02),
+        "blocks.0.gain": TensorResult(weights=100, bytes=200.0),
+    },
 )
 PROOF = ProofResult(
     tokens=4096,

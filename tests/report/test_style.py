@@ -5,7 +5,18 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.report.style import bar_chart, spread
+from fairway.report.style import (
+    BLUE,
+    WIDTH,
+    Line,
+    bar_chart,
+    draw_lines,
+    inline,
+    line_figure,
+    readable_values,
+    spread,
+    style,
+)
 
 
 def test_nothing_to_draw_is_no_chart() -> None:
@@ -16,3 +27,18 @@ def test_nothing_to_draw_is_no_chart() -> None:
 def test_labels_end_up_apart_and_in_order(heights: list[float]) -> None:
     placed = spread(heights, 0.1)
     assert all(b - a > 0.099 for a, b in pairwise(placed))
+
+
+def test_what_a_picture_tells_are_the_values_of_its_lines() -> None:
+    with style():
+        figure, (axes,) = line_figure("Loss", 3.0)
+        draw_lines(axes, [Line([0.0, 1.0, 2.0], [3.0, 2.0, 1.0], "1.0", BLUE, name="nats")])
+        axes.set_xlabel("steps")
+        svg = inline(figure, "k", "Loss")
+        (panel,) = readable_values(figure)
+    assert panel["x"] == "steps"
+    (line,) = panel["lines"]
+    assert (line["name"], line["x"], line["y"]) == ("nats", [0, 1, 2], [3, 2, 1])
+    assert line["at"] == sorted(line["at"])
+    assert 0 < line["at"][0] < line["at"][-1] < 72 * WIDTH
+    assert "data-values=" in svg

@@ -74,7 +74,7 @@ def pack(
     _require_json(config)
     streams: dict[str, list[np.ndarray]] = {"scales": [], "half": [], "float": []}
     matrices: list[tuple[np.ndarray, int]] = []
-    lines = [_store(name, tensor, matrices, streams) for name, tensor in tensors.items()]
+    lines = [store_tensor(name, tensor, matrices, streams) for name, tensor in tensors.items()]
 
     codes = Section("codes", "stored", encode_matrices(matrices))
     sections = [best_packed("tokenizer", tokenizer), codes]
@@ -298,7 +298,7 @@ def _require_json(config: dict[str, Any]) -> None:
         )
 
 
-def _store(
+def store_tensor(
     name: str,
     tensor: QuantizedTensor | Tensor,
     matrices: list[tuple[np.ndarray, int]],

@@ -1,47 +1,88 @@
 """The command line: parse, look up, call, print. Nothing is decided here.
 
-Each command is a function whose annotations are its options (tyro); its imports stand inside it, so
-that asking for help costs no PyTorch. Exit status: 0 done; 1 done, and the answer is no; 2 the user
-can mend it; 128 and the signal's number where one stopped it, or
-nobody read on.
+A command is one function in a file of what it is for, and its name in `COMMANDS` below:
+
+    def shorten(model: Model, out: Out, words: Count = 10) -> Answer:
+        '''one line for the list of commands: MODEL OUT
+
+        What `fairway shorten --help` says beside it.
+
+        Args:
+            model: the model file
+            out: the file to write
+            words: number of words to keep
+        '''
+        from fairway.somewhere import what_it_calls  # here, so that help costs no PyTorch
+        ...
+        return {"words": 10}  # what --json prints
+
+Its parameters are its options, and each has a help text: those annotated with `Positional` are
+known by their place, and `cli/words.py` has the usual kinds with their metavars. A settings
+dataclass whose module imports no PyTorch is a parameter too, `Annotated[Config, arg(name="")]`. A
+trailing underscore is dropped (`import_`), others become hyphens (`lm_eval`: `fairway lm-eval`).
+ValueError and OSError end it with status 2 and their text; `No` with status 1 and an answer.
+Progress and words for people go to standard error; `shown` in `cli/answer.py` is a progress line.
+
+Exit status: 0 done; 1 done, and the answer is no; 2 the user can mend it; 128 and the signal's
+number where one stopped it, or nobody read on.
 """
 
-import argparse
 import errno
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from typing import Annotated, Literal
 
-from fairway.cli import build, judge, share, use
-from fairway.cli.answer import Answer, No, take_values
-from fairway.runtime.plugins import load_plugin
+from tyro.conf import Positional, arg
 
-COMMANDS: dict[str, Callable[[list[str]], Answer]] = {
-    command.__name__.rstrip("_"): command
-    for command in (
-        build.demo,
-        build.prepare,
-        build.fetch,
-        build.recipes,
-        build.run,
-        build.train,
-        build.pack,
-        build.import_,
-        judge.score,
-        judge.prove,
-        judge.verify,
-        judge.audit,
-        judge.report,
-        use.tune,
-        use.compress,
-        use.decompress,
-        use.generate,
-        share.export,
-        share.push,
-    )
-}
+from fairway.cli import files, judge, recipes, runs, scores, share, text, use
+from fairway.cli.answer import Answer, No
+from fairway.cli.parsing import Asked, BadWords, Command, ask, completion_script
+from fairway.runtime.version import VERSION
+
+
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], Positional, arg(metavar="{bash,zsh,fish}")],
+) -> Answer:
+    """what makes a shell complete commands and options: bash, zsh or fish
+
+    Prints a script: `fairway completion bash > ~/.local/share/bash-completion/completions/fairway`,
+    `fairway completion zsh > _fairway` in a folder of your $fpath, or
+    `fairway completion fish > ~/.config/fish/completions/fairway.fish`.
+
+    Args:
+        shell: the shell that is to read it
+    """
+    script = completion_script(COMMANDS, shell)
+    print(script)
+    return {"shell": shell, "script": script}
+
+
+COMMANDS: tuple[Command, ...] = (
+    runs.demo,
+    text.prepare,
+    text.fetch,
+    recipes.recipes,
+    runs.run,
+    runs.train,
+    files.pack,
+    files.import_,
+    scores.score,
+    scores.prove,
+    scores.verify,
+    judge.audit,
+    judge.report,
+    use.tune,
+    use.compress,
+    use.decompress,
+    use.generate,
+    share.export,
+    share.push,
+    share.serve,
+    share.lm_eval,
+    completion,
+)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 RESUMABLE = ("demo", "run", "train")
 GO_ON = "to go on, give the same command again with --resume"
@@ -70,60 +111,82 @@ def _require_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
-def _main(argv: list[str]) -> int:
+def _main(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        print(f"fairway {VERSION}")
+        return 0
     try:
-        plugins, argv = take_values("--plugin", argv)
-    except ValueError as error:
+        asked = ask(COMMANDS, words)
+    except BadWords as error:
+        return _refused(error, "--json" in words)
+    except ValueError as error:  # settings that refuse what they were given
         print(f"fairway: {error}", file=sys.stderr)
+        if "--json" in words:
+            _print_error(error, str(error), 2)
         return 2
-    chosen, rest = _parser().parse_args(argv[:1]).command, argv[1:]
+    except SystemExit:  # a help text was shown
+        return 0
+    if asked.name not in MANY_RANKS or asked.all_options:
+        return _answer(asked)
+    from fairway.runtime.distributed import Ranks, supervised
 
-    def answered() -> int:
-        return _answer(chosen, rest, plugins)
-
-    if chosen in MANY_RANKS and not {"-h", "--help"} & set(rest):
-        from fairway.runtime.distributed import Ranks, supervised
-
-        return supervised(answered, Ranks.from_env())
-    return answered()
+    return supervised(lambda: _answer(asked), Ranks.from_env())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fairway",
-        description=__import__("fairway").__doc__,
-        epilog="With any command: --json prints the answer as one JSON object, the last line of "
-        "standard output. --plugin NAME, as often as needed, loads a class of your own before "
-        "anything is read: package.module:Class, path/file.py:Class, or an installed entry point "
-        "of the group fairway.plugins. No file makes fairway import anything by itself.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.__doc__, add_help=False)
-    return parser
-
-
-def _answer(chosen: str, rest: list[str], plugins: list[str]) -> int:
+def _answer(asked: Asked) -> int:
+    """Call the command, and print what it says."""
     try:
-        for name in plugins:
-            load_plugin(name)
-        answer, status = COMMANDS[chosen]([arg for arg in rest if arg != "--json"]), 0
+        if asked.plugins:
+            from fairway.runtime.plugins import load_plugin
+
+            for name in asked.plugins:
+                load_plugin(name)
+        answer, status = asked.call(), 0
     except No as no:
         answer, status = no.answer, 1
     except BrokenPipeError:
         raise
+    except SystemExit:  # a help text was shown
+        return 0
+    except BadWords as error:
+        return _refused(error, asked.json, asked.name)
     except (ValueError, OSError) as error:
-        room = isinstance(error, OSError) and error.errno in NO_ROOM and chosen in RESUMABLE
+        room = isinstance(error, OSError) and error.errno in NO_ROOM and asked.name in RESUMABLE
         hint = f"; what is finished is kept: make room, and {GO_ON}" if room else ""
-        print(f"fairway {chosen}: {error}{hint}", file=sys.stderr)
-        return 2
+        return _failed(asked, error, f"{error}{hint}", 2)
     except KeyboardInterrupt as stop:
-        hint = "" if "--resume" in str(stop) or chosen not in RESUMABLE else f"; {GO_ON}"
-        print(f"fairway {chosen}: {str(stop) or 'interrupted'}{hint}", file=sys.stderr)
-        return 128 + getattr(stop, "signal", signal.SIGINT)
-    if "--json" in rest and answer:  # ranks other than the first have nothing to say
+        hint = "" if "--resume" in str(stop) or asked.name not in RESUMABLE else f"; {GO_ON}"
+        status = 128 + getattr(stop, "signal", signal.SIGINT)
+        return _failed(asked, stop, f"{str(stop) or 'interrupted'}{hint}", status)
+    except Exception as error:  # ours to mend: the traceback says where
+        if asked.json:
+            _print_error(error, str(error), 1, asked.name)
+        raise
+    if asked.json and answer:  # ranks other than the first have nothing to say
         print(json.dumps(answer, default=str))
     return status
+
+
+def _failed(asked: Asked, error: BaseException, message: str, status: int) -> int:
+    print(f"fairway {asked.name}: {message}", file=sys.stderr)
+    if asked.json:
+        _print_error(error, message, status, asked.name)
+    return status
+
+
+def _refused(error: BadWords, as_json: bool, command: str | None = None) -> int:
+    print(error.shown, file=sys.stderr, end="")
+    if as_json:
+        _print_error(error, str(error), 2, command)
+    return 2
+
+
+def _print_error(
+    error: BaseException, message: str, status: int, command: str | None = None
+) -> None:
+    if int(os.environ.get("RANK", 0)) == 0:  # one object, however many processes there are
+        told = {"type": type(error).__name__, "message": message, "exit_status": status}
+        print(json.dumps({"error": {"command": command} | told}))
 
 
 if __name__ == "__main__":

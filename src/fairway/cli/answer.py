@@ -2,12 +2,11 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fairway.runtime.plugins import check_recorded, load_plugin
 from fairway.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -26,31 +25,14 @@ class No(Exception):
         self.answer = answer
 
 
-def take_values(name: str, argv: list[str]) -> tuple[list[str], list[str]]:
-    """The value of every `NAME VALUE` or `NAME=VALUE` among the arguments, and the rest of them."""
-    values, rest = [], []
-    given = iter(argv)
-    for argument in given:
-        if argument == name:
-            value = next(given, None)
-            if value is None:
-                raise ValueError(f"{name} needs a value; fairway COMMAND --help says which")
-            values.append(value)
-        elif argument.startswith(f"{name}="):
-            values.append(argument.partition("=")[2])
-        else:
-            rest.append(argument)
-    return values, rest
-
-
-def take_settings(config: Config, argv: list[str]) -> tuple[Config, list[str]]:
-    """Apply every `--set PATH=JSON` among the arguments; returns the rest of them.
+def with_settings(config: Config, settings: Sequence[str]) -> Config:
+    """The config after each `PATH=JSON` of --set.
 
     A plug-in that the JSON names as a "type" is loaded: the user typed its name.
     """
     from fairway.recipes.diff import set_json
+    from fairway.runtime.plugins import load_plugin
 
-    settings, rest = take_values("--set", argv)
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
@@ -62,7 +44,7 @@ def take_settings(config: Config, argv: list[str]) -> tuple[Config, list[str]]:
         for name in _plugin_names(value):
             load_plugin(name)
         config = set_json(config, path, value)
-    return config, rest
+    return config
 
 
 def _plugin_names(value: object) -> Iterator[str]:
@@ -76,14 +58,15 @@ def _plugin_names(value: object) -> Iterator[str]:
             yield from _plugin_names(item)
 
 
-def two_paths(argv: list[str], usage: str, command: str) -> tuple[Path, Path, list[str]]:
-    """The two paths that a command begins with, and the rest of its arguments."""
-    if len(argv) >= 2 and not argv[0].startswith("-") and not argv[1].startswith("-"):
-        return Path(argv[0]), Path(argv[1]), argv[2:]
-    if {"-h", "--help"} & set(argv):
-        print(f"{usage}; {command} --help lists the options")
-        sys.exit(0)
-    raise ValueError(usage)
+def read_env(path: Path) -> dict[str, str]:
+    """The variables of a published script, as texts."""
+    try:
+        env = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(env, dict) or any(isinstance(v, dict | list) for v in env.values()):
+        raise ValueError(f'{path} must be an object of variables, such as {{"NUM_LAYERS": "11"}}')
+    return {name: str(int(v) if isinstance(v, bool) else v) for name, v in env.items()}
 
 
 def open_model(path: Path, device: "torch.device | str" = "cpu") -> "LoadedModel":
@@ -91,6 +74,7 @@ def open_model(path: Path, device: "torch.device | str" = "cpu") -> "LoadedModel
     model was made with."""
     from fairway.artifact.loaded_model import load_model
     from fairway.fetch.model_file import HUB_PATH, hub_model
+    from fairway.runtime.plugins import check_recorded
 
     if str(path).startswith(HUB_PATH):
         path = hub_model(str(path))

@@ -17,6 +17,7 @@ holds them still across versions. (Not as float32: sums of 24 bits overshoot, an
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import isqrt
 from typing import NamedTuple, Protocol
 
@@ -46,7 +47,12 @@ _UNIFORM = _STREAM.model.Uniform()
 
 def encode_matrices(matrices: Sequence[tuple[Codes, int]]) -> bytes:
     """Many matrices (codes, bits) in one stream; each learns from those before it."""
-    writer, models = _Writer(), _Models()
+    return encode_and_measure(matrices)[0]
+
+
+def encode_and_measure(matrices: Sequence[tuple[Codes, int]]) -> tuple[bytes, list[int]]:
+    """The stream of `encode_matrices`, and how many bits of it each matrix takes, to a word."""
+    writer, models, ends = _Writer(), _Models(), [0]
     for codes, bits in matrices:
         codes = np.asarray(codes)
         top = 2 ** (bits - 1) - 1
@@ -57,7 +63,8 @@ def encode_matrices(matrices: Sequence[tuple[Codes, int]]) -> bytes:
                 f"codes span {codes.min()}..{codes.max()}, but {bits} bits hold -{top}..{top}"
             )
         _walk(writer, models, codes.shape, bits, codes.astype(np.int64))
-    return writer.finish()
+        ends.append(writer.num_bits)
+    return writer.finish(), [end - begin for begin, end in pairwise(ends)]
 
 
 def decode_matrices(data: bytes, shapes: Sequence[tuple[tuple[int, int], int]]) -> list[Codes]:
@@ -97,6 +104,10 @@ class _Writer:
         if size > 1:
             self._coder.encode(np.array([known], np.int32), _UNIFORM, np.array([size], np.int32))
         return known
+
+    @property
+    def num_bits(self) -> int:
+        return int(self._coder.num_bits())
 
     def finish(self) -> bytes:
         return self._coder.get_compressed().astype("<u4").tobytes()

@@ -18,6 +18,7 @@ from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.evaluate.windows import Window
 from fairway.model.cache import Cache
+from fairway.model.decode_step import next_logits
 from fairway.model.gpt import GPT
 
 
@@ -142,5 +143,4 @@ class CachedReader:
 
     def _advance(self, row: int, tokens: Tensor) -> Tensor:
         device = self.model.embed.weight.device
-        last = tokens.size(1) - 1
-        return self.model(tokens.to(device), start=last, cache=self.caches[row])[:, -1].cpu()
+        return next_logits(self.model, tokens.to(device), self.caches[row]).cpu()

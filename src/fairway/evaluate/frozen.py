@@ -13,6 +13,7 @@ from fairway.evaluate.predictor import ALONE, Reader
 from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.model.adapters import Adapters
 from fairway.model.cache import Cache
+from fairway.model.decode_step import next_logits
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
 
@@ -145,7 +146,7 @@ class ModelReader:
             self._advance(tokens[:, None])
 
     def _advance(self, tokens: Tensor) -> None:
+        assert self.cache is not None
         device = self.model.embed.weight.device
-        last = tokens.size(1) - 1
-        logits = self.model(tokens.to(device), start=last, cache=self.cache, adapters=self.adapters)
-        self.logits = logits[:, -1].cpu()
+        logits = next_logits(self.model, tokens.to(device), self.cache, self.adapters)
+        self.logits = logits.cpu()

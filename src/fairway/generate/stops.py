@@ -11,20 +11,37 @@ def before_first(pieces: Iterable[bytes], stops: Sequence[bytes]) -> Iterator[by
     >>> list(before_first([b"one t", b"wo th", b"ree"], [b"two"]))
     [b'one ']
     """
-    held = b""
+    filtered = StopFilter(stops)
     for piece in pieces:
-        held += piece
-        found = [place for stop in stops if (place := held.find(stop)) >= 0]
-        if found:
-            if min(found):
-                yield held[: min(found)]
+        if shown := filtered.push(piece):
+            yield shown
+        if filtered.found:
             return
-        keep = max((_begun(held, stop) for stop in stops), default=0)
-        if len(held) > keep:
-            yield held[: len(held) - keep]
-            held = held[len(held) - keep :]
-    if held:
-        yield held
+    if rest := filtered.finish():
+        yield rest
+
+
+class StopFilter:
+    """The same, piece by piece. `found`: a stop has come, and nothing after it is shown."""
+
+    def __init__(self, stops: Sequence[bytes]) -> None:
+        self.stops, self.held, self.found = stops, b"", False
+
+    def push(self, piece: bytes) -> bytes:
+        """What can be shown by now."""
+        held = self.held + piece
+        places = [place for stop in self.stops if (place := held.find(stop)) >= 0]
+        if places:
+            self.held, self.found = b"", True
+            return held[: min(places)]
+        keep = max((_begun(held, stop) for stop in self.stops), default=0)
+        self.held = held[len(held) - keep :]
+        return held[: len(held) - keep]
+
+    def finish(self) -> bytes:
+        """What was held back, for no stop will come."""
+        rest, self.held = self.held, b""
+        return rest
 
 
 def _begun(held: bytes, stop: bytes) -> int:

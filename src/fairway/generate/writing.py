@@ -4,7 +4,7 @@ The model is read frozen, with cached keys and values; where the text outgrows t
 reading starts afresh from its newest half.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.generate.sampling import GenerateConfig, draw
 from fairway.generate.stops import before_first
+from fairway.model.decode_step import next_logits
 from fairway.model.gpt import GPT
 from fairway.tokens.tokenizer import piece_decoder
 
@@ -44,20 +45,36 @@ def generate(
 def write(loaded: LoadedModel, prompt: bytes, config: GenerateConfig) -> Iterator[Written]:
     """The tokens themselves, with the distributions that they were drawn from; stop texts are the
     business of `generate`."""
+    ids = [loaded.model.config.bos_id, *loaded.tokenizer.encode(prompt).tolist()]
+    return write_after(loaded, ids, config)
+
+
+def write_after(
+    loaded: LoadedModel, ids: Sequence[int], config: GenerateConfig
+) -> Iterator[Written]:
+    """`write` after any ids of the model's, at least one.
+
+    Where the document ends before all its bytes are out (CaseOps holds what may be the beginning of
+    an operator), the BOS that ends it comes with them.
+    """
     tokenizer, bos_id = loaded.tokenizer, loaded.model.config.bos_id
-    ids = torch.tensor([bos_id, *tokenizer.encode(prompt).tolist()])
     source = torch.Generator().manual_seed(config.seed)
-    reading = _Reading(loaded.model, config.context or loaded.model.config.train_context, ids)
-    added = piece_decoder(tokenizer, ids.tolist())
+    context = config.context or loaded.model.config.train_context
+    reading = _Reading(loaded.model, context, torch.tensor(ids))
+    added = piece_decoder(tokenizer, ids)
     penalized = config.repetition_penalty != 1
-    for _ in range(config.num_tokens):
+    for left in reversed(range(config.num_tokens)):
         logits = reading.logits[: tokenizer.vocab_size]  # ids beyond it stand for no bytes
         seen = reading.tokens.tolist() if penalized else ()
         token = draw(logits, config, source, seen)
+        log_probs = reading.logits.log_softmax(-1)
         if token == bos_id:
+            if rest := added(None):
+                yield Written(token, rest, log_probs)
             return
-        yield Written(token, added(token), reading.logits.log_softmax(-1))
-        reading.push(token)
+        yield Written(token, added(token) + (b"" if left else added(None)), log_probs)
+        if left:
+            reading.push(token)
 
 
 class _Reading:
@@ -76,8 +93,6 @@ class _Reading:
             new = self.tokens[-(self.cache.context // 2) :]
         self._read(new)
 
-    @torch.inference_mode()
     def _read(self, tokens: Tensor) -> None:
         device = self.model.embed.weight.device
-        logits = self.model(tokens[None].to(device), start=len(tokens) - 1, cache=self.cache)
-        self.logits = logits[0, -1].float().cpu()
+        self.logits = next_logits(self.model, tokens[None].to(device), self.cache)[0].float().cpu()

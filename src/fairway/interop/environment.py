@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from fairway.model.model_config import ModelConfig
+from fairway.recipes.names import canonical
 from fairway.recipes.registry import SCRIPTS
 from fairway.recipes.script import Environment, Script, Value
 
@@ -26,9 +27,7 @@ POSITIVE = ("VOCAB_SIZE", "NUM_LAYERS", "MODEL_DIM", "NUM_HEADS", "NUM_KV_HEADS"
 
 def published_script(lineage: str) -> Script:
     """The script of that lineage; ValueError lists those there are."""
-    if lineage not in SCRIPTS:
-        raise ValueError(f"unknown lineage {lineage!r}; choose one of {', '.join(SCRIPTS)}")
-    return SCRIPTS[lineage]
+    return SCRIPTS[canonical(lineage, SCRIPTS, "lineage")]
 
 
 def parse_environment(
@@ -51,7 +50,7 @@ def parse_environment(
     environment = Environment(script, values, frozenset(given))
     problems = problems or list(_contradictions(environment))
     if problems:
-        raise ValueError(f"environment of {lineage}: " + "; ".join(problems))
+        raise ValueError(f"environment of {script.name}: " + "; ".join(problems))
     return environment
 
 

@@ -6,7 +6,7 @@ file says; so a task's `bits_per_byte` is what `fairway.load(MODEL).score(...)` 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
@@ -24,6 +24,7 @@ from fairway.audit.model_scorer import walk
 from fairway.evaluate.config import EvaluateConfig, make_predictor, plan_text
 from fairway.evaluate.windows import Window
 from fairway.generate import GenerateConfig, generate
+from fairway.interop.harness_config import HarnessConfig
 from fairway.proof.prove import evaluation_of
 from fairway.tokens.val_text import ValText
 
@@ -205,36 +206,14 @@ def generation(asked: dict[str, Any], seed: int = 0) -> GenerateConfig:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class HarnessConfig:
-    """What is asked.
-
-    Attributes:
-        tasks: names of tasks, or files of them
-        include_path: folder with tasks of your own; None knows those of the harness alone
-        num_fewshot: examples before each question; None takes as many as the task says
-        limit: number of documents of each task; None takes all
-        learn: learn from what was already scored of the same document, as the model file says
-        stride: tokens that a window scores; None takes the model file's
-    """
-
-    tasks: tuple[str, ...]
-    include_path: Path | None = None
-    num_fewshot: int | None = None
-    limit: int | None = None
-    learn: bool = False
-    stride: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.tasks:
-            raise ValueError("name a task: --tasks NAME, as in --tasks lambada_openai")
-
-
 def run_tasks(loaded: LoadedModel, config: HarnessConfig) -> dict[str, Any]:
     """The harness's own results: `["results"][task]["bits_per_byte,none"]` and so on.
 
     Raises ValueError for a task that is not there, and for what a task asks that no model here can.
     """
+    names = [name for each in config.tasks for name in each.split(",") if name]
+    if not names:
+        raise ValueError("name a task: --tasks NAME, as in --tasks wikitext")
     evaluate = evaluation_of(loaded)
     if config.stride is not None:
         evaluate = evaluate.resolved(loaded.model.config.train_context)
@@ -242,8 +221,8 @@ def run_tasks(loaded: LoadedModel, config: HarnessConfig) -> dict[str, Any]:
     evaluate_tasks: Any = evaluator.simple_evaluate  # its decorator hides what it takes
     found = evaluate_tasks(
         FairwayLM(loaded, evaluate, learn=config.learn),
-        tasks=list(config.tasks),
-        task_manager=_known_tasks(config),
+        tasks=names,
+        task_manager=_known_tasks(names, config.include_path),
         num_fewshot=config.num_fewshot,
         limit=config.limit,
         log_samples=False,
@@ -253,12 +232,12 @@ def run_tasks(loaded: LoadedModel, config: HarnessConfig) -> dict[str, Any]:
     return dict(found)
 
 
-def _known_tasks(config: HarnessConfig) -> TaskManager:
+def _known_tasks(names: Sequence[str], include_path: Path | None) -> TaskManager:
     """The user's own, or where they are not all that is asked for, the harness's thousands too."""
     for defaults in (False, True):
-        manager = TaskManager(include_path=config.include_path, include_defaults=defaults)
+        manager = TaskManager(include_path=include_path, include_defaults=defaults)
         known = manager.all_tasks
-        missing = [task for task in config.tasks if task not in known and not Path(task).is_file()]
+        missing = [name for name in names if name not in known and not Path(name).is_file()]
         if not missing:
             return manager
     close = get_close_matches(missing[0], known, n=1)

@@ -30,6 +30,7 @@ class Cache:
         self.tokens = torch.zeros((rows, context), dtype=torch.long, device=device)
         self.embedding: Tensor | None = None  # (B, 1, D): the last position's, which smearing reads
         self.length = 0
+        self.step: object | None = None  # what `decode_step.py` prepared for this window
 
     @property
     def context(self) -> int:
@@ -37,7 +38,7 @@ class Cache:
 
     def clear(self) -> None:
         """Forget everything; the buffers stay."""
-        self.length, self.embedding = 0, None
+        self.length, self.embedding, self.step = 0, None, None
 
     def extend(self, slot: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add (B, H, t, K) keys and values at the end; returns all so far, (B, H, length + t, K).
@@ -51,14 +52,18 @@ class Cache:
 
     def remember(self, tokens: Tensor) -> Tensor:
         """Store (B, t) token ids; returns all so far, (B, length + t)."""
+        self.require_room(tokens.size(1))
         end = self.length + tokens.size(1)
-        if end > self.context:
-            raise ValueError(
-                f"{end} positions do not fit a cache of {self.context}; "
-                "start a new window or make the cache with a larger context"
-            )
         self.tokens[:, self.length : end] = tokens
         return self.tokens[:, :end]
+
+    def require_room(self, new: int) -> None:
+        """ValueError unless so many more positions fit."""
+        if self.length + new > self.context:
+            raise ValueError(
+                f"{self.length + new} positions do not fit a cache of {self.context}; "
+                "start a new window or make the cache with a larger context"
+            )
 
     def advance(self, num_tokens: int) -> None:
         self.length += num_tokens

@@ -19,11 +19,12 @@ import torch
 
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
 from fairway.evaluate.planner import Estimate
+from fairway.pipeline.options import Resume
 from fairway.recipes.recipe import Recipe
+from fairway.runs.description import RECIPE, RUN, read_run
 from fairway.runtime.distributed import Ranks
-from fairway.runtime.files import atomic_write, file_sha256, locked, read_file
-from fairway.runtime.identity import difference, json_sha256, sealed, unsealed
-from fairway.runtime.limits import one_line
+from fairway.runtime.files import atomic_write, file_sha256, locked
+from fairway.runtime.identity import difference, json_sha256, sealed
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import LOG, Runtime
 from fairway.runtime.sharing import share
@@ -31,15 +32,13 @@ from fairway.runtime.strict_json import Json
 from fairway.runtime.version import VERSION
 from fairway.tokens.shards import DataFolder
 
-RUN, RECIPE, LOCK, EARLIER = "run.json", "recipe.json", "run.lock", "earlier"
+LOCK, EARLIER = "run.lock", "earlier"
 # What a run writes, its description first: without it the rest is nobody's.
 OUTPUTS = (
     RUN, RECIPE, LOG, "checkpoint*.safetensors", ".checkpoint*", "*.spent", "hessians.safetensors",
-    "score *.safetensors*", "model.fwy", "result.json", "documents.safetensors",
-    "proof.fwp", "certificate.json", "report.html",
+    "score *.safetensors*", "score *.nats.npy", "model.fwy", "result.json",
+    "documents.safetensors", "excerpt.safetensors", "proof.fwp", "certificate.json", "report.html",
 )  # fmt: skip
-MOST_DESCRIPTION = 1 << 26  # bytes of `run.json`: a line for each shard
-Resume = Literal["no", "yes", "auto"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -183,33 +182,6 @@ class RunFolder:
         }
         text = json.dumps(sealed(held), indent=1)
         atomic_write(self.path / RUN, text.encode())
-
-
-def read_run(folder: Path) -> dict[str, Json] | None:
-    """What `run.json` says; None where there is none, ValueError where it is damaged."""
-    path = folder / RUN
-    if not path.is_file():
-        return None
-    try:
-        held = unsealed(read_file(path, MOST_DESCRIPTION), required=True)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({one_line(error, 100)}); start anew with --overwrite, which moves "
-            f"the old files away"
-        ) from error
-    return held
-
-
-def read_recipe(folder: Path) -> Recipe:
-    """The recipe of a run folder; ValueError where there is none, or it is damaged."""
-    path = folder / RECIPE
-    try:
-        return config_from_json(Recipe, unsealed(read_file(path, MOST_DESCRIPTION)))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({one_line(error)}); start anew with --overwrite, which moves the "
-            f"old files away"
-        ) from error
 
 
 def outputs_in(folder: Path) -> list[Path]:

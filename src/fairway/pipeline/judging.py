@@ -3,19 +3,24 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.loaded_model import load_model
 from fairway.audit.artifact import audit_artifact
 from fairway.audit.findings import AuditReport
 from fairway.evaluate.clocked import Chunks
+from fairway.evaluate.token_nats import TokenNats
+from fairway.pipeline.scoring import LEARNING, SLIDING, token_nats_file
 from fairway.proof.certificate import Certificate
 from fairway.proof.coded import Coded
 from fairway.proof.prove import prove
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import RECIPES
 from fairway.report.compressors import compare_with_compressors
+from fairway.report.excerpt import EXCERPT, make_excerpt, write_excerpt
 from fairway.report.page import write_report
-from fairway.result import CompressorResult, ProofResult
+from fairway.result import CompressorResult, ProofResult, RunResult
 from fairway.runtime.files import atomic_write
 from fairway.runtime.setup import Runtime
 from fairway.tokens.shards import DataFolder
@@ -101,6 +106,24 @@ def compare(data: DataFolder, text: ValText, runtime: Runtime) -> dict[str, Comp
     val = data.tokenizer.decode(text.tokens[:SCORED_TOKENS].tolist())
     with runtime.log.stage("baselines") as stage:
         return compare_with_compressors(train, val, progress=stage.update)
+
+
+def keep_excerpt(
+    folder: Path, text: ValText, data: DataFolder, result: RunResult, runtime: Runtime
+) -> None:
+    """What the page shows of the text, token by token, as far as the run knows what each cost."""
+    if result.score is None or (folder / EXCERPT).is_file():
+        return
+    columns = []
+    for name in (SLIDING, LEARNING):
+        path = token_nats_file(folder, name)
+        columns.append(TokenNats(path, text.num_targets).read() if path.is_file() else None)
+    frozen, nats = columns
+    if frozen is None or nats is None or np.isnan(frozen).any() or np.isnan(nats).any():
+        runtime.log.say("report, without the text: what each token cost was not kept")
+        return
+    excerpt = make_excerpt(text, data.tokenizer, frozen, nats)
+    write_excerpt(folder / EXCERPT, excerpt, result)
 
 
 def write_page(runs: Sequence[Path], out: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fairway.artifact.budget import OverBudget, fit_to_cap, predict_bytes, require_fit
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
-from fairway.artifact.container import pack, unpack
+from fairway.artifact.container import Artifact, pack, unpack
 from fairway.artifact.loaded_model import load_model
+from fairway.artifact.tensor_sizes import tensor_bytes
 from fairway.evaluate.config import EvaluateConfig
 from fairway.model.gpt import GPT
 from fairway.pipeline.folder import RunFolder
@@ -22,7 +23,7 @@ from fairway.quant.hessian import Calibration, collect_calibration, factor_hessi
 from fairway.quant.rules import quantize
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe as named
-from fairway.result import ArtifactResult, RunResult
+from fairway.result import ArtifactResult, RunResult, TensorResult
 from fairway.runtime.files import atomic_write, file_sha256
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime
@@ -337,10 +338,16 @@ def _model_to_round(
     return chosen, model
 
 
-def describe_artifact(path: Path, cap_bytes: int) -> ArtifactResult:
-    """Bytes of each part of the file; the code that reads it is this package, which ships apart."""
+def describe_artifact(
+    path: Path, cap_bytes: int, trained: Mapping[str, Tensor] | None = None
+) -> ArtifactResult:
+    """Bytes of each part of the file; the code that reads it is this package, which ships apart.
+
+    trained  the weights before they were rounded
+    """
     data = path.read_bytes()
-    sizes, total = unpack(data).sizes, len(data)
+    artifact, total = unpack(data), len(data)
+    sizes = artifact.sizes
     tokenizer = sizes["tokenizer"]
     return ArtifactResult(
         bytes_total=total,
@@ -350,4 +357,17 @@ def describe_artifact(path: Path, cap_bytes: int) -> ArtifactResult:
         cap_bytes=cap_bytes,
         sha256=hashlib.sha256(data).hexdigest(),
         groups=dict(sizes),
+        tensors=_describe_tensors(artifact, trained or {}),
     )
+
+
+def _describe_tensors(artifact: Artifact, trained: Mapping[str, Tensor]) -> dict[str, TensorResult]:
+    sizes, found = tensor_bytes(artifact), {}
+    for name, weight in artifact.state_dict().items():
+        error, before = None, trained.get(name)
+        if before is not None and before.shape == weight.shape:
+            whole = before.detach().to("cpu", torch.float32)
+            norm = whole.norm().item()
+            error = (weight - whole).norm().item() / norm if norm else 0.0
+        found[name] = TensorResult(weights=weight.numel(), bytes=sizes[name], rounding_error=error)
+    return found

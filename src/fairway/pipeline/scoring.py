@@ -22,6 +22,7 @@ from fairway.evaluate.planner import Estimate, largest_that_fits
 from fairway.evaluate.predictor import Predictor
 from fairway.evaluate.saved import CheckpointConfig
 from fairway.evaluate.timed import Evaluation, evaluate_in_time
+from fairway.evaluate.token_nats import TokenNats
 from fairway.model.gpt import GPT
 from fairway.proof.coded import Coded
 from fairway.proof.prove import walk_of
@@ -36,6 +37,12 @@ from fairway.runtime.spent import Spent
 from fairway.tokens.val_text import ValText
 
 SPENT = "score.spent"
+SLIDING, LEARNING = "score sliding", "score and learn"
+
+
+def token_nats_file(folder: Path, name: str) -> Path:
+    """Where a run keeps what each token cost in a pass, until it is finished."""
+    return folder / f"{name}.nats.npy"
 
 
 def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime) -> Estimate:
@@ -73,11 +80,13 @@ def score_text(
     spent_seconds: float = 0.0,
     checkpoint: CheckpointConfig | None = None,
     identity: str = "",
+    token_nats: TokenNats | None = None,
 ) -> Evaluation:
     """Score a text as a stage of the log, which also tells what its time did to the score.
 
-    predictor  where it is a `CodedScore`, it writes down what it scores
-    identity   of what `checkpoint` is kept for, see `evaluate_in_time` and `evaluation_identity`
+    predictor   where it is a `CodedScore`, it writes down what it scores
+    identity    of what `checkpoint` is kept for, see `evaluate_in_time` and `evaluation_identity`
+    token_nats  is told what each token cost
     """
     num_scored = 0
     with runtime.stop.looked_at(), runtime.log.stage(name, total=text.num_targets) as stage:
@@ -88,6 +97,8 @@ def score_text(
             if isinstance(predictor, CodedScore):
                 predictor.book(chunk, nats)
             stage.update(num_scored)
+            if token_nats is not None:
+                token_nats.book(chunk, nats)
 
         found = evaluate_in_time(
             predictor,
@@ -133,7 +144,7 @@ class Passes:
         one by one."""
         config = self.planned.config
         frozen = Frozen(model, config.rows, self.runtime.ranks)
-        return self._walk(frozen, plan_text(config, self.text), "score sliding")
+        return self._walk(frozen, plan_text(config, self.text), SLIDING)
 
     def learning(self, model: GPT, recipe: Recipe) -> tuple[Evaluation, Coded | None]:
         """While learning from what was scored, which counts; in settled arithmetic its code, too.
@@ -149,7 +160,7 @@ class Passes:
             found = self._walk(
                 predictor,
                 plan_text(config, self.text),
-                "score and learn",
+                LEARNING,
                 budget_seconds=recipe.budget.eval_seconds,
                 lesson_seconds=self.planned.lessons,
                 spent_seconds=lambda: spent.seconds,
@@ -167,6 +178,9 @@ class Passes:
         spent_seconds: Callable[[], float] = lambda: 0.0,
     ) -> Evaluation:
         """The file also keeps what was found, until that is written down."""
+        token_nats = None
+        if self.runtime.ranks.is_main and name in (SLIDING, LEARNING):
+            token_nats = TokenNats(token_nats_file(self.folder, name), self.text.num_targets)
         return score_text(
             predictor,
             plans,
@@ -178,13 +192,15 @@ class Passes:
             spent_seconds=spent_seconds(),  # making the predictor is spent by now
             checkpoint=CheckpointConfig(path=self.folder / f"{name}.safetensors", keep=True),
             identity=self.identity,
+            token_nats=token_nats,
         )
 
     def clean(self) -> None:
         """Nothing is left to go on with: what they found is written down, or is void."""
         (self.folder / SPENT).unlink(missing_ok=True)
-        for path in self.folder.glob("score *.safetensors*"):
-            path.unlink()
+        for pattern in ("score *.safetensors*", "score *.nats.npy"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
 
 
 def coded_predictor(

@@ -12,16 +12,16 @@ result is there already, from an earlier start of the same run, is skipped.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from fairway.artifact.config_json import plugins_of
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.planner import Estimate
 from fairway.model.gpt import GPT, num_params
-from fairway.pipeline.folder import Resume, RunFolder, owned
-from fairway.pipeline.judging import audit_run, compare, prove_score, write_page
+from fairway.pipeline.folder import RunFolder, owned
+from fairway.pipeline.judging import audit_run, compare, keep_excerpt, prove_score, write_page
+from fairway.pipeline.options import RunOptions
 from fairway.pipeline.packing import (
     ARTIFACT,
     HESSIANS,
@@ -49,58 +49,11 @@ from fairway.runtime.device import machine, seed_everything
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime, runtime_for
 from fairway.runtime.sharing import share, shared_file
-from fairway.runtime.watchdog import PEER_SECONDS
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 
 REPORT = "report.html"
 Prepare = Callable[[Path], object]  # makes the data folder of that name
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How and where a run is made; what it makes is the recipe's business.
-
-    Attributes:
-        proof_tokens: tokens of the validation text to encode and decode again; 0 proves nothing.
-            In settled arithmetic all are encoded, and decoded as far as `proof_share` allows
-        proof_share: of the seconds for evaluation, which decoding may take in settled arithmetic,
-            where scoring left so many
-        audit_seconds: seconds that auditing the result may take; 0 leaves it out
-        device: cpu, cuda, or cuda:N for GPU number N; None takes a GPU where there is one
-        threads: threads of the CPU; None takes all cores
-        compiled: train through torch.compile; None does so on GPUs only
-        compute_dtype: number type of training; None measures which is faster, once for a run
-        resume: go on with the run in the folder; "auto" starts or goes on, whatever is there
-        overwrite: move the files of another run, or of this one, to earlier/ in the folder first
-        checkpoint_seconds: seconds between two checkpoints of training
-        peer_seconds: of silence after which another rank is lost, and this one ends
-    """
-
-    proof_tokens: int = 2000  # enough to convince, few enough to decode in a quarter of a minute
-    proof_share: float = 0.25
-    audit_seconds: float = 30.0
-    device: str | None = None
-    threads: int | None = None
-    compiled: bool | None = None
-    compute_dtype: Literal["float32", "bfloat16"] | None = None
-    resume: Resume = "no"
-    overwrite: bool = False
-    checkpoint_seconds: float = 60.0
-    peer_seconds: float = PEER_SECONDS
-
-    def runtime(self, progress: Progress) -> AbstractContextManager[Runtime]:
-        return runtime_for(
-            device=self.device,
-            threads=self.threads,
-            progress=progress,
-            peer_seconds=self.peer_seconds,
-        )
-
-    def open_folder(
-        self, out: Path, recipe: Recipe, data: DataFolder, runtime: Runtime
-    ) -> RunFolder:
-        return RunFolder.open(out, recipe, data, runtime, self.resume, self.overwrite)
 
 
 DEFAULTS = RunOptions()
@@ -125,7 +78,7 @@ def run(
     touched where that can be known before; `Stopped` where a signal asked for it.
     """
     require()  # a figure missing at the end is missing for good
-    with options.runtime(progress) as runtime, owned(out, runtime.ranks):
+    with _runtime(options, progress) as runtime, owned(out, runtime.ranks):
         folder = open_data(data, runtime, prepare)
         return run_on(runtime, recipe, folder, out, options)
 
@@ -139,9 +92,9 @@ def train(
     progress: Progress = silent,
 ) -> TrainResult:
     """The first stage alone; `fairway pack` goes on from the checkpoint in `out`."""
-    with options.runtime(progress) as runtime, owned(out, runtime.ranks):
+    with _runtime(options, progress) as runtime, owned(out, runtime.ranks):
         text = open_data(data, runtime)
-        folder = options.open_folder(out, recipe, text, runtime)
+        folder = _open_folder(out, recipe, text, runtime, options)
         runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
         model = new_model(recipe, text, runtime)
         reserve = seconds_to_calibrate(model, recipe, text, runtime)
@@ -155,7 +108,7 @@ def run_on(
 ) -> RunResult:
     """`run` where log, device and data are there already. `result.json` grows with every stage, so
     that whatever goes wrong late loses nothing."""
-    folder = options.open_folder(out, recipe, data, runtime)
+    folder = _open_folder(out, recipe, data, runtime, options)
     before = earlier_result(folder, runtime)
     if folder.finished and before is not None:
         runtime.log.say(f"{out} holds this run, finished: nothing is left to do")
@@ -185,7 +138,7 @@ def run_on(
         passes.clean()  # what was begun on another file
         pack_run(artifact, recipe, planned.config, trained.weights, calibration, data, runtime)
     with shared_file(runtime.ranks, artifact) as file:
-        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes))
+        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes, trained.weights))
         loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score
     coded = score(loaded, recipe, passes, found)
 
@@ -196,6 +149,21 @@ def run_on(
         passes.clean()
         folder.finish()
     return found.result
+
+
+def _runtime(options: RunOptions, progress: Progress) -> AbstractContextManager[Runtime]:
+    return runtime_for(
+        device=options.device,
+        threads=options.threads,
+        progress=progress,
+        peer_seconds=options.peer_seconds,
+    )
+
+
+def _open_folder(
+    out: Path, recipe: Recipe, data: DataFolder, runtime: Runtime, options: RunOptions
+) -> RunFolder:
+    return RunFolder.open(out, recipe, data, runtime, options.resume, options.overwrite)
 
 
 def score(model: GPT, recipe: Recipe, passes: Passes, found: ResultFile) -> Coded | None:
@@ -239,6 +207,7 @@ def judge_run(
     if not done.baselines:
         found.add(baselines=compare(data, text, runtime))
     with runtime.log.stage("report"):
+        keep_excerpt(out, text, data, done, runtime)
         write_page([out], out / REPORT)
 
 

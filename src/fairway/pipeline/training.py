@@ -9,10 +9,11 @@ from torch import Tensor
 
 from fairway.average import build_average
 from fairway.model.gpt import GPT
-from fairway.pipeline.folder import RECIPE, RunFolder, read_recipe, read_run
+from fairway.pipeline.folder import RunFolder
 from fairway.quant.qat import detach, late_rounding, plain_name
 from fairway.recipes.recipe import Recipe
 from fairway.result import TrainResult
+from fairway.runs.description import RECIPE, read_recipe, read_run
 from fairway.runtime.attention_backend import choose_attention_backend
 from fairway.runtime.kernel_choice import choose_kernels
 from fairway.runtime.run_log import Stage

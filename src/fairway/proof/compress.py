@@ -40,7 +40,8 @@ from fairway.tokens.val_text import ValText
 
 MAGIC = b"FWC2"
 MOST_THREADS = 4  # that pay where a step is one token
-RECORDED = ("instructions", "torch", "fairway")  # circumstances worth their bytes in a small file
+# Circumstances worth their bytes in a small file.
+RECORDED = ("instructions", "torch", "fairway", "kernels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +175,7 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
     if header.settled is not None:  # any number will do
         threads = min(threads, torch.get_num_threads())
     try:
-        with reproducible(threads):
+        with reproducible(threads, header.made if header.settled is None else None):
             tokens = decode_stream(
                 new_predictor,
                 plans,

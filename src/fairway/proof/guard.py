@@ -1,9 +1,10 @@
 """The encoder reads a sample again, otherwise in all that a decoder's machine may differ in.
 
 A margin is worth what it is above the deviations that occur. So before a proof in settled
-arithmetic is written, its first tokens are scored in batches here, and in another process token by
-token, one row at a time, with another number of threads and the plainest instructions; where logits
-or what was learned come apart by more than a tenth of a margin, no proof is written.
+arithmetic is written, its beginning is scored in batches and learned from here, and in another
+process it is read token by token, one row at a time, with another number of threads and the
+plainest instructions, and learned from as well; where logits or what was learned come apart by more
+than a tenth of a margin, no proof is written.
 """
 
 import math
@@ -11,8 +12,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,21 +22,23 @@ import torch
 from torch import Tensor
 
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
-from fairway.evaluate.chunks import ChunkPlan, cut_chunk, read_chunks
+from fairway.evaluate.chunks import Chunk, ChunkPlan, cut_chunk
 from fairway.evaluate.config import EvaluateConfig, make_settled_predictor
 from fairway.evaluate.ledger import SECOND_MOMENTS, Deviates, Ledger, Margins, Ties
 from fairway.evaluate.settled import SettledPredictor
 from fairway.model.gpt import GPT
 from fairway.model.model_config import ModelConfig
-from fairway.proof.bitstream import WalkConfig, fill_in
+from fairway.proof.bitstream import in_step, read_in_step
 from fairway.proof.prefix import Prefix, prefix_of
 from fairway.proof.reproducible import Checkpoints
+from fairway.proof.split_reader import SplitReader
 from fairway.runtime.plugins import load_plugin
-from fairway.runtime.progress import silent
+from fairway.runtime.strict_json import Json
 from fairway.runtime.tensor_file import read_tensors, under, write_tensors
 from fairway.tokens.val_text import ValText
 
-SAMPLE_TARGETS = 256
+READ_TARGETS = 256  # that are read token by token, half of them at most before the first lesson
+LESSON_TARGETS = 2048  # of the first lesson, at most
 SAFETY = 10.0  # times a deviation that a margin must be
 PLAIN = {
     "ATEN_CPU_CAPABILITY": "default",
@@ -56,8 +60,8 @@ class Watching(Ledger):
 
     def __init__(self, margins: Margins, told: Ties | None = None) -> None:
         super().__init__(margins, told)
-        self.logits: dict[int, Tensor] = {}
-        self.learned: dict[str, Tensor] = {}  # by the last lesson
+        self.logits: dict[int, Tensor] = {}  # by position
+        self.learned: dict[str, Tensor] = {}  # by lesson and name
 
     def ends(self, logits: Tensor, positions: Tensor) -> Tensor:
         for position, row in zip(positions.tolist(), logits.cpu(), strict=True):
@@ -65,94 +69,153 @@ class Watching(Ledger):
         return super().ends(logits, positions)
 
     def settle(self, state: Mapping[str, Tensor]) -> None:
-        self.learned = {
-            name: value.detach().cpu().clone()
-            for name, value in state.items()
-            if value.dtype == torch.float64
-        }
+        for name, value in state.items():
+            if value.dtype == torch.float64:
+                self.learned[f"{self.settled}/{name}"] = value.detach().cpu().clone()
         super().settle(state)
 
-    def kept(self, positions: Sequence[int]) -> dict[str, Tensor]:
-        logits = torch.stack([self.logits[position] for position in positions])
-        return {"logits": logits} | {f"learned/{k}": v for k, v in self.learned.items()}
+    def seen(self) -> dict[str, Tensor]:
+        logits = {f"logits/{position}": row for position, row in self.logits.items()}
+        return logits | {f"learned/{name}": value for name, value in self.learned.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The beginning of a text, and how it is read.
+
+    tokens  (n,) int64
+    """
+
+    config: EvaluateConfig
+    prefix: Prefix
+    tokens: Tensor
+    seed: int
+
+    @classmethod
+    def of(cls, config: EvaluateConfig, text: ValText, bos_id: int, seed: int) -> "Sample":
+        """As much as gives one whole lesson, unless that is long, and a little after it."""
+        lesson = min(config.learner.excerpt_tokens(), LESSON_TARGETS)
+        most = min(lesson + READ_TARGETS // 2, text.num_targets)
+        prefix = prefix_of(config, text.tokens, bos_id, num_targets=most)
+        return cls(config=config, prefix=prefix, tokens=prefix.of(text).tokens.long(), seed=seed)
+
+    def read(self) -> Iterator[tuple[ChunkPlan, list[int]]]:
+        """The chunks of the sample, and which windows of each are read token by token: as if there
+        were more to come, so that every chunk is learned from."""
+        left = READ_TARGETS
+        plans = self.prefix.plans(self.config)
+        most = max(self.prefix.num_chunks, len(plans) + 1)
+        for plan in plans:
+            if left <= 0:
+                return
+            room, chosen = min(left, READ_TARGETS // 2), []
+            for i in takewhile(lambda _: room > 0, range(len(plan.windows))):  # noqa: B023
+                chosen.append(i)
+                room -= plan.windows[i].num_targets
+                left -= plan.windows[i].num_targets
+            yield replace(plan, num_chunks=most), chosen
+
+    def chunk(self, plan: ChunkPlan) -> Chunk:
+        no_bytes = torch.zeros(len(self.tokens) - 1, dtype=torch.long)
+        return cut_chunk(plan, ValText(self.tokens, no_bytes, ()))
+
+    def predictor(self, model: GPT, ledger: Ledger) -> SettledPredictor:
+        return make_settled_predictor(model, self.config, seed=self.seed, ledger=ledger)
+
+
+class Guard:
+    """Another process that reads a sample while this one encodes.
+
+    with Guard(model, config, text) as guard:
+        ...
+        guard.deviation()
+    """
+
+    def __init__(self, model: GPT, config: EvaluateConfig, text: ValText, *, seed: int = 0) -> None:
+        self.margins = config.learner.margins()
+        sample = Sample.of(config, text, model.config.bos_id, seed)
+        ledger = Watching(self.margins)
+        predictor = sample.predictor(model, ledger)
+        for plan, _ in sample.read():
+            chunk = sample.chunk(plan)
+            predictor.score(chunk)
+            predictor.learn(chunk)
+        self.here = ledger.seen()
+        self.folder = tempfile.TemporaryDirectory()
+        job, self.answer, self.problem = (
+            Path(self.folder.name) / name for name in ("job", "answer", "problem")
+        )
+        write_tensors(job, *_job(model, sample, ledger))
+        path = os.pathsep.join(filter(None, sys.path))
+        with self.problem.open("wb") as problem:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fairway.proof.guard", str(job), str(self.answer)],
+                env=os.environ | PLAIN | {"PYTHONPATH": path},
+                stdout=subprocess.DEVNULL,
+                stderr=problem,
+            )
+
+    def __enter__(self) -> "Guard":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.folder.cleanup()
+
+    def deviation(self) -> Deviation:
+        """How far two ways to read the beginning of the text, and to learn from it, come apart.
+
+        Raises ValueError where that is more than a tenth of a margin.
+        """
+        if self.process.wait():
+            problem = self.problem.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"reading a sample in another process failed: {problem}")
+        there, _ = read_tensors(self.answer, "what another process read")
+        return _judged(_apart(self.here, there or None), self.margins)
 
 
 def seen_deviation(
-    model: GPT, config: EvaluateConfig, part: ValText, *, seed: int = 0
+    model: GPT, config: EvaluateConfig, text: ValText, *, seed: int = 0
 ) -> Deviation:
-    """How far two ways to read the beginning of `part` come apart.
-
-    Raises ValueError where that is more than a tenth of a margin.
-    """
-    margins, bos_id = config.learner.margins(), model.config.bos_id
-    most = min(SAMPLE_TARGETS, part.num_targets)
-    prefix = prefix_of(config, part.tokens, bos_id, num_targets=most)
-    text = prefix.of(part)
-    ledger = Watching(margins)
-    predictor = make_settled_predictor(model, config, seed=seed, ledger=ledger)
-    for chunk in read_chunks(_plans(prefix, config), text):
-        predictor.score(chunk)
-        predictor.learn(chunk)
-    positions = sorted(ledger.logits)
-    other = _read_elsewhere(model, config, prefix, text, ledger, seed)
-    if other is None:
-        return _judged(Deviation(math.inf, math.inf), margins)
-    return _judged(_apart(ledger.kept(positions), other), margins)
+    """What `Guard` finds, where there is nothing else to do."""
+    with Guard(model, config, text, seed=seed) as guard:
+        return guard.deviation()
 
 
-def _plans(prefix: Prefix, config: EvaluateConfig) -> list[ChunkPlan]:
-    """As if there were a chunk more, so that every one is learned from."""
-    plans = prefix.plans(config)
-    most = max(prefix.num_chunks, len(plans) + 1)
-    return [replace(plan, num_chunks=most) for plan in plans]
-
-
-def _read_elsewhere(
-    model: GPT,
-    config: EvaluateConfig,
-    prefix: Prefix,
-    text: ValText,
-    ledger: Ledger,
-    seed: int,
-) -> dict[str, Tensor] | None:
-    """What another process sees; None where it is told of ties that are none there."""
-    facts = {
+def _job(model: GPT, sample: Sample, ledger: Ledger) -> tuple[dict[str, Tensor], dict[str, Json]]:
+    """All that `read_sample` needs, as tensors and facts."""
+    config, prefix = sample.config, sample.prefix
+    facts: dict[str, Json] = {
         "model": config_to_json(model.config),
         "evaluate": config_to_json(config),
         "plugins": [plugin.name for plugin in plugins_of(config)],
-        "num_tokens": prefix.num_tokens,
         "num_chunks": prefix.num_chunks,
         "starts": list(prefix.starts),
-        "seed": seed,
+        "seed": sample.seed,
         "loops_active": model.loops_active,
         "threads": 2 if torch.get_num_threads() == 1 else 1,
     }
     tensors = {f"weights/{k}": v.detach().cpu() for k, v in model.shipped_state_dict().items()}
     tensors |= {f"ledger/{k}": v for k, v in ledger.state().items()}
-    tensors["tokens"] = text.tokens.long()
-    tensors = {name: value.clone().contiguous() for name, value in tensors.items()}
-    environment = os.environ | PLAIN | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with tempfile.TemporaryDirectory() as folder:
-        job, answer = Path(folder) / "job", Path(folder) / "answer"
-        write_tensors(job, tensors, facts)
-        command = [sys.executable, "-m", "fairway.proof.guard", str(job), str(answer)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"reading a sample in another process failed: {done.stderr[-2000:]}")
-        found, _ = read_tensors(answer, "what another process read")
-    return found or None
+    tensors["tokens"] = sample.tokens
+    return {name: value.clone().contiguous() for name, value in tensors.items()}, facts
 
 
-def _apart(here: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> Deviation:
-    logit = float((here["logits"] - there["logits"]).abs().max())
-    state = 0.0
-    for name, value in under("learned/", here).items():
-        other = there[f"learned/{name}"]
-        if not SECOND_MOMENTS.isdisjoint(name.split("/")):
-            value, other = value.sqrt(), other.sqrt()
-        largest = float(value.abs().max()) if value.numel() else 0.0
-        if largest:
-            span = 2.0 ** math.frexp(0.75 * largest)[1]
+def _apart(here: Mapping[str, Tensor], there: Mapping[str, Tensor] | None) -> Deviation:
+    """Over all that the other process saw; as far as can be where it could not go on."""
+    if there is None:
+        return Deviation(math.inf, math.inf)
+    logit = state = 0.0
+    for name, other in there.items():
+        value = here[name]
+        if name.startswith("logits/"):
+            logit = max(logit, float((value - other).abs().max()))
+        elif value.numel():
+            if not SECOND_MOMENTS.isdisjoint(name.split("/")):
+                value, other = value.sqrt(), other.sqrt()
+            largest = float(value.abs().max())
+            span = 2.0 ** math.frexp(0.75 * largest)[1] if largest else 1.0
             state = max(state, float((value - other).abs().max()) / span)
     return Deviation(logit, state)
 
@@ -178,36 +241,37 @@ def read_sample(job: Path, answer: Path) -> None:
     model = GPT(config_from_json(ModelConfig, facts["model"]))
     model.load_state_dict(under("weights/", tensors), strict=False)
     model.loops_active = facts["loops_active"]
-    config = config_from_json(EvaluateConfig, facts["evaluate"])
-    starts, tokens = tuple(facts["starts"]), tensors["tokens"]
+    tokens = tensors["tokens"]
     prefix = Prefix(
-        num_tokens=facts["num_tokens"],
+        num_tokens=len(tokens),
         num_chunks=facts["num_chunks"],
         first_token=int(tokens[0]),
-        starts=starts,
+        starts=tuple(facts["starts"]),
     )
+    config = config_from_json(EvaluateConfig, facts["evaluate"])
+    sample = Sample(config=config, prefix=prefix, tokens=tokens, seed=facts["seed"])
     noted = Ledger(config.learner.margins())
     noted.load_state(under("ledger/", tensors))
     ledger = Watching(config.learner.margins(), noted.ties)
-    predictor = make_settled_predictor(model.eval(), config, seed=facts["seed"], ledger=ledger)
     try:
-        _read_slowly(predictor, prefix, config, tokens)
+        _read_slowly(sample.predictor(model.eval(), ledger), sample)
     except Deviates:
         write_tensors(answer, {}, {})
         return
-    write_tensors(answer, ledger.kept(sorted(ledger.logits)), {})
+    write_tensors(answer, ledger.seen(), {})
 
 
-def _read_slowly(
-    predictor: SettledPredictor, prefix: Prefix, config: EvaluateConfig, tokens: Tensor
-) -> None:
-    plans = _plans(prefix, config)
-    model = predictor.model.config
-    walk = WalkConfig(pad_to=model.train_context, every=1024)
-    given, source = prefix.given(model.bos_id), _Told(tokens)
-    fill_in(predictor, plans, given, source, Checkpoints(walk.every), walk, silent, batch=1)
-    text = ValText(tokens, torch.zeros(len(tokens) - 1, dtype=torch.long), ())
-    predictor.learn(cut_chunk(plans[-1], text))
+def _read_slowly(predictor: SettledPredictor, sample: Sample) -> None:
+    filled = sample.prefix.given(predictor.model.config.bos_id)
+    source, checkpoints = _Told(sample.tokens), Checkpoints(len(sample.tokens))
+    for plan, chosen in sample.read():
+        reader = SplitReader(predictor, plan, 1)
+        for members in in_step(plan, 1, 0):
+            if members[0] in chosen:
+                read_in_step(reader, plan, members, filled, source, checkpoints)
+        for window in plan.windows:  # what was not read is known all the same
+            filled[window.score_from : window.stop] = sample.tokens[window.score_from : window.stop]
+        predictor.learn(sample.chunk(plan))
 
 
 class _Told:

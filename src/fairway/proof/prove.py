@@ -8,6 +8,7 @@ The certificate says yes only if the text came back and the bitstream is as long
 
 import hashlib
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from fairway.proof.certificate import Certificate, SettledFacts
 from fairway.proof.coded import Coded
 from fairway.proof.decoder_limits import check_evaluation
 from fairway.proof.encode import Part, encode
-from fairway.proof.guard import Deviation, seen_deviation
+from fairway.proof.guard import Deviation, Guard
 from fairway.proof.prefix import prefix_of
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
@@ -82,11 +83,11 @@ def prove(
         learned=learned,
         seed=seed,
     )
-    with reproducible(threads):
-        deviation = None
-        if config.settled and guard:
-            deviation = seen_deviation(loaded.model, config, part.text, seed=seed)
+    guards = config.settled and guard
+    watching = Guard(loaded.model, config, part.text, seed=seed) if guards else nullcontext()
+    with reproducible(threads), watching as other:
         made = coded or encode(part, progress)
+        deviation = None if other is None else other.deviation()
     atomic_write(Path(out), _file_of(part, made, threads).to_bytes())
     decoded = _decoded(out, loaded, decode_seconds, progress)
     return _certificate(part, Path(out), made, deviation, decoded)

@@ -10,15 +10,19 @@ the refusal to name (`circumstances`).
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fairway.model.decode_step import NAME as DECODE
 from fairway.runtime.device import machine
+from fairway.runtime.kernels_cpu import NAME as TRAINING
+from fairway.runtime.native import explain, identity, untuned
 from fairway.runtime.version import VERSION
 
+PLAIN = "plain"
 FEW_THREADS, THREADS_PER_CORE = 16, 4  # that are worth a try
 
 
@@ -89,8 +93,12 @@ class Checkpoints:
 
 
 @contextmanager
-def reproducible(threads: int) -> Iterator[None]:
-    """Float32 at its full precision on exactly `threads` threads; afterwards all is as before."""
+def reproducible(threads: int, there: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Float32 at its full precision on exactly `threads` threads; afterwards all is as before.
+
+    there  circumstances of an encoder in native arithmetic: where it had no kernels of ours, none
+           are used; None: whatever is fastest
+    """
     if threads < 1:
         raise ValueError(f"threads={threads}; coding needs at least 1")
     cores = os.cpu_count() or 1
@@ -99,14 +107,36 @@ def reproducible(threads: int) -> Iterator[None]:
             f"{threads:,} threads computed it, which would get nowhere on the {cores} cores "
             f"of this machine; use one with more cores"
         )
+    kernels = nullcontext() if there is None else _kernels_as(there)
     before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     try:
-        yield
+        with kernels:
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.set_float32_matmul_precision(before[1])
+
+
+def _kernels_as(there: Mapping[str, str]) -> AbstractContextManager[None]:
+    """An encoder's kernels of ours, or none; files that say nothing are older than them."""
+    wanted = there.get("kernels", PLAIN)
+    if wanted == PLAIN:
+        return untuned()
+    if _kernels() == PLAIN:
+        raise NotReproducible(
+            f"it was encoded with kernels in C++ ({wanted}), which this machine cannot compile "
+            f"({explain(DECODE, TRAINING, tuned=True)}); install a C++ compiler, or encode with "
+            "arithmetic='settled', which any machine decodes"
+        )
+    return nullcontext()
+
+
+def _kernels() -> str:
+    """What tells our compiled decode step and derivatives from those of other compilers."""
+    found = [identity(name, tuned=True)[:8] for name in (DECODE, TRAINING)]
+    return f"C++ {' '.join(one or PLAIN for one in found)}" if any(found) else PLAIN
 
 
 def circumstances() -> dict[str, str]:
@@ -122,6 +152,7 @@ def circumstances() -> dict[str, str]:
         "torch": found.torch,
         "numpy": np.__version__,
         "fairway": VERSION,
+        "kernels": _kernels(),
     }
 
 
@@ -132,6 +163,8 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     'torch 2.9 there and 2.10 here'
     """
     keys = [key for key in there if there[key] != here.get(key, there[key])]
+    if there.get("kernels") == PLAIN and "kernels" in keys:
+        keys.remove("kernels")  # none are used where the encoder had none
     return "; ".join(
         f"{key} {there[key] or 'none'} there and {here[key] or 'none'} here" for key in keys
     )

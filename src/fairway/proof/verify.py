@@ -4,11 +4,14 @@ Nothing is believed that was not recomputed here, and no text is handed on unles
 one in the proof. How a proof is made is in `prove.py`.
 """
 
+import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from fairway.artifact.loaded_model import LoadedModel
@@ -17,6 +20,8 @@ from fairway.evaluate.clocked import following
 from fairway.evaluate.config import make_predictor, make_settled_predictor
 from fairway.evaluate.ledger import Ledger
 from fairway.evaluate.predictor import Predictor
+from fairway.evaluate.settled import settled_model
+from fairway.model.gpt import GPT
 from fairway.proof.bitstream import decode_stream
 from fairway.proof.decoder_limits import MOST_FILE
 from fairway.proof.proof_file import ProofFile
@@ -25,6 +30,8 @@ from fairway.runtime.files import read_file
 from fairway.runtime.progress import Progress, silent
 from fairway.text import text_sha256
 from fairway.tokens.tokenizer import Tokenizer
+
+TRIAL_STEPS = 20  # tokens that tell how many threads are fastest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,12 +70,15 @@ def verify(
     *,
     threads: int | None = None,
     rows: int | None = None,
+    any_batch: bool = False,
     seconds: float | None = None,
 ) -> Verification:
     """Decode the proof at `path` with the model it names.
 
     threads, rows  to decode with, for proofs in settled arithmetic, which go with any: None takes
                    those of the encoder
+    any_batch      instead, what is fastest here: all rows that stand in step, and as many threads
+                   as a short trial says; settled arithmetic only
     seconds        after which decoding stops, at the next checkpoint; None: all is decoded
 
     Raises `Refused` when the file is damaged, is no proof, or was made with another model, and
@@ -79,6 +89,8 @@ def verify(
         raise Refused(f"no proof at {path}; `fairway prove` writes one")
     try:
         proof = ProofFile.from_bytes(read_file(path, MOST_FILE))
+        if any_batch:
+            threads = threads or _fastest_threads(proof, loaded.model)
         return decode_proof(proof, loaded, progress, threads=threads, rows=rows, seconds=seconds)
     except (Refused, NotReproducible) as error:
         raise type(error)(f"{path}: {error}") from error
@@ -111,7 +123,8 @@ def decode_proof(
         return seconds is not None and time.perf_counter() - started >= seconds
 
     try:
-        with reproducible(threads or proof.threads):
+        there = proof.circumstances if proof.settled is None else None
+        with reproducible(threads or proof.threads, there):
             tokens = decode_stream(
                 predictors(loaded, proof),
                 proof.prefix.plans(proof.evaluate),
@@ -140,6 +153,33 @@ def decode_proof(
         seconds=time.perf_counter() - started,
         whole=whole,
     )
+
+
+def _fastest_threads(proof: ProofFile, model: GPT) -> int:
+    """One thread or all, as rows in step are read sooner: several wait more than they work where
+    a model is narrow and rows are few."""
+    documents = len(proof.prefix.starts) if proof.evaluate.documents else 1
+    rows = max(1, min(proof.walk.rows, documents))
+    tried = {1, torch.get_num_threads(), os.cpu_count() or 1}
+    return min(tried, key=lambda threads: _step_seconds(settled_model(model), rows, threads))
+
+
+@torch.inference_mode()
+def _step_seconds(model: GPT, rows: int, threads: int) -> float:
+    """Of the fastest of a few steps, in the middle of a context."""
+    half = max(1, model.config.train_context // 2)
+    fastest, token = (
+        math.inf,
+        torch.zeros(rows, 1, dtype=torch.long, device=model.embed.weight.device),
+    )
+    with reproducible(threads):
+        cache = model.new_cache(rows, half + TRIAL_STEPS)
+        model(token.expand(-1, half), start=half - 1, cache=cache)
+        for _ in range(TRIAL_STEPS):
+            started = time.perf_counter()
+            model(token, cache=cache).sum().item()
+            fastest = min(fastest, time.perf_counter() - started)
+    return fastest
 
 
 def predictors(loaded: LoadedModel, proof: ProofFile) -> Callable[[], Predictor]:

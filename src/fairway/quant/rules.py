@@ -8,10 +8,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, TypeGuard, get_args
+from typing import Annotated, Literal, TypeGuard, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Doc
 
 from fairway.quant.awq import AwqLiteConfig, choose_groups
 from fairway.quant.gptq import Gptq
@@ -29,7 +30,7 @@ from fairway.quant.schemes import (
 )
 
 Rule = tuple[
-    str,
+    Annotated[str, Doc("pattern of the names of tensors; the first rule that matches counts")],
     Gptq | RoundRows | SearchRows | PercentileRows | LargestRows | KeepHalf | KeepFloat | Scheme,
 ]
 Clip = Literal["fitted", "exact"]

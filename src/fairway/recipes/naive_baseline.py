@@ -162,7 +162,7 @@ VARIABLES = (
     or_none("GRAD_CLIP_NORM", "train.grad_clip"),
 )
 SCRIPT = Script(
-    name="baseline",
+    name="naive_baseline",
     default=naive_baseline,
     variables=by_name(VARIABLES),
     marks=("tok_emb.weight",),

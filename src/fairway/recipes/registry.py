@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from fairway.artifact.config_json import config_from_json
@@ -11,6 +10,7 @@ from fairway.model.model_config import ModelConfig
 from fairway.recipes import naive_baseline as launch
 from fairway.recipes import pr414, pr1394, pr1855, pr1945, pr2135, sota254
 from fairway.recipes.diff import override, present
+from fairway.recipes.names import canonical
 from fairway.recipes.pocket import pocket
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.script import Script
@@ -53,11 +53,7 @@ def recipe(name: str) -> Recipe:
         return read_recipe(Path(name))
     if ":" in name:
         return load_recipe(name)
-    if name not in RECIPES:
-        close = get_close_matches(name, RECIPES, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "."
-        raise ValueError(f"unknown recipe {name!r}{hint} Recipes: {', '.join(RECIPES)}")
-    return RECIPES[name]()
+    return RECIPES[canonical(name, RECIPES)]()
 
 
 def load_recipe(spec: str) -> Recipe:

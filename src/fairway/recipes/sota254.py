@@ -147,7 +147,7 @@ VARIABLES = (
     *inert(TTT_MOMENTUM=0.9, TTT_BATCH_SEQS=32, TTT_FREEZE_BLOCKS=2),
 )
 SCRIPT = launch.SCRIPT.child(
-    "pr254",
+    "sota254",
     script_default,
     VARIABLES,
     checks=(_table_problems,),

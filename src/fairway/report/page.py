@@ -1,8 +1,8 @@
 """One self-contained HTML page about one run or several.
 
 Gathers what the page says; how it looks is in `page.html.j2`, the pictures are in `plots.py`, the
-numbers in `table.py` and the judgement in `checks.py` and `compare.py`. All text passes through the
-template's escaping; only our own pictures do not.
+numbers in `table.py` and `compare.py`, the judgement in `checks.py` and `runs/`. All text passes
+through the template's escaping; only our own pictures do not.
 """
 
 import json
@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fairway.audit.findings import KINDS
 from fairway.recipes.diff import diff, from_json, set_json, to_json
-from fairway.report import compare as comparing
 from fairway.report.checks import checks, count, diagnostics, fixed
+from fairway.report.compare import group_grid, run_grid
+from fairway.report.excerpt import MOST_TOKENS
+from fairway.report.marked_text import text_view
+from fairway.report.overlays import overlay_svgs
 from fairway.report.plots import PICTURES, inline_svgs
 from fairway.report.run_folder import RecipeData, RunFolder, read_run
 from fairway.report.table import (
@@ -26,6 +29,10 @@ from fairway.report.table import (
     run_title,
     stage_grid,
 )
+from fairway.runs.compare import compare
+from fairway.runs.groups import group_runs
+from fairway.runs.record import RunRecord
+from fairway.runs.rules import CHALLENGE
 from fairway.runtime.version import VERSION
 
 Recipes = Mapping[str, RecipeData]
@@ -51,6 +58,7 @@ def render(runs: Sequence[RunFolder], recipes: Recipes) -> str:
         raise ValueError("a report needs a run folder: `fairway report RUN...`")
     pages = PackageLoader("fairway.report", ".")
     environment = Environment(loader=pages, autoescape=True, undefined=StrictUndefined)
+    environment.filters["breakable"] = breakable
     several, first = len(runs) > 1, runs[0].result
     return environment.get_template("page.html.j2").render(
         version=VERSION,
@@ -58,24 +66,35 @@ def render(runs: Sequence[RunFolder], recipes: Recipes) -> str:
         subtitle="The first recipe is what the others are measured against."
         if several
         else circumstances(first),
-        runs=[_one_run(run, recipes, f"r{i}") for i, run in enumerate(runs)],
+        runs=[
+            _one_run(run, recipes, f"r{i}", MOST_TOKENS // len(runs)) for i, run in enumerate(runs)
+        ],
         comparison=_comparison(runs) if several else None,
         kinds=KINDS,
     )
 
 
 def _comparison(runs: Sequence[RunFolder]) -> dict[str, object]:
-    groups = comparing.group_runs([run.result for run in runs])
+    groups = group_runs([RunRecord.of(run.path) for run in runs])
     return {
-        "groups": comparing.group_grid(groups),
-        "sentences": [comparing.compare(groups[0], other).sentence for other in groups[1:]],
-        "runs": comparing.run_grid([(run.name, run.result) for run in runs]),
-        "threshold": comparing.THRESHOLD_NATS,
-        "significance": comparing.SIGNIFICANCE,
+        "groups": group_grid(groups),
+        "pictures": [Markup(svg) for svg in overlay_svgs(groups).values()],
+        "sentences": [compare(groups[0], other).sentences for other in groups[1:]],
+        "runs": run_grid([(run.name, run.result) for run in runs]),
+        "rules": str(CHALLENGE),
     }
 
 
-def _one_run(run: RunFolder, recipes: Recipes, prefix: str) -> dict[str, object]:
+def breakable(setting: str) -> Markup:
+    """A dotted name that a line may break after each dot and underscore, and nowhere else.
+
+    >>> breakable("train.grad_clip")
+    Markup('train.<wbr>grad_<wbr>clip')
+    """
+    return Markup(escape(setting).replace(".", Markup(".<wbr>")).replace("_", Markup("_<wbr>")))
+
+
+def _one_run(run: RunFolder, recipes: Recipes, prefix: str, most_tokens: int) -> dict[str, object]:
     result, score = run.result, run.result.score
     promises = checks(result)
     svgs = inline_svgs(run, prefix)
@@ -83,6 +102,8 @@ def _one_run(run: RunFolder, recipes: Recipes, prefix: str) -> dict[str, object]
     recipe_words, changes = changes_of(run, recipes)
     return {
         "name": run.name,
+        "prefix": prefix,
+        "text": None if run.excerpt is None else text_view(run.excerpt.cut(most_tokens)),
         "subtitle": run_title(result),
         "score": fixed(score.bits_per_byte, 4) if score else "",
         "scored": f"{count(score.bytes)} bytes" if score else "",
@@ -101,6 +122,7 @@ def _one_run(run: RunFolder, recipes: Recipes, prefix: str) -> dict[str, object]
         "difference": changes,
         "recipe_words": recipe_words,
         "recipe": "" if run.recipe is None else json.dumps(run.recipe, indent=2),
+        "made_of": made_of(run),
         "commands": "\n".join(commands(run, recipes)),
     }
 
@@ -150,6 +172,17 @@ def recipe_difference(recipe: RecipeData, parent: RecipeData) -> list[Change]:
     return [
         (path, json.dumps(old), json.dumps(new)) for path, old, new in found if path not in ABOUT
     ]
+
+
+def made_of(run: RunFolder, most_files: int = 6) -> str:
+    """By which versions, and of which files, as far as the folder knows."""
+    by = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    files = [f"{name} sha256 {digest}" for name, digest in run.result.data.items()]
+    more = len(files) - most_files
+    if more > 0:
+        files[most_files:] = [f"and {more:,} more, which run.json lists"]
+    said = [f"Made with {by}." if by else "", f"DATA: {', '.join(files)}." if files else ""]
+    return " ".join(filter(None, said))
 
 
 def commands(run: RunFolder, recipes: Recipes) -> list[str]:

@@ -6,6 +6,7 @@ Which numbers there are is decided in `table.py`; where pictures stand on the pa
 `page.py`, how they look in `style.py`.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -31,7 +32,12 @@ from fairway.report.style import (
     line_figure,
     style,
 )
-from fairway.report.table import STAGES, artifact_parts, compressors_by_label
+from fairway.report.table import (
+    STAGES,
+    artifact_parts,
+    compressors_by_label,
+    tensor_groups,
+)
 from fairway.result import RunResult
 
 WARM_UP_SHARE = 0.03  # of the text, in which a running mean says nothing yet
@@ -54,12 +60,13 @@ def loss_figure(run: RunFolder) -> Figure | None:
         figure, (axes,) = line_figure(heading, 3.2)
         bottom = axes
     smooth = running_mean(curve.losses)
-    line = Line(curve.steps, smooth, f"{smooth[-1]:.3f}", BLUE, raw=curve.losses)
+    last = f"{smooth[-1]:.3f}"
+    line = Line(curve.steps, smooth, last, BLUE, raw=curve.losses, name="nats per token")
     # The first steps fall from ln(vocabulary) and would flatten everything that follows.
     low, high = _y_range(curve.losses[len(curve.losses) // 20 :], 0.08, 1.0)
     draw_lines(axes, [line], low=low, high=high)
     axes.grid(axis="y")
-    bottom.set_xlabel(f"steps in {run.result.train.seconds:,.0f} seconds")
+    bottom.set_xlabel(f"steps ({run.result.train.seconds:,.0f} s in all)")
     bottom.set_xlim(0, curve.steps[-1])
     bottom.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     bottom.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -98,7 +105,7 @@ def running_figure(result: RunResult) -> Figure | None:
         shown = [(x, y) for x, y in points if x >= WARM_UP_SHARE * last] or points
         x, y = [x / 1e6 for x, _ in shown], [y for _, y in shown]
         colour = colours.get(name) or next(spare, INK)
-        lines.append(Line(x, y, f"{name} {y[-1]:.4f}", colour))
+        lines.append(Line(x, y, f"{name} {y[-1]:.4f}", colour, name=name))
     figure, (axes,) = line_figure("Bits per byte of the text so far", 3.2)
     low, high = _y_range([y for line in lines for y in line.y], 0.1, 0.1)
     draw_lines(axes, lines, low=low, high=high)
@@ -121,12 +128,14 @@ def chunks_figure(result: RunResult) -> Figure | None:
     for name, colour in {"score": BLUE, "learn": ORANGE}.items():
         seconds = _column(result, f"{name}_seconds")
         if any(seconds):
-            lines.append(Line(thousands, seconds, name, colour, end=statistics.median(seconds)))
+            middle, said = statistics.median(seconds), f"seconds to {name}"
+            lines.append(Line(thousands, seconds, name, colour, end=middle, name=said))
     figure, (top, bottom) = line_figure(
         "Gain by learning, and seconds, chunk by chunk", 3.6, (3, 2)
     )
     top.axhline(0.0, color=GREY, linewidth=1.0)
-    draw_lines(top, [Line(x, smooth, f"{smooth[-1]:.3f}", GREEN, raw=raw)])
+    gain = Line(x, smooth, f"{smooth[-1]:.3f}", GREEN, raw=raw, name="gain in bits per byte")
+    draw_lines(top, [gain])
     top.grid(axis="y")
     draw_lines(bottom, lines, low=0, gap=0.2, width=1.3)
     bottom.set_xlabel("thousand tokens scored")
@@ -159,6 +168,28 @@ def artifact_figure(result: RunResult) -> Figure | None:
     return bar_chart(f"Artifact, {name}", bars)
 
 
+def bits_figure(result: RunResult) -> Figure | None:
+    """Bits of the file for each weight, group by group."""
+    bars = []
+    for group, tensors in tensor_groups(result).items():
+        weights = sum(tensor.weights for tensor in tensors)
+        bits = 8 * sum(tensor.bytes for tensor in tensors) / weights
+        bars.append(Bar(group, bits, f"{bits:.2f} x {weights:,}", BLUE))
+    return bar_chart("Bits per weight, and how many weights", bars)
+
+
+def rounding_figure(result: RunResult) -> Figure | None:
+    """How far rounding moved the weights of each group, as a share of their size."""
+    bars = []
+    for group, tensors in tensor_groups(result).items():
+        known = [(t.weights, t.rounding_error) for t in tensors if t.rounding_error is not None]
+        if known:
+            weights = sum(count for count, _ in known)
+            error = math.sqrt(sum(count * error**2 for count, error in known) / weights)
+            bars.append(Bar(group, 100 * error, f"{100 * error:.2f} %", BLUE))
+    return bar_chart("Rounding error, per cent of the weights' size", bars)
+
+
 def seconds_figure(result: RunResult) -> Figure | None:
     """Seconds of training and evaluation against their budgets, then of each scored stage."""
     bars = []
@@ -189,6 +220,8 @@ PICTURES: dict[str, tuple[str, Callable[[RunFolder], Figure | None]]] = {  # nam
     "chunks": ("Gain and seconds of each chunk", lambda r: chunks_figure(r.result)),
     "loss": ("Training loss and learning rate", loss_figure),
     "artifact": ("Bytes of the artifact and its cap", lambda r: artifact_figure(r.result)),
+    "bits": ("Bits per weight by group of tensors", lambda r: bits_figure(r.result)),
+    "rounding": ("Rounding error by group of tensors", lambda r: rounding_figure(r.result)),
     "seconds": ("Seconds and their budgets", lambda r: seconds_figure(r.result)),
 }
 

@@ -4,11 +4,12 @@ Nothing is computed and nothing is written here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from fairway.proof.certificate import Certificate
+from fairway.report.excerpt import EXCERPT, Excerpt, read_excerpt
 from fairway.result import RunResult, read_result
 from fairway.runtime.files import read_file
 from fairway.runtime.identity import unsealed
@@ -37,7 +38,8 @@ class TrainingCurve:
 class RunFolder:
     """One run. Only `result.json` must be there; what else is missing is None or empty.
 
-    recipe  as `recipe.json` has it: another version may have written it
+    recipe    as `recipe.json` has it: another version may have written it
+    versions  of what made it, by name, as `run.json` has them
     """
 
     path: Path
@@ -45,6 +47,8 @@ class RunFolder:
     recipe: RecipeData | None
     certificate: Certificate | None
     curve: TrainingCurve
+    excerpt: Excerpt | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,12 +57,15 @@ class RunFolder:
 
 def read_run(path: Path) -> RunFolder:
     """Raises ValueError when the folder has no result, or a file in it is not what it should be."""
+    result, excerpt = read_result(path), path / EXCERPT
     return RunFolder(
         path,
-        read_result(path),
+        result,
         _read_recipe(path / "recipe.json"),
         _read_certificate(path / "certificate.json"),
         read_curve(path / "train.log"),
+        read_excerpt(excerpt, result) if excerpt.is_file() else None,
+        _read_versions(path / "run.json"),
     )
 
 
@@ -121,6 +128,14 @@ def _read_recipe(path: Path) -> RecipeData | None:
         return unsealed(read_file(path, MOST_RECIPE))
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}; run the stage that writes it again") from None
+
+
+def _read_versions(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    made: Any = unsealed(read_file(path, MOST_RECIPE)).get("made_with")
+    found = made.get("versions") if isinstance(made, dict) else None
+    return {str(name): str(value) for name, value in (found or {}).items()}
 
 
 def _read_certificate(path: Path) -> Certificate | None:

@@ -4,12 +4,16 @@ Which pictures there are is in `plots.py`.
 """
 
 import io
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
+import numpy as np
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,6 +25,7 @@ VARIABLES = {
     ORANGE: "--orange", GREEN: "--green", GREY: "--grey", PALE: "--pale",
 }  # fmt: skip
 
+READABLE = "values of "  # begins the id of a line whose values the page tells
 WIDTH = 5.6  # inches of 72 points: little more than a phone shows, so text stays legible
 ROW = 0.34  # inches per bar
 BAR = 0.62  # of a row
@@ -117,12 +122,40 @@ def bar_chart(heading: str, bars: Sequence[Bar]) -> Figure | None:
     return figure
 
 
+def spans_chart(
+    heading: str, rows: Sequence[tuple[str, Sequence[float], float | None, str, str]]
+) -> Figure:
+    """One row for each (label, values, deviation or None, text, colour): dots and their mean."""
+    figure = _titled(heading, RIM + 1.3 * ROW * len(rows))
+    axes = figure.subplots()
+    for row, (_, values, deviation, text, colour) in enumerate(rows):
+        mean = float(np.mean(values))
+        axes.plot(values, [row] * len(values), "o", color=colour, markersize=4.5, alpha=0.5)
+        axes.errorbar(
+            mean,
+            row,
+            xerr=deviation,
+            fmt="|",
+            color=colour,
+            markersize=15,
+            capsize=4,
+            linewidth=1.6,
+        )
+        _label(axes, max([*values, mean + (deviation or 0.0)]), row, text)
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.margins(x=0.1)
+    axes.grid(axis="x")
+    return figure
+
+
 @dataclass(frozen=True)
 class Line:
     """Points joined, with `text` behind the last of them.
 
     end   the height of the text, where it is not that of the last point
     raw   the same points before they were smoothed, drawn paler beneath
+    name  what its values are called where somebody points at them; the text where empty
     """
 
     x: Sequence[float]
@@ -131,6 +164,7 @@ class Line:
     colour: str
     end: float | None = None
     raw: Sequence[float] = ()
+    name: str = ""
 
 
 def line_figure(
@@ -160,7 +194,8 @@ def draw_lines(
     for line in lines:
         if line.raw:
             axes.plot(line.x, line.raw, color=PALE, linewidth=1.0)
-        axes.plot(line.x, line.y, color=line.colour, linewidth=width)
+        (drawn,) = axes.plot(line.x, line.y, color=line.colour, linewidth=width)
+        drawn.set_gid(f"{READABLE}{line.name or line.text}")
     axes.set_ylim(low, high)
     low, high = axes.get_ylim()
     ends = sorted((line.y[-1] if line.end is None else line.end, i) for i, line in enumerate(lines))
@@ -211,15 +246,57 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def inline(figure: Figure, key: str, label: str) -> str:
-    """An <svg> element in the page's own colours, with ids that begin with `key`."""
+    """An <svg> element in the page's own colours, with ids that begin with `key`.
+
+    What `hover.js` says of its lines stands in the attribute `data-values`.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
+    values = escape(json.dumps(readable_values(figure), separators=(",", ":")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
     # What stands in <metadata> is of no use here, and a <style> would reach the whole page.
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
+    text = text.replace("<svg", f'<svg data-values="{values}"', 1)
     return _own_ids(_page_colours(text), key, label)
+
+
+def readable_values(figure: Figure, most: int = 120) -> list[dict[str, Any]]:
+    """For each panel with lines: what x is called, and per line the values of up to `most` points.
+
+    at  x of each point in the units of the <svg>; the figure must have been drawn
+    """
+    panels = []
+    for axes in figure.axes:
+        lines = [line for line in axes.lines if str(line.get_gid() or "").startswith(READABLE)]
+        if not lines:
+            continue
+        below = [other.get_xlabel() for other in figure.axes if other.get_xlabel()]
+        read = []
+        for line in lines:
+            points = np.asarray(line.get_xydata(), float)
+            points = points[:: max(1, -(-len(points) // most))]
+            at = axes.transData.transform(points)[:, 0] * 72 / figure.dpi
+            read.append(
+                {
+                    "name": str(line.get_gid())[len(READABLE) :],
+                    "at": [round(float(x), 1) for x in at],
+                    "x": [float(f"{x:.4g}") for x, _ in points],
+                    "y": [float(f"{y:.5g}") for _, y in points],
+                }
+            )
+        box = axes.get_window_extent()
+        top, height = figure.bbox.height - box.y1, box.height
+        panels.append(
+            {
+                "x": axes.get_xlabel() or (below[0] if below else ""),
+                "top": round(top * 72 / figure.dpi, 1),
+                "height": round(height * 72 / figure.dpi, 1),
+                "lines": read,
+            }
+        )
+    return panels
 
 
 def _page_colours(svg: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from fairway.report.checks import NOT_RUN, checks, count, diagnostics, fixed
-from fairway.result import ArtifactResult, CompressorResult, RunResult
+from fairway.result import ArtifactResult, CompressorResult, RunResult, TensorResult
 
 STAGES = {  # key in result.json: what it is called
     "float": "float weights",
@@ -146,6 +146,17 @@ def artifact_parts(artifact: ArtifactResult) -> tuple[dict[str, int], list[str]]
     if sum(parts.values()) < total:
         parts["other"] = total - sum(parts.values())
     return parts, notes
+
+
+def tensor_groups(result: RunResult) -> dict[str, list[TensorResult]]:
+    """The tensors of the file, by block and by what stands outside the blocks."""
+    groups: dict[str, list[TensorResult]] = {}
+    for name, tensor in (result.artifact.tensors if result.artifact else {}).items():
+        first, *rest = name.split(".")
+        group = f"block {rest[0]}" if first == "blocks" and rest else first
+        if tensor.weights:
+            groups.setdefault(group, []).append(tensor)
+    return groups
 
 
 def diagnostic_lines(result: RunResult) -> list[str]:

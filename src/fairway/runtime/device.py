@@ -74,6 +74,34 @@ def choose_compute_dtype(
     for it.
     """
     ranks = ranks or Ranks()
+    obstacle = no_bfloat16(device)
+    speedup = 0.0 if obstacle else _bfloat16_speedup(device)
+    votes = int(ranks.sum(torch.tensor(int(speedup >= WORTHWHILE))))
+    measured = obstacle or f"bfloat16 is {speedup:.2f} times as fast as float32 here"
+    if votes == ranks.world_size:
+        return torch.bfloat16, measured
+    if speedup >= WORTHWHILE:
+        return torch.float32, f"{measured}, but not on {ranks.world_size - votes} other ranks"
+    if obstacle:
+        return torch.float32, obstacle
+    return torch.float32, f"{measured}, and less than {WORTHWHILE} is not worth its rounding"
+
+
+def no_bfloat16(device: torch.device) -> str:
+    """Why a GPU does not compute in bfloat16 by itself; "" where it does, and for CPUs."""
+    if device.type != "cuda":
+        return ""
+    major, minor = torch.cuda.get_device_capability(device)
+    if major >= 8:
+        return ""
+    return (
+        f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor} and so no "
+        f"bfloat16, which begins at 8.0"
+    )
+
+
+def _bfloat16_speedup(device: torch.device) -> float:
+    """How many times as fast as float32."""
     rows, width, hidden = (16384, 512, 2048) if device.type == "cuda" else (512, 256, 1024)
     speedups: list[float] = []
     # One thread: several wait for each other, and their time is not this thread's.
@@ -88,14 +116,7 @@ def choose_compute_dtype(
             speedups.append(full / _mlp_seconds(device, torch.bfloat16, rows, width, hidden))
     finally:
         torch.set_num_threads(num_threads)
-    speedup = statistics.median(speedups)
-    votes = int(ranks.sum(torch.tensor(int(speedup >= WORTHWHILE))))
-    measured = f"bfloat16 is {speedup:.2f} times as fast as float32 here"
-    if votes == ranks.world_size:
-        return torch.bfloat16, measured
-    if speedup >= WORTHWHILE:
-        return torch.float32, f"{measured}, but not on {ranks.world_size - votes} other ranks"
-    return torch.float32, f"{measured}, and less than {WORTHWHILE} is not worth its rounding"
+    return statistics.median(speedups)
 
 
 def seed_everything(seed: int) -> None:

@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from fairway.runtime.meeting import agreed_store
-from fairway.runtime.watchdog import PEER_SECONDS, Say, Store, Watchdog
+from fairway.runtime.patience import PEER_SECONDS
+from fairway.runtime.watchdog import Say, Store, Watchdog
 
 BUCKET_BYTES = 32 * 2**20  # one message for many small tensors, few messages for large ones
 ALONE_SECONDS = 86400.0  # for which a rank may work while its peers wait: the watchdog judges them
@@ -43,7 +44,8 @@ def environment_alone() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among `world_size`; `local_rank` counts within its machine.
+    """One process among `world_size`; `local_rank` counts within its machine, which has
+    `local_world_size` of them.
 
     Every collective must be entered by all ranks, in the same order, with the same shapes. CPU
     tensors travel by gloo even where the device is a GPU, so agreeing on a number never waits for
@@ -53,6 +55,7 @@ class Ranks:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    local_world_size: int = 1
     watchdog: Watchdog = field(default_factory=Watchdog, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +78,7 @@ class Ranks:
                 f"for one process, or start with `torchrun --nproc-per-node N -m fairway ...`"
             )
         rank, world_size, local_rank = (int(env[name]) for name in names)
-        return cls(rank, world_size, local_rank)
+        return cls(rank, world_size, local_rank, int(env.get("LOCAL_WORLD_SIZE", 1)))
 
     @property
     def is_main(self) -> bool:

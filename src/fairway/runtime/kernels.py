@@ -8,6 +8,7 @@ Inside `torch.compile` the plain forms alone are seen: the compiler fuses them b
 third of the time that derivatives written by hand take it.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -31,11 +32,17 @@ class Absent:
         return False
 
     take_loss = take
+    in_use = nullcontext  # likewise: nothing to switch on
 
 
 # `kernels_cpu` and `kernels_gpu` put themselves here: who only reads a model needs neither.
 on_cpu: Any = Absent
 on_gpu: Any = Absent
+
+
+def kernels_in_use() -> AbstractContextManager[None]:
+    """Our kernels for learning on a CPU at test time, where somebody loaded them."""
+    return on_cpu.in_use()
 
 
 class _Kept(Protocol):

@@ -27,7 +27,7 @@ TUNED = (
 )
 COMPILE_SECONDS = 120
 
-_switched_off = False
+_switched_off = _untuned = False
 
 
 class CannotCompile(Exception):
@@ -45,12 +45,23 @@ def switched_off() -> Iterator[None]:
         _switched_off = before
 
 
+@contextmanager
+def untuned() -> Iterator[None]:
+    """Without what rounds differently than the plain forms, for whoever repeats their numbers."""
+    global _untuned
+    before, _untuned = _untuned, True
+    try:
+        yield
+    finally:
+        _untuned = before
+
+
 def library(name: str, *, tuned: bool = False) -> ctypes.CDLL | None:
     """The functions of `native/NAME.cpp`; None where they cannot be had, see `explain`.
 
     tuned  for this very processor, with rounding that may differ from another's
     """
-    if _switched_off:
+    if _switched_off or (tuned and _untuned):
         return None
     loaded = _load(name, tuned)
     return loaded if isinstance(loaded, ctypes.CDLL) else None
@@ -61,9 +72,17 @@ def explain(*names: str, tuned: bool = False) -> str:
     said = []
     for name in names:
         loaded = _load(name, tuned)
-        compiled = isinstance(loaded, ctypes.CDLL)
-        said.append(f"{name}: {'compiled C++' if compiled else f'plain Python ({loaded})'}")
+        if isinstance(loaded, ctypes.CDLL):
+            loaded = "not asked for" if library(name, tuned=tuned) is None else ""
+        said.append(f"{name}: {f'plain Python ({loaded})' if loaded else 'compiled C++'}")
     return "; ".join(said)
+
+
+def identity(name: str, *, tuned: bool = False) -> str:
+    """What tells the compiled form from those of other sources, compilers and processors; "" for
+    none."""
+    found = library(name, tuned=tuned)
+    return "" if found is None else Path(found._name).stem.rpartition("-")[2]
 
 
 @functools.cache

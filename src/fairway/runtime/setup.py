@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from fairway.runtime.device import choose_compute_dtype, choose_device
+from fairway.runtime.device import choose_compute_dtype, choose_device, no_bfloat16
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.patience import PEER_SECONDS
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.stopping import Stop, listening
-from fairway.runtime.watchdog import PEER_SECONDS
+from fairway.runtime.suitability import concerns
 
 LOG = "train.log"
 
@@ -39,6 +40,8 @@ class Runtime:
             chosen, reason = choose_compute_dtype(self.device, ranks=self.ranks)
         else:
             chosen, reason = getattr(torch, dtype), "as it was asked for"
+            if chosen == torch.bfloat16 and (obstacle := no_bfloat16(self.device)):
+                raise ValueError(f"{obstacle}; use --compute-dtype float32, or leave it out")
         compiled = self.device.type == "cuda" if compiled is None else compiled
         return self.settled(chosen, compiled, reason)
 
@@ -80,4 +83,6 @@ def runtime_for(
         listening() as stop,
         ranks.running(chosen, peer_seconds=peer_seconds, say=log.say if ranks.is_main else None),
     ):
+        for concern in concerns(chosen, ranks):
+            log.say(concern)
         yield Runtime(chosen, ranks=ranks, log=log, stop=stop)

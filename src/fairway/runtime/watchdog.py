@@ -29,8 +29,8 @@ from typing import Protocol
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from fairway.runtime.meter import Meter, Reading, Spell, overdue, straggler
+from fairway.runtime.patience import PEER_SECONDS
 
-PEER_SECONDS = 20.0  # of silence after which a rank is lost
 BEAT_SECONDS = 1.0
 GRACE_SECONDS = 3.0  # in which a rank that fails may say so itself, or a peer end on its own
 SURE_SECONDS = 3.5  # of silence that tell who is gone, once it is known that someone is

@@ -21,6 +21,7 @@ from fairway.evaluate.window_batch import WindowBatch, group_windows, make_windo
 from fairway.model.adapters import AdapterConfig, Adapters
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.kernels import kernels_in_use
 from fairway.runtime.tensor_file import under
 
 
@@ -259,7 +260,7 @@ class DocumentPredictor(Frozen):
 
     def _gradients(self, one: WindowBatch, adapters: Adapters) -> dict[str, Tensor]:
         """Of the mean loss over each row's own targets, summed over rows."""
-        with torch.enable_grad():
+        with torch.enable_grad(), kernels_in_use():
             logits = self.model(one.inputs, start=one.start, adapters=adapters)
             loss = F.cross_entropy(logits.flatten(0, 1), one.targets.flatten(), reduction="none")
             lengths = torch.tensor(one.num_targets, device=self.device)[:, None]

@@ -24,6 +24,7 @@ from fairway.evaluate.predictor import ALONE, Rounding
 from fairway.model.gpt import GPT
 from fairway.model.segments import Segments, document_segments
 from fairway.runtime.distributed import Ranks
+from fairway.runtime.kernels import kernels_in_use
 from fairway.runtime.tensor_file import under
 from fairway.train.compiled import compile_loss
 
@@ -271,8 +272,9 @@ class WeightLearner:
         for weight in weights:
             weight.grad = None
         packed = isinstance(batch, Tensor)
-        for loss in self._packed_losses(batch) if packed else self._losses(batch):
-            loss.backward()
+        with kernels_in_use():
+            for loss in self._packed_losses(batch) if packed else self._losses(batch):
+                loss.backward()
         for weight in weights:
             if weight.grad is None:  # this rank has nothing to do
                 weight.grad = torch.zeros_like(weight)

@@ -126,7 +126,7 @@ def test_a_checkpoint_never_gives_one_model_the_score_of_another(
     loaded = load_model(work / MODEL)
     other = replace(loaded, sha256="0" * 64)
     with monkeypatch.context() as patched:
-        patched.setattr("fairway.cli.judge.open_model", lambda path: other)
+        patched.setattr("fairway.cli.scores.open_model", lambda path: other)
         assert main(asked) == 2
     assert "another evaluation" in capsysbinary.readouterr().err.decode()
     assert main([*asked, "--seed", "5"]) == 2

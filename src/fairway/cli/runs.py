@@ -1,0 +1,163 @@
+"""Commands that train: a whole run, the demo of one, or its first stage."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import DisallowNone, arg
+
+from fairway.cli.answer import Answer, No, read_env, with_settings
+from fairway.cli.parsing import SettledBy
+from fairway.cli.words import Data, Files, MaybeFolder, RecipeName, Settings
+from fairway.pipeline.options import RunOptions
+
+if TYPE_CHECKING:
+    from fairway.recipes.recipe import Recipe
+    from fairway.result import RunResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What is made of a recipe before anything else is said about it.
+
+    Attributes:
+        set: a field of the recipe as JSON, for what no single value can say, such as
+            evaluate.ttt=null; it has the last word
+        env: the variables of a published script, as a JSON object
+        as_published: set what is otherwise here on purpose as the published script has it
+    """
+
+    set: Settings = ()
+    env: Files = ()
+    as_published: bool = False
+
+
+def changed_recipe(asked: Mapping[str, Any], further: Sequence[str]) -> "Recipe":
+    """The recipe after --as-published, --env, --set and --train.steps, applied in this order.
+
+    What they make of it are the defaults of its options. Without a name it is the demo's.
+    """
+    from fairway.recipes.diff import override
+    from fairway.recipes.registry import recipe
+
+    name, changes = asked.get("recipe"), asked["changes"]
+    chosen = recipe("pocket" if name is None else name)
+    if changes.as_published:
+        from fairway.recipes.as_published import as_published
+
+        chosen = as_published(chosen)
+    for file in changes.env:
+        from fairway.interop.settings import ignored_by, training_settings
+
+        env = read_env(file)
+        chosen = override(chosen, training_settings(chosen, env))
+        if ignored := ignored_by(chosen, env):
+            print(f"note: {ignored}", file=sys.stderr)
+    chosen = with_settings(chosen, changes.set)
+    if any(word.partition("=")[0] == "--train.steps" for word in further):  # they replace the clock
+        train = replace(chosen.train, seconds=None, steps=1, reserve_seconds=0.0)
+        chosen = replace(chosen, train=train, quant=replace(chosen.quant, reserve_seconds=0.0))
+    return chosen
+
+
+How = Annotated[RunOptions, DisallowNone, arg(name="")]
+Changed = Annotated[Changes, arg(name="")]
+AS_USUAL, UNCHANGED = RunOptions(), Changes()
+Fields = Annotated[Any, SettledBy(changed_recipe), arg(name="")]
+
+
+def run(
+    recipe: RecipeName,
+    data: Data,
+    fields: Fields,
+    out: MaybeFolder = None,
+    how: How = AS_USUAL,
+    changes: Changed = UNCHANGED,
+) -> Answer:
+    """train, average, quantize, pack, score, prove, audit, report: RECIPE DATA --out RUN
+
+    Every field of the recipe is an option too, such as --train.seconds 600; --help-all lists them.
+
+    Args:
+        recipe: a name (`fairway recipes`), the recipe.json of any run, or a function of your own
+            that returns one: package.module:function or path/file.py:function
+        data: the data folder, which `fairway prepare` or `fairway fetch` makes
+        out: the run folder to write; otherwise runs/ and the recipe's name
+    """
+    from fairway.pipeline.story import run as run_recipe
+
+    folder = out or Path("runs") / fields.name
+    return _shown_result(run_recipe(fields, data, folder, how), folder)
+
+
+def train(
+    recipe: RecipeName,
+    data: Data,
+    fields: Fields,
+    out: MaybeFolder = None,
+    how: How = AS_USUAL,
+    changes: Changed = UNCHANGED,
+) -> Answer:
+    """the first stage of `run` alone: RECIPE DATA --out RUN; `pack` goes on from it
+
+    Every field of the recipe is an option too, such as --train.seconds 600; --help-all lists them.
+
+    Args:
+        recipe: a name (`fairway recipes`), the recipe.json of any run, or a function of your own
+            that returns one: package.module:function or path/file.py:function
+        data: the data folder, which `fairway prepare` or `fairway fetch` makes
+        out: the run folder to write; otherwise runs/ and the recipe's name
+    """
+    from fairway.model.gpt import num_params
+    from fairway.pipeline.story import train as train_recipe
+    from fairway.runtime.distributed import Ranks
+    from fairway.train.checkpoints import CHECKPOINT
+
+    folder = out or Path("runs") / fields.name
+    facts = asdict(train_recipe(fields, data, folder, how))
+    if not Ranks.from_env().is_main:
+        return {}
+    return facts | {"params": num_params(fields.model), "checkpoint": str(folder / CHECKPOINT)}
+
+
+def demo(
+    fields: Fields,
+    out: MaybeFolder = None,
+    how: How = AS_USUAL,
+    changes: Changed = UNCHANGED,
+) -> Answer:
+    """the whole pipeline on the built-in text, a few minutes on two CPU cores
+
+    The recipe is `pocket`, and every field of it is an option too; --help-all lists them.
+
+    Args:
+        out: the run folder to write; otherwise runs/pocket
+    """
+    from fairway.demo import prepare_builtin
+    from fairway.pipeline.story import run as run_recipe
+
+    folder = out or Path("runs") / fields.name
+    if how.resume == "no":
+        how = replace(how, overwrite=True)
+
+    def prepare(data: Path) -> None:
+        prepare_builtin(data, fields.model.vocab_size)
+
+    found = run_recipe(fields, folder / "data", folder, how, prepare=prepare)
+    return _shown_result(found, folder)
+
+
+def _shown_result(result: "RunResult", out: Path) -> Answer:
+    """Tables on standard error; raises No where a check failed."""
+    from fairway.report.table import print_result
+    from fairway.runtime.distributed import Ranks
+
+    if not Ranks.from_env().is_main:
+        return {}
+    print_result(result, sys.stderr)
+    answer = result.to_json() | {"files": str(out)}
+    if not result.holds:
+        raise No(answer)
+    return answer

@@ -1,0 +1,309 @@
+"""One token of every row through the model in C++ (`native/decode.cpp`), for whoever decodes.
+
+At one token a time the plain forward pass is some hundred small operations, each of which costs
+more to call than to compute. The step here is one call over all layers, on the weights where they
+lie: nothing is copied, so whatever learns between two windows is seen at once. It takes every model
+of `GPT` whose weights are of the type that is computed in, on a CPU; for others, and where there is
+no compiler, the plain pass runs and `why_plain` says why.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairway.model.adapters import Adapters, Target
+from fairway.model.cache import Cache
+from fairway.model.gpt import GPT, Block
+from fairway.runtime.native import explain, library
+
+NAME = "decode"
+TYPES = {torch.float32: "float32", torch.float64: "float64"}
+FORMS = {"serial": 0, "shared": 1, "lanes": 2}
+SMEARS = {None: 0, "v1": 1, "v2": 2}
+
+
+@torch.inference_mode()
+def next_logits(
+    model: GPT, tokens: Tensor, cache: Cache, adapters: Adapters | None = None
+) -> Tensor:
+    """Logits (B, V) after tokens (B, T), as `GPT.forward` gives them for the last one.
+
+    Through the step in C++ where a single token comes to a model that it takes. The choice depends
+    on the model and on T alone, so encoder and decoder make the same.
+    """
+    if tokens.size(1) == 1 and not why_plain(model):
+        return _take_step(model, tokens, cache, adapters)
+    cache.step = None
+    return model(tokens, start=tokens.size(1) - 1, cache=cache, adapters=adapters)[:, -1]
+
+
+def why_plain(model: GPT) -> str:
+    """Why this model is decoded by the plain forward pass; "" where it is not."""
+    if model.compute_dtype not in TYPES:
+        return f"it computes in {str(model.compute_dtype).removeprefix('torch.')}"
+    weight = model.embed.weight
+    if weight.dtype != model.compute_dtype or weight.device.type != "cpu":
+        return f"its weights are {str(weight.dtype).removeprefix('torch.')} on {weight.device.type}"
+    if model.training and model.parts is not None:
+        return "it is being trained"
+    return "" if library(NAME, tuned=True) is not None else explain(NAME, tuned=True)
+
+
+def describe_step(model: GPT) -> str:
+    """How one more token is computed, in words."""
+    why = why_plain(model)
+    return f"plain forward pass ({why})" if why else "compiled C++"
+
+
+def _take_step(model: GPT, tokens: Tensor, cache: Cache, adapters: Adapters | None) -> Tensor:
+    cache.require_room(1)
+    step = cache.step
+    if not isinstance(step, _Step) or step.made_for != (id(model), id(adapters)):
+        step = cache.step = _Step.of(model, cache, adapters)
+    logits = torch.empty(tokens.size(0), model.config.vocab_size, dtype=model.compute_dtype)
+    tokens = tokens.contiguous()
+    failed = step.function(
+        step.address,
+        tokens.data_ptr(),
+        cache.length,
+        cache.embedding is not None,
+        torch.get_num_threads(),
+        logits.data_ptr(),
+    )
+    if failed:
+        raise IndexError(f"tokens {tokens[:, 0].tolist()!s:.80} of {model.config.vocab_size}")
+    cache.embedding = step.before
+    cache.advance(1)
+    return logits
+
+
+# What follows mirrors the structures of decode.cpp: field by field, all of eight bytes.
+
+
+def _fields(**kinds: str) -> list[tuple[str, Any]]:
+    ctype = {"integers": ctypes.c_int64, "numbers": ctypes.c_double, "tensors": ctypes.c_void_p}
+    return [(name, ctype[kind]) for kind, names in kinds.items() for name in names.split()]
+
+
+class _AdapterFields(ctypes.Structure):
+    _fields_ = _fields(tensors="down up")
+
+
+class _NgramFields(ctypes.Structure):
+    _fields_ = _fields(integers="order buckets width", tensors="table project scale")
+
+
+class _PassFields(ctypes.Structure):
+    _fields_ = [
+        *_fields(
+            integers="form exclusive skip_from skip_to hidden gate_window",
+            numbers="read_scale gate_scale slope",
+            tensors="query key value output gain gate attention_scale mlp_scale mix up mlp_gate "
+            "down carry route skip_weight skip_gate value_scale keys values",
+        ),
+        *(
+            (f"on_{target}", _AdapterFields)
+            for target in ("query", "key", "value", "output", "mlp")
+        ),
+    ]
+
+
+class _ModelFields(ctypes.Structure):
+    _fields_ = [
+        *_fields(
+            integers="rows context vocab dim embed_dim heads kv_heads head_dim rotary bos "
+            "within_documents smear smear_window smear_across value_width rank num_ngrams "
+            "num_passes num_skips",
+            numbers="softcap adapter_scale",
+            tensors="embed embed_up head_down head smear_gate smear_strength value_table "
+            "value_project value_scale cos sin cap_positive cap_negative tokens before",
+        ),
+        ("on_head", _AdapterFields),
+        *_fields(tensors="ngrams passes"),
+    ]
+
+
+@dataclass(eq=False)
+class _Step:
+    """A model and a cache as the C++ sees them, from one clearing of the cache to the next."""
+
+    made_for: tuple[int, int]
+    function: Any
+    address: int
+    before: Tensor  # (B, 1, E), see `Cache.embedding`; the step reads and writes it in place
+    kept: list[Any]  # whatever the addresses point at
+
+    @classmethod
+    def of(cls, model: GPT, cache: Cache, adapters: Adapters | None) -> "_Step":
+        addresses = _Addresses(model, cache, adapters)
+        functions = library(NAME, tuned=True)
+        assert functions is not None
+        function = getattr(functions, f"{NAME}_{TYPES[model.compute_dtype]}")
+        function.restype = ctypes.c_int64
+        function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 3 + [ctypes.c_void_p]
+        fields = addresses.model_fields()
+        addresses.kept += [model, adapters, fields]
+        made_for = (id(model), id(adapters))
+        return cls(made_for, function, ctypes.addressof(fields), addresses.before, addresses.kept)
+
+
+class _Addresses:
+    """Fills the structures, and keeps what they point at."""
+
+    def __init__(self, model: GPT, cache: Cache, adapters: Adapters | None) -> None:
+        self.model, self.cache, self.adapters = model, cache, adapters
+        self.kept: list[Any] = []
+        shape = (cache.tokens.size(0), 1, model.embed.embedding_dim)
+        before = cache.embedding
+        self.before = torch.zeros(shape, dtype=model.compute_dtype)
+        if before is not None:
+            self.before.copy_(before)
+
+    def of(self, tensor: Tensor | None) -> int | None:
+        """Where a tensor lies, in the type that is computed in."""
+        if tensor is None:
+            return None
+        if not tensor.is_contiguous() or tensor.dtype not in (self.model.compute_dtype, torch.long):
+            raise ValueError(
+                f"a weight of {tuple(tensor.shape)} is {tensor.dtype} or not contiguous, in a "
+                f"model that computes in {self.model.compute_dtype}; convert the whole model"
+            )
+        self.kept.append(tensor)
+        return tensor.data_ptr()
+
+    def model_fields(self) -> _ModelFields:
+        model, cache, config = self.model, self.cache, self.model.config
+        attention, embedding = config.attention, config.embedding
+        cos, sin = model.rope(cache.context, cache.keys)
+        smear = model.smear_v1 if model.smear_v2 is None else model.smear_v2
+        values, head = model.value_embed, model.head
+        project = None if values is None else values.project
+        passes = self._passes()
+        ngrams = (_NgramFields * len(model.ngrams))(*map(self._ngram, model.ngrams))
+        self.kept += [passes, ngrams]
+        return _ModelFields(
+            rows=cache.tokens.size(0),
+            context=cache.context,
+            vocab=config.vocab_size,
+            dim=config.model_dim,
+            embed_dim=model.embed.embedding_dim,
+            heads=attention.num_heads,
+            kv_heads=attention.num_kv_heads,
+            head_dim=config.model_dim // attention.num_heads,
+            rotary=cos.size(1),
+            bos=config.bos_id,
+            within_documents=attention.within_documents,
+            smear=SMEARS[embedding.smear],
+            smear_window=embedding.smear_window,
+            smear_across=embedding.smear_across_documents,
+            value_width=0 if values is None else values.table.embedding_dim,
+            rank=0 if self.adapters is None else next(iter(self.adapters.down.values())).size(1),
+            num_ngrams=len(ngrams),
+            num_passes=len(passes),
+            num_skips=model.looped_plan.num_encoder,
+            softcap=config.logit_softcap or 0.0,
+            adapter_scale=0.0 if self.adapters is None else self.adapters.scale,
+            embed=self.of(model.embed.weight),
+            embed_up=self.of(None if model.embed_up is None else model.embed_up.weight),
+            head_down=self.of(None if model.head_down is None else model.head_down.weight),
+            head=self.of(model.embed.weight if head is None else head.weight),
+            smear_gate=self.of(None if smear is None else smear.gate),
+            smear_strength=self.of(None if model.smear_v2 is None else model.smear_v2.strength),
+            value_table=self.of(None if values is None else values.table.weight),
+            value_project=self.of(None if project is None else project.weight),
+            value_scale=self.of(None if values is None else values.scale),
+            cos=self.of(cos),
+            sin=self.of(sin),
+            cap_positive=self.of(model.softcap_positive),
+            cap_negative=self.of(model.softcap_negative),
+            tokens=self.of(cache.tokens),
+            before=self.of(self.before),
+            on_head=self._adapter("head", 0),
+            ngrams=ctypes.addressof(ngrams) if ngrams else None,
+            passes=ctypes.addressof(passes),
+        )
+
+    def _ngram(self, table: Any) -> _NgramFields:
+        return _NgramFields(
+            order=table.order,
+            buckets=table.buckets,
+            width=table.table.embedding_dim,
+            table=self.of(table.table.weight),
+            project=self.of(None if table.project is None else table.project.weight),
+            scale=self.of(table.scale),
+        )
+
+    def _passes(self) -> Any:
+        """The blocks that run, in the order and with the skips and lanes of `GPT.hidden`."""
+        model, plan = self.model, self.model.plan
+        found, skips, in_lanes = [], [], False
+        for slot, layer in enumerate(plan.layers):
+            block, decoding = model.blocks[layer], slot >= plan.num_encoder
+            assert isinstance(block, Block)
+            skip = skips.pop() if decoding and skips else None
+            lanes = decoding and block.form == "lanes"
+            if in_lanes and not lanes:
+                continue
+            in_lanes |= lanes
+            fields = self._pass(block, layer, slot, lanes)
+            fields.skip_from = fields.skip_to = -1
+            if skip is not None:
+                index = slot - plan.num_encoder
+                weights, gates = model.skip_weights, model.skip_gates
+                assert weights is not None
+                fields.skip_from = skip
+                fields.skip_weight = self.of(weights[index])
+                fields.skip_gate = self.of(None if gates is None else gates[index])
+            if model.config.skips is not None and not decoding:
+                fields.skip_to = slot
+                skips.append(slot)
+            found.append(fields)
+        return (_PassFields * len(found))(*found)
+
+    def _pass(self, block: Block, layer: int, slot: int, lanes: bool) -> _PassFields:
+        model, attention, mlp = self.model, block.attention, block.mlp
+        form = "serial" if block.form == "lanes" and not lanes else block.form
+        values, value_scale = model.value_embed, None
+        if values is not None and layer in values.layers:
+            value_scale = values.layer_scales[values.layers.index(layer)]
+        gate, carry, route = attention.gate, model.lane_carry, model.lane_route
+        targets: Sequence[Target] = ("query", "key", "value", "output", "mlp")
+        return _PassFields(
+            form=FORMS[form],
+            exclusive=attention.exclusive,
+            hidden=mlp.up.out_features,
+            gate_window=0 if gate is None else gate.size(1),
+            read_scale=block.read_scale,
+            gate_scale=0.0 if gate is None else attention.gate_scale,
+            slope=mlp.slope,
+            query=self.of(attention.query.weight),
+            key=self.of(attention.key.weight),
+            value=self.of(attention.value.weight),
+            output=self.of(attention.output.weight),
+            gain=self.of(attention.gain),
+            gate=self.of(gate),
+            attention_scale=self.of(block.attention_scale),
+            mlp_scale=self.of(block.mlp_scale),
+            mix=self.of(block.residual_mix),
+            up=self.of(mlp.up.weight),
+            mlp_gate=self.of(None if mlp.gate is None else mlp.gate.weight),
+            down=self.of(mlp.down.weight),
+            carry=self.of(None if carry is None else carry[layer]),
+            route=self.of(None if route is None else route[layer]),
+            value_scale=self.of(value_scale),
+            keys=self.of(self.cache.keys[slot]),
+            values=self.of(self.cache.values[slot]),
+            **{f"on_{target}": self._adapter(target, slot) for target in targets},
+        )
+
+    def _adapter(self, target: Target, slot: int) -> _AdapterFields:
+        key = f"{target}_{slot}"
+        if self.adapters is None or key not in self.adapters.down:
+            return _AdapterFields()
+        return _AdapterFields(
+            down=self.of(self.adapters.down[key]), up=self.of(self.adapters.up[key])
+        )

@@ -1,0 +1,1 @@
+"""A model behind OpenAI's completions, and a page of colours: `pip install fairway[serve]`."""
