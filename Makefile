@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup demo test test-slow test-gpu check format bench house file-map clean
+.PHONY: setup demo test test-slow test-gpu check format bench house docs file-map clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fairway needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
@@ -40,6 +40,10 @@ bench: setup  ## every benchmark briefly, as one table: numbers to look at, whic
 
 house: setup  ## the state of the source tree in numbers; BASELINE=REV counts a revision beside it
 	$(BIN)/python benchmarks/house.py $(if $(BASELINE),--baseline $(BASELINE))
+
+docs: setup  ## the site, into build/site; a warning is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 file-map: setup  ## renew the file map at the end of docs/design.md
 	$(BIN)/python docs/file_map.py

@@ -78,14 +78,14 @@ until_seen() { # TEXT FILE: until the file holds the text, four minutes at most
 
 restarts() { scontrol show job "$JOB" | grep -o 'Restarts=[0-9]*' | cut -d= -f2; }
 
-submit() { # NAME SEEDS MORE...: an array of runs/NAME-SEED; JOB is its first
-    local name=$1 seeds=$2
+submit() { # OUT SEEDS MORE...: an array of OUT/seed-N; JOB is its first
+    local out=$1 seeds=$2
     rm -f jobs.txt
     # shellcheck disable=SC2086 (several words each)
-    "$PYTHON" "$HERE/examples/cluster/submitit_seeds.py" pocket data "runs/$name" --seeds $seeds \
-        --cluster slurm --logs runs/jobs --cpus 1 -- $COMMON "${@:3}" > jobs.txt 2>> submitit.log &
+    "$PYTHON" -m fairway seeds pocket data --out "$out" --seeds $seeds \
+        --slurm --cluster slurm --logs runs/jobs --cpus 1 $COMMON "${@:3}" 2> jobs.txt &
     for _ in {1..120}; do # submitit's warnings stand there too
-        grep -o '^[0-9_]*$' jobs.txt > numbers.txt || true
+        grep -o '^job [0-9_]*' jobs.txt | cut -d' ' -f2 > numbers.txt || true
         [ "$(wc -l < numbers.txt)" = "$(wc -w <<< "$seeds")" ] && break
         sleep 0.5
     done
@@ -149,7 +149,7 @@ prepare_builtin(pathlib.Path("data"), 2048)'
 COMMON="--threads 1 --compute-dtype float32 --checkpoint-seconds 5 --budget.eval-seconds 60"
 COMMON="$COMMON --tokens.val-tokens 4000 --proof-tokens 100 --audit-seconds 0"
 
-submit seed "1 2" --train.steps $STEPS
+submit runs "1 2" --train.steps $STEPS
 for _ in $(seq $REQUEUES); do requeue runs/seed-1 6; done
 finished runs/seed-1
 finished runs/seed-2
@@ -163,10 +163,10 @@ for seed in 1 2; do
 done
 echo "two seeds as an array, one requeued $REQUEUES times: the models and scores of undisturbed runs"
 
-submit clock 3 --train.seconds $SECONDS_OF_TRAINING
-requeue runs/clock-3 3
-finished runs/clock-3
-grep -q 'going on after step' runs/clock-3/train.log
+submit runs/clock 3 --train.seconds $SECONDS_OF_TRAINING
+requeue runs/clock/seed-3 3
+finished runs/clock/seed-3
+grep -q 'going on after step' runs/clock/seed-3/train.log
 echo "a requeued run had its training time once"
 
 PATH=$HERE/.venv/bin:$PATH # where datatrove's jobs find its commands

@@ -19,7 +19,7 @@ from fairway.artifact.config_json import config_to_json
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.proof.compress import CompressConfig, compress, decompress
+from fairway.proof.compress import CompressConfig, code, decompress
 from fairway.proof.prove import evaluation_of
 from fairway.tokens.shards import DataFolder
 
@@ -40,7 +40,7 @@ def decoding_speed(run: Path, data: DataFolder, tokens: int, segments: int, thre
         settings = CompressConfig(segments=in_step, threads=threads)
         for name, config in ways(evaluation_of(loaded), num_tokens).items():
             model = replace(loaded, evaluate=config_to_json(config))
-            packed = compress(model, text, settings)
+            packed = code(model, text, settings)
             begin = time.perf_counter()
             if decompress(model, packed) != text:
                 raise SystemExit(f"{name}, {in_step} segments: other bytes came back")

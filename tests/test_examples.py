@@ -1,11 +1,12 @@
 """The examples say what the command line understands."""
 
 import importlib.util
+import json
+import os
 import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import yaml
 from fairway.cli import COMMANDS
 from fairway.cli.parsing import ask
 
-CLUSTER = Path(__file__).parents[1] / "examples" / "cluster"
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+CLUSTER = EXAMPLES / "cluster"
 FILES = ("slurm.sbatch", "skypilot.yaml", "kubernetes.yaml")
 
 
@@ -53,27 +56,61 @@ def test_the_files_are_what_their_readers_take() -> None:
     subprocess.run(["bash", "-n", CLUSTER / "slurm.sbatch"], check=True)
 
 
-def test_seeds_run_as_an_array_of_local_processes(tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
-    example = load(CLUSTER / "submitit_seeds.py")
-    seed = example.Seed("pocket", "data", tmp_path / "run", 7, ["--train.steps", "2"])
-    found = ask(COMMANDS, seed.command[3:]).parsed()
-    assert (found["fields"].seed, found["out"].name, found["how"].resume) == (7, "run-7", "auto")
+def test_the_notebook_is_the_script() -> None:
+    pytest.importorskip("nbformat")
+    made = load(EXAMPLES / "to_notebook.py").notebook((EXAMPLES / "python_api.py").read_text())
+    held = json.loads((EXAMPLES / "python_api.ipynb").read_text())
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in held["cells"]]
+    assert cells == [(cell.cell_type, cell.source) for cell in made.cells], (
+        "run python examples/to_notebook.py"
+    )
 
 
 @pytest.mark.slow
-def test_a_seed_without_data_fails_with_its_words(tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, CLUSTER / "submitit_seeds.py", "pocket", tmp_path / "none", tmp_path / "x",
-         "--seeds", "1", "--cluster", "local", "--logs", tmp_path / "logs", "--minutes", "1"],
-        capture_output=True, text=True, check=False,
+def test_the_notebook_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    held = nbformat.read(EXAMPLES / "python_api.ipynb", as_version=4)
+    client = nbclient.NotebookClient(held, timeout=500, kernel_name="python3")
+    client.execute()
+    shown = "".join(
+        output.get("text", "") for cell in held.cells for output in cell.get("outputs", [])
+    )
+    assert "proved: True  audit: legal" in shown
+    assert "illegal" in shown
+
+
+@pytest.mark.slow
+def test_a_first_day_from_the_built_wheel(tmp_path: Path) -> None:
+    """What a newcomer does, in miniature, with nothing of the source tree but the examples."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
+    place = "import fairway; print(fairway.__file__)"
+    env = {
+        **os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(site), "QUICK": "1",
+        "WORK": str(tmp_path / "day"), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    used = subprocess.run(
+        [sys.executable, "-c", place], env=env, cwd=tmp_path, capture_output=True, text=True,
+        check=True,
     )  # fmt: skip
-    assert done.returncode != 0
-    assert time.monotonic() - began < 60
-    said = "".join(path.read_text() for path in (tmp_path / "logs").glob("*.err"))
-    assert "no data folder at" in said
+    assert used.stdout.startswith(str(site))
+    done = subprocess.run(
+        ["bash", EXAMPLES / "first_day.sh"], env=env, cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    day = tmp_path / "day"
+    assert json.loads((day / "run" / "result.json").read_text())["proof"]["holds"]
+    assert json.loads((day / "proof.json").read_text())["holds"]  # with the learner of one's own
+    assert (day / "sample.again").read_bytes() == (day / "sample.bin").read_bytes()
+    assert (day / "run" / "report.html").is_file()
 
 
 def load(path: Path):

@@ -89,6 +89,7 @@ class ScoreResult:
     bits_per_byte  8 * code_bytes / bytes; where there is no code, what the nats come to
     code_bytes     of the whole text's code, ties included, in settled arithmetic; None: a score in
                    native arithmetic is the length of no code, but near one
+    scope          which part of the validation text was scored; None: all that the recipe scores
     """
 
     bits_per_byte: float
@@ -96,6 +97,7 @@ class ScoreResult:
     tokens: int
     bytes: int
     code_bytes: int | None = None
+    scope: str | None = None
 
     def coded(self, code_bytes: int) -> "ScoreResult":
         """The score as the length of a code of so many bytes."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from fairway.cli import main
+from fairway.evaluate.planner import Rates
 from fairway.interop.environment import model_config, parse_environment
 from fairway.interop.published_weights import published_shapes
+from fairway.prepare import prepare_documents
 
-from .conftest import IN_FLOAT32, OPTIONS, Ask
+from .conftest import IN_FLOAT32, OPTIONS, VERSES, Ask
 
 
 @pytest.mark.slow
@@ -68,3 +71,30 @@ def test_a_run_starts_from_a_published_script_s_variables(ask: Ask, work: Path) 
     assert answer["tokens"] == 2 * 512
     (work / "run_env.json").write_text('{"NUM_LAYERZ": "3"}')
     assert main(["train", "naive_baseline", "data", "--env", "run_env.json"]) == 2
+
+
+def test_a_run_that_does_not_fit_its_clock_ends_with_a_line_to_paste_which_mends_it(
+    ask: Ask, work: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture
+) -> None:
+    """And what it scores then, result, table, page and certificate all tell."""
+    prepare_documents(work / "many", VERSES[:20], VERSES[20:26], vocab_size=300, source="a song")
+    rates = Rates(score=1e-3, learn=1e-3)  # seconds for each token that goes in
+    for module in ("planner", "fitting"):
+        monkeypatch.setattr(f"fairway.evaluate.{module}.measure_rates", lambda *_, **__: rates)
+    words = ["run", "pocket", "many", "--out", "fits", *OPTIONS, "--audit-seconds", "0",
+             "--proof-tokens", "20", "--compute-dtype", "float32"]  # fmt: skip
+    words += ["--budget.eval-seconds", "3"]
+    capsysbinary.readouterr()
+    assert main(words) == 2
+    *_, line = capsysbinary.readouterr().err.decode().strip().splitlines()
+    assert shlex.split(line) == ["fairway", *words, "--fit"]
+    assert not (work / "fits" / "result.json").exists()
+    found = ask(*shlex.split(line)[1:])
+    scope = found["score"]["scope"]
+    assert "of 6 documents" in scope
+    assert found["score"]["bytes"] < sum(map(len, VERSES[20:26]))
+    folder = work / "fits"
+    assert json.loads((folder / "certificate.json").read_text())["scope"] == scope
+    assert scope in (folder / "report.html").read_text()
+    again = ask(*words, "--resume", "auto")  # settled once: nobody has to say it again
+    assert again["score"] == found["score"]

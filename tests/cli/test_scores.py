@@ -11,6 +11,7 @@ import pytest
 from fairway.artifact.loaded_model import load_model
 from fairway.cli import main
 from fairway.evaluate import timed
+from fairway.evaluate.planner import Rates
 
 from .conftest import MODEL, VERSES, Ask
 
@@ -133,3 +134,34 @@ def test_a_checkpoint_never_gives_one_model_the_score_of_another(
     assert main([*asked, "--evaluate.stride", "16"]) == 2
     assert ask(*asked)["tokens"] > 0
     assert not (work / "kept").exists()
+
+
+def test_the_first_documents_that_fit_are_scored_and_proved_and_all_say_so(
+    ask: Ask, work: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture
+) -> None:
+    for number in range(4):
+        (work / f"verse-{number}.txt").write_bytes(VERSES[number])
+    verses = [f"verse-{number}.txt" for number in range(4)]
+    rates = Rates(score=4e-3, learn=4e-3)  # seconds for each token that goes in
+    monkeypatch.setattr("fairway.evaluate.fitting.measure_rates", lambda *_, **__: rates)
+    found = ask("score", MODEL, *verses, "--budget-seconds", "3", "--fit", "--out", "fit.json")
+    assert 0 < found["bytes"] < 4 * len(VERSES[0])
+    assert "of 4 documents" in found["scope"]
+    assert ask("score", MODEL, *verses, "--budget-seconds", "900", "--fit")["scope"] == ""
+    capsysbinary.readouterr()
+    assert main(["score", MODEL, *verses, "--fit"]) == 2
+    assert "--budget-seconds" in capsysbinary.readouterr().err.decode()
+    proved = ask("prove", MODEL, "data", "--fit", "--budget-seconds", "900", "--tokens", "40",
+                 "--out", "p.fwp")  # fmt: skip
+    assert proved["scope"] is None
+    assert main(["prove", MODEL, "data", "--fit"]) == 2
+
+
+def test_what_was_scored_in_part_is_proved_in_part(ask: Ask, work: Path) -> None:
+    scored = ask("score", MODEL, "data", "--tokens", "61", "--out", "part.json")
+    told = json.loads((work / "part.json").read_text()) | {"scope": "the first of many"}
+    (work / "part.json").write_text(json.dumps(told))
+    proved = ask("prove", MODEL, "data", "--score", "part.json", "--out", "p.fwp")
+    assert proved["num_tokens"] == scored["tokens"]
+    assert proved["scope"] == "the first of many"
+    assert json.loads((work / "p.json").read_text())["scope"] == "the first of many"

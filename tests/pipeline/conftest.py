@@ -55,6 +55,7 @@ def go(song: DataFolder, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> G
     """A run up to its score; what judges it has tests of its own, and takes longer."""
     monkeypatch.setattr(story, "compare", lambda data, text, runtime: {})
     monkeypatch.setattr(story, "write_page", lambda runs, out: out)
+    monkeypatch.setattr(story, "script_of", lambda *of: b"")
 
     def run_it(chosen: Recipe, out: Path, proof_tokens: int = 0, **options: Any) -> RunResult:
         out.mkdir(exist_ok=True)

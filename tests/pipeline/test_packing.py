@@ -140,7 +140,7 @@ def sizes(chosen: Recipe, song: DataFolder, factor: float) -> tuple[int, int]:
     weights = {n: 0.02 * torch.randn(w.shape) for n, w in weights.items()}
     runtime = Runtime(torch.device("cpu"), log=RunLog(quiet=True))
     hessians, rms = calibrate(model, weights, chosen, song, runtime)
-    config = packing._config(chosen, chosen.evaluate.resolved(chosen.model.train_context))
+    config = packing.header_of(chosen, chosen.evaluate.resolved(chosen.model.train_context))
     tokenizer = song.tokenizer.to_bytes()
     rounded = quantize(weights, factor_hessians(hessians), chosen.quant, factor, rms)
     real = len(pack(config, tokenizer, rounded))
@@ -165,7 +165,7 @@ def test_a_cap_between_sure_and_likely_is_warned_of(song: DataFolder, tmp_path: 
         with RunLog(log, quiet=True) as kept:
             budget = replace(chosen.budget, cap_bytes=int(cap))
             runtime = Runtime(torch.device("cpu"), log=kept)
-            expect_to_fit(model, replace(chosen, budget=budget), tokenizer, runtime)
+            expect_to_fit(model, replace(chosen, budget=budget), tokenizer, 0, runtime)
         return log.read_text()
 
     assert "may not fit" not in said(1.2 * least)
@@ -182,11 +182,11 @@ def test_a_trained_run_that_misses_its_cap_by_little_is_rounded_coarser(
     weights = model.shipped_state_dict()
     calibration = calibrate(model, weights, chosen, song, runtime)
     evaluate = chosen.evaluate.resolved(chosen.model.train_context)
-    config = packing._config(chosen, evaluate)
+    config = packing.header_of(chosen, evaluate)
     rounded = quantize(weights, factor_hessians(calibration.hessians), chosen.quant, COARSEST)
     cap = len(pack(config, tokenizer, rounded)) - 214
     chosen = replace(chosen, budget=replace(chosen.budget, cap_bytes=cap))
-    made = make_artifact(chosen, evaluate, weights, calibration, tokenizer)
+    made = make_artifact(chosen, config, weights, calibration, tokenizer, 0)
     assert 0.98 * cap < len(made) <= cap
 
 
@@ -201,11 +201,12 @@ def test_exact_clips_are_packed_as_they_are_or_refused_with_the_size(
     calibration = calibrate(model, weights, chosen, song, runtime)
     evaluate = chosen.evaluate.resolved(chosen.model.train_context)
     rounded = quantize(weights, factor_hessians(calibration.hessians), chosen.quant, 1.0)
-    expected = pack(packing._config(chosen, evaluate), tokenizer, rounded)
+    header = packing.header_of(chosen, evaluate)
+    expected = pack(header, tokenizer, rounded)
 
     def made(cap: int) -> bytes:
         fitted = replace(chosen, budget=replace(chosen.budget, cap_bytes=cap))
-        return make_artifact(fitted, evaluate, weights, calibration, tokenizer)
+        return make_artifact(fitted, header, weights, calibration, tokenizer, 0)
 
     assert made(16_000_000) == made(len(expected)) == expected
     with pytest.raises(OverBudget, match=rf"{len(expected):,} bytes, 7 over .*raise clip_sigmas"):

@@ -1,5 +1,6 @@
 """Any file comes back byte for byte, or is refused with the reason."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -17,12 +18,14 @@ from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.adapters import AdapterConfig
 from fairway.proof.compress import (
     CompressConfig,
+    code,
     compress,
     compress_file,
     decompress,
     decompress_file,
 )
 from fairway.proof.reproducible import NotReproducible
+from fairway.proof.stored import store
 from fairway.tokens.tokenizer import train_bpe
 
 from .conftest import loaded, tiny_model
@@ -51,7 +54,7 @@ def test_bytes_come_back_however_the_model_learns(
 ) -> None:
     model = loaded(WAYS[way])
     config = CompressConfig(segments=segments, every=50, arithmetic=arithmetic)
-    packed = compress(model, TEXT, config)
+    packed = code(model, TEXT, config)
     assert decompress(model, packed) == TEXT
 
 
@@ -60,17 +63,17 @@ def test_bytes_come_back_where_a_learner_from_outside_learns(
     segments: int, sign_steps: type
 ) -> None:
     model = loaded(replace(PLAIN, ttt=sign_steps(lr=0.01, chunk_tokens=64)))
-    packed = compress(model, TEXT, CompressConfig(segments=segments))
+    packed = code(model, TEXT, CompressConfig(segments=segments))
     assert decompress(model, packed) == TEXT
     frozen = loaded(PLAIN)
-    assert packed[-40:] != compress(frozen, TEXT, CompressConfig(segments=segments))[-40:]
+    assert packed[-40:] != code(frozen, TEXT, CompressConfig(segments=segments))[-40:]
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.binary(max_size=60), st.none() | st.integers(1, 9))
 def test_any_bytes_come_back(data: bytes, segments: int | None) -> None:
     model = loaded(PLAIN)
-    assert decompress(model, compress(model, data, CompressConfig(segments=segments))) == data
+    assert decompress(model, code(model, data, CompressConfig(segments=segments))) == data
 
 
 def test_bytes_come_back_through_a_trained_tokenizer() -> None:
@@ -78,19 +81,19 @@ def test_bytes_come_back_through_a_trained_tokenizer() -> None:
     model = replace(
         loaded(PLAIN), tokenizer=tokenizer, model=tiny_model(vocab_size=tokenizer.vocab_size)
     )
-    packed = compress(model, TEXT)
+    packed = code(model, TEXT)
     assert decompress(model, packed) == TEXT
 
 
 def test_learning_while_compressing_pays() -> None:
     model = loaded(replace(WAYS["sgd"], mixture=Mixture(orders=(1, 2, 3))))
-    adapted = compress(model, TEXT, CompressConfig(adapt=True))
-    assert len(adapted) < len(compress(model, TEXT, CompressConfig(adapt=False)))
+    adapted = code(model, TEXT, CompressConfig(adapt=True))
+    assert len(adapted) < len(code(model, TEXT, CompressConfig(adapt=False)))
 
 
 def test_every_flipped_byte_is_refused() -> None:
     model = loaded(PLAIN)
-    packed = compress(model, b"short text")
+    packed = code(model, b"short text")
     for place in range(len(packed)):
         damaged = bytearray(packed)
         damaged[place] ^= 1 << place % 8
@@ -101,8 +104,7 @@ def test_every_flipped_byte_is_refused() -> None:
 def test_the_refusal_names_the_file_and_the_reason(tmp_path: Path) -> None:
     model, target = loaded(PLAIN), tmp_path / "out.txt"
     (tmp_path / "in.txt").write_bytes(TEXT)
-    size = compress_file(model, tmp_path / "in.txt", tmp_path / "in.fwc")
-    assert size == (tmp_path / "in.fwc").stat().st_size
+    (tmp_path / "in.fwc").write_bytes(code(model, TEXT))
     assert decompress_file(model, tmp_path / "in.fwc", target) == len(TEXT)
     assert target.read_bytes() == TEXT
 
@@ -124,9 +126,40 @@ def test_the_refusal_names_the_file_and_the_reason(tmp_path: Path) -> None:
     assert not target.exists()
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.binary(max_size=200))
+def test_nothing_grows_by_more_than_eight_bytes(data: bytes) -> None:
+    model = loaded(PLAIN)
+    packed = compress(model, data)
+    assert len(packed) <= len(data) + 8
+    assert decompress(model, packed) == data
+
+
+def test_what_a_model_makes_no_smaller_is_stored(tmp_path: Path) -> None:
+    model, noise = loaded(PLAIN), random.Random(0).randbytes(3000)
+    assert len(code(model, noise)) > 3000
+    (tmp_path / "noise").write_bytes(noise)
+    size = compress_file(model, tmp_path / "noise", tmp_path / "noise.fwc")
+    assert size == (tmp_path / "noise.fwc").stat().st_size == 3008
+    assert decompress_file(model, tmp_path / "noise.fwc", tmp_path / "again") == 3000
+    assert (tmp_path / "again").read_bytes() == noise
+
+
+def test_every_flipped_byte_of_a_stored_file_is_refused() -> None:
+    model, packed = loaded(PLAIN), store(b"short text")
+    for place in range(len(packed)):
+        damaged = bytearray(packed)
+        damaged[place] ^= 1 << place % 8
+        with pytest.raises(Refused, match=r"damaged|not a file|cut off"):
+            decompress(model, bytes(damaged))
+    for size in range(len(packed)):
+        with pytest.raises(Refused):
+            decompress(model, packed[:size])
+
+
 def test_a_tokenizer_that_loses_bytes_is_refused() -> None:
     class Normalising:
         vocab_size, bos_id, kind, lossless = 260, 1, "sentencepiece", False
 
     with pytest.raises(ValueError, match=r"\(sentencepiece\) normalises its text"):
-        compress(replace(loaded(PLAIN), tokenizer=Normalising()), TEXT)  # type: ignore[arg-type]
+        code(replace(loaded(PLAIN), tokenizer=Normalising()), TEXT)  # type: ignore[arg-type]

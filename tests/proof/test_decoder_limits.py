@@ -16,7 +16,7 @@ from fairway.coding.codecs import shuffle
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
-from fairway.proof.compress import CompressConfig, compress, decompress
+from fairway.proof.compress import CompressConfig, code, decompress
 from fairway.proof.decoder_limits import MOST_EVERY, MOST_TOKENS, check_coding, check_evaluation
 from fairway.proof.proof_file import ProofFile
 from fairway.proof.prove import evaluation_of, prove
@@ -44,7 +44,7 @@ def proof(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> bytes
 
 @pytest.fixture(scope="module")
 def packed(model: LoadedModel) -> bytes:
-    return compress(model, TEXT, CompressConfig(segments=2))
+    return code(model, TEXT, CompressConfig(segments=2))
 
 
 def changed(data: bytes, path: str, value: object) -> bytes:
@@ -192,4 +192,4 @@ def test_true_numbers_of_checkpoints_pass(every: int, rows: int, coded: int) -> 
 
 def test_what_could_not_be_read_back_is_not_written(model: LoadedModel) -> None:
     with pytest.raises(ValueError, match="threads: it must be 1 to 256"):
-        compress(model, TEXT, CompressConfig(threads=1000))
+        code(model, TEXT, CompressConfig(threads=1000))

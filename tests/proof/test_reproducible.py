@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.decode_step import describe_step
-from fairway.proof.compress import CompressConfig, compress, decompress
+from fairway.proof.compress import CompressConfig, code, decompress
 from fairway.proof.reproducible import (
     Checkpoints,
     NotReproducible,
@@ -117,9 +117,9 @@ def test_files_older_than_the_kernels_are_read_without_them() -> None:
 def test_without_a_compiler_what_was_coded_with_one_is_refused_and_the_mend_named() -> None:
     learning = Sgd(chunk_tokens=32, epochs=2, lr=0.05)
     model, text = loaded(EvaluateConfig(context=16, stride=8, ttt=learning)), b"the cat sat. " * 8
-    packed = compress(model, text)
+    packed = code(model, text)
     with switched_off():
-        older = compress(model, text)
+        older = code(model, text)
         with pytest.raises(NotReproducible, match=r"C\+\+.*install a C\+\+ compiler"):
             decompress(model, packed)
     assert decompress(model, older) == text
@@ -129,7 +129,7 @@ def test_without_a_compiler_what_was_coded_with_one_is_refused_and_the_mend_name
 @COMPILED
 def test_settled_arithmetic_does_not_ask_what_computes_a_step() -> None:
     model = loaded(EvaluateConfig(context=16, stride=8))
-    packed = compress(model, b"the cat sat", CompressConfig(arithmetic="settled"))
+    packed = code(model, b"the cat sat", CompressConfig(arithmetic="settled"))
     with switched_off():
         assert decompress(model, packed) == b"the cat sat"
     assert decompress(model, packed) == b"the cat sat"

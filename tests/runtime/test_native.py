@@ -47,7 +47,7 @@ def test_what_does_not_compile_is_said_and_leaves_nothing(place: Path) -> None:
 
 
 def test_a_damaged_library_is_said(place: Path) -> None:
-    file = native._compiled(place / "answer.cpp", tuned=False)
+    file = native._compiled("answer", native.source_of("answer"), tuned=False)
     file.write_bytes(b"damaged")
     assert native.library("answer") is None
     assert str(file) in native.explain("answer")

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,23 @@ def test_a_terminal_gets_a_live_display_and_a_closing_line(total, capsys) -> Non
     assert "[loops] on" in shown
     assert "train: 0." in shown.rstrip().splitlines()[-1]
     assert capsys.readouterr().out == "the answer\n"  # standard output is not ours to touch
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_narrow_screen_keeps_bar_and_time_left(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    screen = Terminal()
+    log = RunLog(screen=screen)
+    numbers = {"bits_per_byte": 1.3, "train_loss": 1.2, "tokens_per_second": 1e4, "lr_scale": 0.5}
+    with log.stage("score and learn", total=100) as stage:
+        stage.update(50, **numbers)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    (*_, line) = [line for line in re.split(r"[\r\n]+", shown) if " left " in line]
+    assert len(line) <= columns
+    assert "━" * 4 in line
+    assert re.search(r" 50% \d:\d\d:\d\d left [-\d]", line)
 
 
 def test_a_quiet_log_and_standard_output_stay_empty(capsys) -> None:

@@ -30,13 +30,14 @@ number where one stopped it, or nobody read on.
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from fairway.cli import files, judge, recipes, runs, scores, share, text, use
+from fairway.cli import files, judge, ledger, recipes, runs, scores, share, text, use
 from fairway.cli.answer import Answer, No
 from fairway.cli.parsing import Asked, BadWords, Command, ask, completion_script
 from fairway.runtime.version import VERSION
@@ -65,6 +66,7 @@ COMMANDS: tuple[Command, ...] = (
     text.fetch,
     recipes.recipes,
     runs.run,
+    runs.seeds,
     runs.train,
     files.pack,
     files.import_,
@@ -73,6 +75,8 @@ COMMANDS: tuple[Command, ...] = (
     scores.verify,
     judge.audit,
     judge.report,
+    ledger.runs,
+    ledger.effects,
     use.tune,
     use.compress,
     use.decompress,
@@ -84,9 +88,9 @@ COMMANDS: tuple[Command, ...] = (
     completion,
 )
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-RESUMABLE = ("demo", "run", "train")
+RESUMABLE = ("demo", "run", "seeds", "train")
 GO_ON = "to go on, give the same command again with --resume"
-MANY_RANKS = ("demo", "run", "train", "score")  # what torchrun may start
+MANY_RANKS = ("demo", "run", "seeds", "train", "score")  # what torchrun may start
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -169,6 +173,8 @@ def _answer(asked: Asked) -> int:
 
 def _failed(asked: Asked, error: BaseException, message: str, status: int) -> int:
     print(f"fairway {asked.name}: {message}", file=sys.stderr)
+    if add := getattr(error, "add", ""):  # what mends it, as a line to paste
+        print(f"\n    {shlex.join(['fairway', *asked.words, add])}\n", file=sys.stderr)
     if asked.json:
         _print_error(error, message, status, asked.name)
     return status

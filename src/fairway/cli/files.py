@@ -50,7 +50,7 @@ def pack(
         packed = pack_again(source, DataFolder(data), runtime, recipe, cap_bytes)
         atomic_write(target, packed)
     print(f"{len(packed):,} bytes in {target}", file=sys.stderr)
-    return {"model": str(target), **asdict(describe_artifact(target, cap_bytes or len(packed)))}
+    return {"model": str(target), **asdict(describe_artifact(target, cap_bytes or len(packed), 0))}
 
 
 def import_(

@@ -104,6 +104,10 @@ class SettledBy:
     settle: Callable[[Mapping[str, Any], Sequence[str]], Any]
 
 
+class Seldom:
+    """Marks a parameter that `--help` leaves out and `--help-all` shows."""
+
+
 class BadWords(ValueError):
     """What the parser said of words that it could not use.
 
@@ -160,7 +164,7 @@ class Asked:
 
         Raises `BadWords`, `SystemExit` after a help text, and whatever settling may.
         """
-        form, words = _form(self.command), self.words
+        form, words = _form(self.command, whole=True), self.words
         mark, first = _settled(self.command), _positional(self.command)[:1]
         if self.all_options:
             words = [*words, HELP[1]]
@@ -169,7 +173,8 @@ class Asked:
                 if self.further:
                     raise ValueError(f"{first[0].upper()} comes before the options it decides on")
                 _parsed({self.name: form}, words)  # says what is missing
-            form = _form(self.command, settled=mark.settle(self.arguments, self.further))
+            settled = mark.settle(self.arguments, self.further)
+            form = _form(self.command, settled=settled, whole=True)
         arguments = _parsed({self.name: form}, words).call.arguments
         for name in first if mark is not None else ():
             if str(arguments[name]) != self.arguments[name]:
@@ -217,7 +222,7 @@ def _meant(words: Sequence[str], table: Iterable[str]) -> str:
 
 def completion_script(commands: Iterable[Command], shell: str) -> str:
     """What makes bash, zsh or fish complete commands and options."""
-    forms = {command_name(command): _form(command) for command in commands}
+    forms = {command_name(command): _form(command, whole=True) for command in commands}
     script = io.StringIO()
     with redirect_stdout(script), suppress(SystemExit):
         tyro.cli(
@@ -301,12 +306,17 @@ def _summary(form: type) -> str:
     return (form.__doc__ or "").strip().partition("\n")[0]
 
 
-def _form(command: Command, settled: object = None) -> type:
+def _form(command: Command, settled: object = None, *, whole: bool = False) -> type:
     """What has the command's parameters, and only keeps what it is called with.
 
+    whole    help shows seldom ones too
     settled  in the place of the parameter that is settled by others; without one it has no option
     """
     parameters = _parameters(command)
+    for name, parameter in parameters.items():
+        if Seldom in _metadata(parameter) and not whole:
+            hint = Annotated[parameter.annotation, Suppress]
+            parameters[name] = parameter.replace(annotation=hint)
     mark = _settled(command)
     if mark is not None:
         parameter = parameters.pop(mark.name)

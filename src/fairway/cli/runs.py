@@ -1,5 +1,6 @@
-"""Commands that train: a whole run, the demo of one, or its first stage."""
+"""Commands that train: a whole run, several seeds of one, its demo, or its first stage."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import DisallowNone, arg
 
-from fairway.cli.answer import Answer, No, read_env, with_settings
-from fairway.cli.parsing import SettledBy
-from fairway.cli.words import Data, Files, MaybeFolder, RecipeName, Settings
-from fairway.pipeline.options import RunOptions
+from fairway.cli.answer import Answer, No, print_text, read_env, with_settings
+from fairway.cli.parsing import Seldom, SettledBy
+from fairway.cli.words import Counts, Data, Files, MaybeFolder, RecipeName, Settings
+from fairway.pipeline.options import RunOptions, SlurmOptions
 
 if TYPE_CHECKING:
     from fairway.recipes.recipe import Recipe
@@ -64,7 +65,10 @@ def changed_recipe(asked: Mapping[str, Any], further: Sequence[str]) -> "Recipe"
 
 How = Annotated[RunOptions, DisallowNone, arg(name="")]
 Changed = Annotated[Changes, arg(name="")]
-AS_USUAL, UNCHANGED = RunOptions(), Changes()
+SeldomHow = Annotated[RunOptions, DisallowNone, arg(name=""), Seldom]
+Jobs = Annotated[SlurmOptions, DisallowNone, arg(name=""), Seldom]
+Database = Annotated[Path | None, arg(metavar="FILE"), Seldom]
+AS_USUAL, UNCHANGED, HERE = RunOptions(), Changes(), SlurmOptions()
 Fields = Annotated[Any, SettledBy(changed_recipe), arg(name="")]
 
 
@@ -75,6 +79,7 @@ def run(
     out: MaybeFolder = None,
     how: How = AS_USUAL,
     changes: Changed = UNCHANGED,
+    runs: Database = None,
 ) -> Answer:
     """train, average, quantize, pack, score, prove, audit, report: RECIPE DATA --out RUN
 
@@ -85,11 +90,61 @@ def run(
             that returns one: package.module:function or path/file.py:function
         data: the data folder, which `fairway prepare` or `fairway fetch` makes
         out: the run folder to write; otherwise runs/ and the recipe's name
+        runs: record the run in this database, which `fairway runs` lists; otherwise in that of the
+            variable FAIRWAY_RUNS, if it is set
     """
     from fairway.pipeline.story import run as run_recipe
 
     folder = out or Path("runs") / fields.name
-    return _shown_result(run_recipe(fields, data, folder, how), folder)
+    return _shown_result(run_recipe(fields, data, folder, how, runs=database(runs)), folder)
+
+
+def seeds(
+    recipe: RecipeName,
+    data: Data,
+    fields: Fields,
+    seeds: Counts,
+    out: Annotated[Path, arg(metavar="FOLDER")],
+    how: SeldomHow = AS_USUAL,
+    changes: Changed = UNCHANGED,
+    slurm: bool = False,
+    jobs: Jobs = HERE,
+    runs: Database = None,
+) -> Answer:
+    """run, go on with and summarize several seeds: RECIPE DATA --seeds 0 42 1234 --out DIR
+
+    Each seed has a run folder, DIR/seed-N; what is finished is not run again, and what was killed
+    is gone on with. Every option of `fairway run` is one here, too; --help-all lists them.
+
+    Args:
+        recipe: as `fairway run` takes it
+        data: the data folder, which `fairway prepare` or `fairway fetch` makes
+        seeds: seeds to run
+        out: the folder of the run folders
+        slurm: run them as an array of Slurm jobs, through submitit, and wait for them
+        runs: database in which they are recorded; otherwise that of the variable FAIRWAY_RUNS, or
+            runs.sqlite in the folder
+    """
+    from fairway.pipeline.seeds import run_seeds, submit_seeds
+    from fairway.report.compare import group_grid
+    from fairway.report.table import as_plain
+    from fairway.runtime.distributed import Ranks
+
+    if slurm:
+        found = submit_seeds(
+            fields, data, out, seeds, how, jobs, runs=database(runs), progress=print_text
+        )
+    else:
+        found = run_seeds(fields, data, out, seeds, how, runs=database(runs))
+    if not Ranks.from_env().is_main:
+        return {}
+    print(as_plain(group_grid(found.groups)), file=sys.stderr)
+    for words in found.sentences():
+        print(words, file=sys.stderr)
+    answer = found.to_json()
+    if not found.holds:
+        raise No(answer)
+    return answer
 
 
 def train(
@@ -127,6 +182,7 @@ def demo(
     out: MaybeFolder = None,
     how: How = AS_USUAL,
     changes: Changed = UNCHANGED,
+    runs: Database = None,
 ) -> Answer:
     """the whole pipeline on the built-in text, a few minutes on two CPU cores
 
@@ -134,6 +190,8 @@ def demo(
 
     Args:
         out: the run folder to write; otherwise runs/pocket
+        runs: record the run in this database, which `fairway runs` lists; otherwise in that of the
+            variable FAIRWAY_RUNS, if it is set
     """
     from fairway.demo import prepare_builtin
     from fairway.pipeline.story import run as run_recipe
@@ -145,8 +203,16 @@ def demo(
     def prepare(data: Path) -> None:
         prepare_builtin(data, fields.model.vocab_size)
 
-    found = run_recipe(fields, folder / "data", folder, how, prepare=prepare)
+    found = run_recipe(fields, folder / "data", folder, how, prepare=prepare, runs=database(runs))
     return _shown_result(found, folder)
+
+
+def database(named: Path | None) -> Path | None:
+    """The database of runs that was named, or that the environment names."""
+    from fairway.runs.database import ENVIRONMENT
+
+    given = os.environ.get(ENVIRONMENT)
+    return Path(given) if named is None and given else named
 
 
 def _shown_result(result: "RunResult", out: Path) -> Answer:

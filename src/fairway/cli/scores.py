@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from fairway.artifact.loaded_model import LoadedModel
     from fairway.evaluate.config import EvaluateConfig
     from fairway.evaluate.timed import Evaluation
+    from fairway.model.gpt import GPT
     from fairway.proof.certificate import Certificate
     from fairway.proof.verify import Verification
     from fairway.result import ScoreResult
+    from fairway.runtime.setup import Runtime
     from fairway.tokens.val_text import ValText
 
 
@@ -40,6 +42,7 @@ class ScoreOptions:
     Attributes:
         budget_seconds: seconds for the whole evaluation: lessons are skipped to score all in time;
             otherwise there is no limit
+        fit: score the first documents that fit --budget-seconds, and say so
         checkpoint: file to go on from if it is there, kept while scoring
         tokens: number of tokens to read, from the start of the text; otherwise all of it
         out: JSON file to write the answer to as well, for `fairway prove --score`
@@ -47,6 +50,7 @@ class ScoreOptions:
     """
 
     budget_seconds: MaybeSeconds = None
+    fit: bool = False
     checkpoint: MaybeFile = None
     tokens: MaybeCount = None
     out: MaybeFile = None
@@ -100,9 +104,11 @@ def score(
     scored = _score(loaded, text, evaluate, options)
     if scored is None:
         return {}
-    found, score = scored
+    found, score, text = scored
     coded = f", the length of a code of {score.code_bytes:,} bytes" if score.code_bytes else ""
     print(f"{score.bits_per_byte:.5f} bits per byte{coded}", file=sys.stderr)
+    if found.over_time:
+        print("over time; --fit scores the first documents that fit", file=sys.stderr)
     answer = {
         "bits_per_byte": score.bits_per_byte,
         "nats_per_token": found.score.nats_per_token,
@@ -111,6 +117,7 @@ def score(
         "code_bytes": score.code_bytes,
         "seconds": found.seconds,
         "note": found.note,
+        "over_time": found.over_time,
     } | told(found, loaded, text, evaluate, options.seed)
     if options.out is not None:
         atomic_write(options.out, json.dumps(answer, indent=1).encode())
@@ -141,7 +148,7 @@ def _text_to_score(
 
 def _score(
     loaded: "LoadedModel", text: "ValText", evaluate: "EvaluateConfig", options: ScoreOptions
-) -> "tuple[Evaluation, ScoreResult] | None":
+) -> "tuple[Evaluation, ScoreResult, ValText] | None":
     """None on all processes but the first."""
     from fairway.evaluate.config import plan_text
     from fairway.evaluate.saved import CheckpointConfig
@@ -164,8 +171,10 @@ def _score(
             checkpoint = CheckpointConfig(path=options.checkpoint)
             options.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             kept = options.checkpoint.with_name(f"{options.checkpoint.name}.spent")
+        model = loaded.model.to(device)
+        if options.fit:
+            text = _fitted(model, config, text, options.budget_seconds, runtime)
         with Spent(kept if ranks.is_main else None).running() as spent:
-            model = loaded.model.to(device)
             predictor = coded_predictor(model, config, text, seed=options.seed, ranks=ranks)
             found = score_text(
                 predictor,
@@ -180,7 +189,26 @@ def _score(
             )
     if kept is not None:
         kept.unlink(missing_ok=True)
-    return (found, score_result(found.score, code_of(predictor, found))) if ranks.is_main else None
+    if not ranks.is_main:
+        return None
+    return found, score_result(found.score, code_of(predictor, found)), text
+
+
+def _fitted(
+    model: "GPT",
+    config: "EvaluateConfig",
+    text: "ValText",
+    seconds: float | None,
+    runtime: "Runtime",
+) -> "ValText":
+    from fairway.evaluate.fitting import first_that_fit
+
+    if seconds is None:
+        raise ValueError("--fit takes the documents that fit --budget-seconds; give both")
+    _, part = first_that_fit(model, config, text, seconds, ranks=runtime.ranks)
+    if part.scope:
+        runtime.log.say(f"scoring {part.scope}")
+    return part
 
 
 def prove(
@@ -189,6 +217,8 @@ def prove(
     score: MaybeFile = None,
     tokens: MaybeCount = None,
     documents: MaybeCount = None,
+    budget_seconds: MaybeSeconds = None,
+    fit: bool = False,
     out: File = Path("proof.fwp"),
 ) -> Answer:
     """encode validation text with the scored predictor, decode it again, certify: MODEL DATA
@@ -203,11 +233,17 @@ def prove(
             otherwise the result.json beside the model, if it tells of that file
         tokens: number of tokens to prove, from the start; otherwise all
         documents: number of documents to prove instead of tokens; otherwise all
+        budget_seconds: seconds for encoding and decoding, with --fit
+        fit: prove the first documents for which --budget-seconds suffice, as a trial says; the
+            certificate says so
         out: the proof file to write; its certificate lies beside it, as .json
     """
     from fairway.runtime.files import atomic_write
 
-    certificate, differs = _proved(model, data, score, tokens, documents, out)
+    if fit and budget_seconds is None:
+        raise ValueError("--fit takes the documents that fit --budget-seconds; give both")
+    seconds = budget_seconds if fit else None
+    certificate, differs = _proved(model, data, score, tokens, documents, seconds, out)
     atomic_write(out.with_suffix(".json"), certificate.to_json().encode())
     print(differs or certificate.verdict, file=sys.stderr)
     answer = json.loads(certificate.to_json())
@@ -222,9 +258,13 @@ def _proved(
     score: Path | None,
     tokens: int | None,
     documents: int | None,
+    seconds: float | None,
     out: Path,
 ) -> "tuple[Certificate, str]":
     """The certificate, and in words how the score that was to be proved is another."""
+    from functools import partial
+
+    from fairway.proof.fitting import first_provable
     from fairway.proof.prove import prove as prove_text
     from fairway.proof.prove import validation_text
     from fairway.proof.scored import read_scored, scored_beside
@@ -236,17 +276,21 @@ def _proved(
     if scored is not None:
         scored.require_model(loaded)
         text = scored.text_of(text, data)
+    prove_part = partial(
+        prove_text,
+        loaded,
+        evaluate=None if scored is None else scored.evaluate,
+        learned=None if scored is None else scored.learned,
+        seed=0 if scored is None else scored.seed,
+    )
+    if seconds is not None:
+        whole = text
+        text = first_provable(
+            lambda number, file: prove_part(whole, out=file, num_targets=number), text, seconds
+        )
     with shown("prove") as progress:
-        certificate = prove_text(
-            loaded,
-            text,
-            out=out,
-            evaluate=None if scored is None else scored.evaluate,
-            num_targets=tokens,
-            num_documents=documents,
-            learned=None if scored is None else scored.learned,
-            seed=0 if scored is None else scored.seed,
-            progress=progress,
+        certificate = prove_part(
+            text, out=out, num_targets=tokens, num_documents=documents, progress=progress
         )
     return certificate, "" if scored is None else scored.differs(certificate)
 

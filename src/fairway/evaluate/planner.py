@@ -47,7 +47,8 @@ class Range:
 class Estimate:
     """Seconds an evaluation will take, by stage.
 
-    lessons  of learning from each chunk, a pause after it included
+    lessons    of learning from each chunk, a pause after it included
+    documents  the first ones of the text, which alone it is for; None: all of it
     """
 
     config: EvaluateConfig
@@ -55,6 +56,7 @@ class Estimate:
     learn_seconds: float
     phase_seconds: float
     lessons: tuple[float, ...]
+    documents: int | None = None
 
     @property
     def lesson_seconds(self) -> float:
@@ -78,6 +80,20 @@ class Estimate:
             part for part in (f"stride {self.config.stride}", shared, setting) if part
         )
         return f"{chosen}: {parts or 'no time'}"
+
+
+class NothingFits(ValueError):
+    """No evaluation that is allowed fits its time.
+
+    fastest  of those that were estimated
+    add      to a command line, for the first documents that fit
+    """
+
+    add = "--fit"
+
+    def __init__(self, words: str, fastest: EvaluateConfig) -> None:
+        super().__init__(words)
+        self.fastest = fastest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +185,7 @@ def largest_that_fits(
     choices   None: the config as it is, or nothing
     progress  called with a line for each choice that was estimated
 
-    Raises ValueError with every estimate where none fits. All ranks get the same answer.
+    Raises `NothingFits` with every estimate where none fits. All ranks get the same answer.
     """
     config = config.resolved(model.config.train_context)
     room = budget_seconds * (1.0 - reserve)
@@ -185,10 +201,11 @@ def largest_that_fits(
             return found
     fastest = min(tried, key=lambda found: found.total_seconds)
     listed = "; ".join(str(found) for found in tried)
-    raise ValueError(
+    raise NothingFits(
         f"nothing allowed fits {budget_seconds:.0f} s with a tenth in reserve ({listed}). The "
         f"fastest needs {fastest.total_seconds / (1.0 - reserve):.0f} s: allow that much, larger "
-        "strides or fewer epochs, or set ttt=None"
+        "strides or fewer epochs, set ttt=None, or score the first documents that fit",
+        fastest.config,
     )
 
 

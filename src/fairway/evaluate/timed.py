@@ -49,6 +49,10 @@ class Evaluation:
     documents: DocumentNats
 
     @property
+    def over_time(self) -> bool:
+        return self.budget_seconds is not None and self.seconds > self.budget_seconds
+
+    @property
     def lessons_given(self) -> int:
         return sum(stop - first for first, stop in self.learned)
 
@@ -66,7 +70,7 @@ class Evaluation:
                 f"time ran short: {self.lessons_given:,} of {self.num_lessons:,} lessons were "
                 f"given, from chunks {shown_ranges(self.learned)}"
             )
-        if self.budget_seconds is not None and self.seconds > self.budget_seconds:
+        if self.budget_seconds is not None and self.over_time:
             mend = (
                 "choose a larger stride or fewer epochs"
                 if self.lessons_given

@@ -38,6 +38,7 @@ OUTPUTS = (
     RUN, RECIPE, LOG, "checkpoint*.safetensors", ".checkpoint*", "*.spent", "hessians.safetensors",
     "score *.safetensors*", "score *.nats.npy", "model.fwy", "result.json",
     "documents.safetensors", "excerpt.safetensors", "proof.fwp", "certificate.json", "report.html",
+    "train_gpt.py",
 )  # fmt: skip
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -29,6 +29,7 @@ from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime
 from fairway.runtime.sharing import share, share_tensors
 from fairway.runtime.tensor_file import TensorFile, read_tensors, under, write_tensors
+from fairway.submission.script import SCRIPT
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 from fairway.train.checkpoints import CHECKPOINT, require_same
@@ -44,7 +45,9 @@ LAST_RESORT = 4.5  # beyond which a run that was trained already is not rounded,
 SURE, LESS_SURE, LIKELY = 0.85, 0.65, 1.05
 
 
-def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, runtime: Runtime) -> None:
+def expect_to_fit(
+    model: GPT, recipe: Recipe, tokenizer: bytes, code_bytes: int, runtime: Runtime
+) -> None:
     """Log about how large the file will be, as far as the shapes of its tensors tell, and whether
     it may turn out too large.
 
@@ -56,11 +59,19 @@ def expect_to_fit(model: GPT, recipe: Recipe, tokenizer: bytes, runtime: Runtime
         name: torch.randn(tensor.shape, generator=generator).to(runtime.device)
         for name, tensor in model.shipped_state_dict().items()
     }
-    cap = recipe.budget.cap_bytes
+    cap = recipe.budget.cap_bytes - code_bytes
+    if cap <= 0:
+        raise OverBudget(
+            f"the code alone is {code_bytes:,} bytes, and with the artifact it may have "
+            f"{recipe.budget.cap_bytes:,}: raise --budget.cap-bytes"
+        )
     evaluate = recipe.evaluate.resolved(recipe.model.train_context)
-    more = len(pack(_config(recipe, evaluate), tokenizer, {}))
+    more = len(pack(header_of(recipe, evaluate), tokenizer, {}))
     expected = predict_bytes(likely, recipe.quant) + more
-    runtime.log.say(f"artifact, about {expected:,} bytes before it is fitted to {cap:,}")
+    runtime.log.say(
+        f"artifact, about {expected:,} bytes before it is fitted to {cap:,}, which {code_bytes:,} "
+        f"of code leave"
+    )
     coarsest = COARSEST if recipe.quant.clip == "fitted" else 1.0
     least, surely = more, float(more)
     for name, tensor in likely.items():
@@ -217,15 +228,16 @@ def pack_run(
     weights: dict[str, Tensor],
     calibration: Calibration,
     data: DataFolder,
+    code_bytes: int,
     runtime: Runtime,
 ) -> None:
     """Write the artifact, by one process; all go on once it is there. Raises OverBudget."""
     if runtime.ranks.is_main:
         with runtime.log.stage("pack") as stage:
-            tokenizer = data.tokenizer.to_bytes()
+            header, tokenizer = header_of(recipe, evaluate), data.tokenizer.to_bytes()
             try:
                 packed = make_artifact(
-                    recipe, evaluate, weights, calibration, tokenizer, stage.update
+                    recipe, header, weights, calibration, tokenizer, code_bytes, stage.update
                 )
             except OverBudget as error:
                 run = path.parent
@@ -240,30 +252,34 @@ def pack_run(
 
 def make_artifact(
     recipe: Recipe,
-    evaluate: EvaluateConfig,
+    header: dict[str, Any],
     weights: dict[str, Tensor],
     calibration: Calibration,
     tokenizer: bytes,
+    code_bytes: int,
     progress: Progress = silent,
 ) -> bytes:
     """The file: weights rounded as little as the cap allows, or exactly as the rules say. Raises
     OverBudget.
 
+    header      what the file's header is to say, see `header_of`
+    code_bytes  of the cap, that the code takes
+
     Where not even the coarsest rounding that one would plan with is enough, a still coarser one is
     better than no file.
     """
     factors, rms = factor_hessians(calibration.hessians), calibration.input_rms
-    config, attempts = _config(recipe, evaluate), 0
+    attempts = 0
 
     def attempt(factor: float) -> bytes:
         nonlocal attempts
         rounded = quantize(weights, factors, recipe.quant, factor, rms)
-        packed = pack(config, tokenizer, rounded)
+        packed = pack(header, tokenizer, rounded)
         attempts += 1
         progress(attempts, clip_factor=factor, bytes=len(packed))
         return packed
 
-    cap = recipe.budget.cap_bytes
+    cap = recipe.budget.cap_bytes - code_bytes
     if recipe.quant.clip == "exact":
         return require_fit(attempt(1.0), cap)
     try:
@@ -272,7 +288,7 @@ def make_artifact(
         return fit_to_cap(attempt, cap, low=COARSEST, high=LAST_RESORT)[1]
 
 
-def _config(recipe: Recipe, evaluate: EvaluateConfig) -> dict[str, Any]:
+def header_of(recipe: Recipe, evaluate: EvaluateConfig) -> dict[str, Any]:
     """What the file's header says."""
     config: dict[str, Any] = {
         "recipe": recipe.name,
@@ -295,8 +311,10 @@ def pack_again(
     """A file for the model of a run folder, or for that of another file, which is rounded anew.
 
     recipe     by whose rules; None: the run's own
-    cap_bytes  None: the recipe's
+    cap_bytes  for the file alone; None: what the recipe's cap leaves beside the run's script
     """
+    script = source / SCRIPT
+    code_bytes = script.stat().st_size if cap_bytes is None and script.is_file() else 0
     if source.is_dir():
         chosen, model = load_trained(source, runtime.device)
         if recipe is not None:
@@ -309,8 +327,10 @@ def pack_again(
     calibration = calibrate(model, weights, chosen, data, runtime)
     evaluation = chosen.evaluate.resolved(model.config.train_context)
     with runtime.log.stage("pack") as stage:
-        tokenizer = data.tokenizer.to_bytes()
-        return make_artifact(chosen, evaluation, weights, calibration, tokenizer, stage.update)
+        header, tokenizer = header_of(chosen, evaluation), data.tokenizer.to_bytes()
+        return make_artifact(
+            chosen, header, weights, calibration, tokenizer, code_bytes, stage.update
+        )
 
 
 def _model_to_round(
@@ -339,20 +359,20 @@ def _model_to_round(
 
 
 def describe_artifact(
-    path: Path, cap_bytes: int, trained: Mapping[str, Tensor] | None = None
+    path: Path, cap_bytes: int, code_bytes: int, trained: Mapping[str, Tensor] | None = None
 ) -> ArtifactResult:
-    """Bytes of each part of the file; the code that reads it is this package, which ships apart.
+    """Bytes of each part of the file, and of the script that is handed in with it.
 
     trained  the weights before they were rounded
     """
     data = path.read_bytes()
-    artifact, total = unpack(data), len(data)
+    artifact = unpack(data)
     sizes = artifact.sizes
     tokenizer = sizes["tokenizer"]
     return ArtifactResult(
-        bytes_total=total,
-        bytes_model=total - tokenizer,
-        bytes_code=0,
+        bytes_total=len(data) + code_bytes,
+        bytes_model=len(data) - tokenizer,
+        bytes_code=code_bytes,
         bytes_tokenizer=tokenizer,
         cap_bytes=cap_bytes,
         sha256=hashlib.sha256(data).hexdigest(),

@@ -17,8 +17,9 @@ from fairway.evaluate.config import (
     plan_text,
 )
 from fairway.evaluate.curves import Curve, curve_data
+from fairway.evaluate.fitting import first_that_fit
 from fairway.evaluate.frozen import Frozen
-from fairway.evaluate.planner import Estimate, largest_that_fits
+from fairway.evaluate.planner import Estimate, NothingFits, largest_that_fits
 from fairway.evaluate.predictor import Predictor
 from fairway.evaluate.saved import CheckpointConfig
 from fairway.evaluate.timed import Evaluation, evaluate_in_time
@@ -45,11 +46,15 @@ def token_nats_file(folder: Path, name: str) -> Path:
     return folder / f"{name}.nats.npy"
 
 
-def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime) -> Estimate:
+def plan_into_clock(
+    model: GPT, recipe: Recipe, text: ValText, runtime: Runtime, fit: bool = False
+) -> Estimate:
     """The evaluation that this machine can finish in `budget.eval_seconds`, as measured.
 
     A run of so many steps takes the recipe's own settings: it is to give the same file again.
-    Raises ValueError where nothing that the recipe allows fits.
+    fit  where nothing that the recipe allows fits, its fastest evaluation of the first documents
+
+    Raises `NothingFits` otherwise.
     """
     # Settled arithmetic computes in float64, and compiles nothing.
     native = not recipe.evaluate.settled
@@ -57,15 +62,30 @@ def plan_into_clock(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime)
     compiled = native and runtime.compiled
     config = recipe.evaluate.resolved(recipe.model.train_context, fast, compiled)
     choices = recipe.evaluate_range if recipe.train.steps is None else None
-    return largest_that_fits(
-        model,
-        config,
-        text,
-        recipe.budget.eval_seconds,
-        choices=choices,
-        ranks=runtime.ranks,
-        progress=lambda *_, text="", **__: runtime.log.say(f"evaluation, {text}"),
-    )
+    try:
+        return largest_that_fits(
+            model,
+            config,
+            text,
+            recipe.budget.eval_seconds,
+            choices=choices,
+            ranks=runtime.ranks,
+            progress=lambda *_, text="", **__: runtime.log.say(f"evaluation, {text}"),
+        )
+    except NothingFits as nothing:
+        if not fit:
+            raise
+        seconds = recipe.budget.eval_seconds
+        found, part = first_that_fit(model, nothing.fastest, text, seconds, ranks=runtime.ranks)
+        runtime.log.say(f"evaluation, {found}; of {part.scope}")
+        return found
+
+
+def planned_part(planned: Estimate, text: ValText, seconds: float) -> ValText:
+    """What of the text the estimate is for."""
+    if planned.documents is None:
+        return text
+    return text.leading(planned.documents, f"all that fits {seconds:.0f} s")
 
 
 def score_text(
@@ -233,9 +253,14 @@ def with_scores(
     sliding: Evaluation,
     learning: Evaluation,
     coded: Coded | None,
+    scope: str = "",
 ) -> RunResult:
-    """The result with the score that counts, and how it came about."""
+    """The result with the score that counts, and how it came about.
+
+    scope  of the text that was scored
+    """
     frozen, score = sliding.curve, score_result(learning.score, coded)
+    score = replace(score, scope=scope or None)
     return replace(
         result,
         stages={**result.stages, "sliding": stage_result(sliding), "ttt": stage_result(learning)},

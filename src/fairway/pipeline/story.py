@@ -10,8 +10,8 @@
 result is there already, from an earlier start of the same run, is skipped.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from fairway.artifact.config_json import plugins_of
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.planner import Estimate
 from fairway.model.gpt import GPT, num_params
+from fairway.pipeline.code import keep_script, script_of
 from fairway.pipeline.folder import RunFolder, owned
 from fairway.pipeline.judging import audit_run, compare, keep_excerpt, prove_score, write_page
 from fairway.pipeline.options import RunOptions
@@ -32,13 +33,16 @@ from fairway.pipeline.packing import (
     pack_run,
     seconds_to_calibrate,
 )
+from fairway.pipeline.recording import recorded
 from fairway.pipeline.scoring import (
     Passes,
     diagnose,
     keep_documents,
     plan_into_clock,
+    planned_part,
     with_scores,
 )
+from fairway.pipeline.tracking import tracked
 from fairway.pipeline.training import Trained, train_and_average
 from fairway.proof.coded import Coded
 from fairway.quant.hessian import Calibration
@@ -66,11 +70,13 @@ def run(
     options: RunOptions = DEFAULTS,
     *,
     prepare: Prepare | None = None,
+    runs: Path | None = None,
     progress: Progress = silent,
 ) -> RunResult:
     """One run, from shards to a score that is proved, audited and reported in the folder `out`.
 
     prepare   makes the folder `data` first
+    runs      database in which the run is recorded (`runs/database.py`); None: in none
     progress  called with all that the run's log is told
 
     Under torchrun every process calls this; all but the first return once the scores are there.
@@ -78,7 +84,11 @@ def run(
     touched where that can be known before; `Stopped` where a signal asked for it.
     """
     require()  # a figure missing at the end is missing for good
-    with _runtime(options, progress) as runtime, owned(out, runtime.ranks):
+    with (
+        _runtime(options, recipe, out, progress) as runtime,
+        owned(out, runtime.ranks),
+        recorded(out, runs, runtime.ranks),
+    ):
         folder = open_data(data, runtime, prepare)
         return run_on(runtime, recipe, folder, out, options)
 
@@ -92,11 +102,12 @@ def train(
     progress: Progress = silent,
 ) -> TrainResult:
     """The first stage alone; `fairway pack` goes on from the checkpoint in `out`."""
-    with _runtime(options, progress) as runtime, owned(out, runtime.ranks):
+    with _runtime(options, recipe, out, progress) as runtime, owned(out, runtime.ranks):
         text = open_data(data, runtime)
         folder = _open_folder(out, recipe, text, runtime, options)
         runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
         model = new_model(recipe, text, runtime)
+        expect_to_fit(model, recipe, text.tokenizer.to_bytes(), 0, runtime)
         reserve = seconds_to_calibrate(model, recipe, text, runtime)
         folder.begin(recipe, runtime)
         seconds = options.checkpoint_seconds
@@ -115,9 +126,13 @@ def run_on(
         return before
     runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
     model, text = new_model(recipe, data, runtime), ValText.of(data, recipe.tokens.val_tokens)
-    planned = plan_once(folder, model, recipe, text, runtime)
+    planned = plan_once(folder, model, recipe, text, runtime, options.fit)
+    text = planned_part(planned, text, recipe.budget.eval_seconds)
     reserve = seconds_to_calibrate(model, recipe, data, runtime)
+    script = script_of(folder, recipe, planned.config, data.tokenizer, runtime)
+    expect_to_fit(model, recipe, data.tokenizer.to_bytes(), len(script), runtime)
     folder.begin(recipe, runtime, planned)
+    keep_script(folder, script, runtime)
     if not data.recorded:
         runtime.log.say(unrecorded(data))
     seed_everything(recipe.seed)  # what planning took at random must not reach training
@@ -136,9 +151,11 @@ def run_on(
         found.add_stage("float", passes.windows(model, "score float"))
     if not packed:
         passes.clean()  # what was begun on another file
-        pack_run(artifact, recipe, planned.config, trained.weights, calibration, data, runtime)
+        weights, config = trained.weights, planned.config
+        pack_run(artifact, recipe, config, weights, calibration, data, len(script), runtime)
     with shared_file(runtime.ranks, artifact) as file:
-        found.add(artifact=describe_artifact(file, recipe.budget.cap_bytes, trained.weights))
+        cap, code_bytes = recipe.budget.cap_bytes, len(script)
+        found.add(artifact=describe_artifact(file, cap, code_bytes, trained.weights))
         loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score
     coded = score(loaded, recipe, passes, found)
 
@@ -151,13 +168,20 @@ def run_on(
     return found.result
 
 
-def _runtime(options: RunOptions, progress: Progress) -> AbstractContextManager[Runtime]:
-    return runtime_for(
-        device=options.device,
-        threads=options.threads,
-        progress=progress,
-        peer_seconds=options.peer_seconds,
-    )
+@contextmanager
+def _runtime(
+    options: RunOptions, recipe: Recipe, out: Path, progress: Progress
+) -> Iterator[Runtime]:
+    with (
+        tracked(options.track, recipe, out, progress) as told,
+        runtime_for(
+            device=options.device,
+            threads=options.threads,
+            progress=told,
+            peer_seconds=options.peer_seconds,
+        ) as runtime,
+    ):
+        yield runtime
 
 
 def _open_folder(
@@ -174,7 +198,9 @@ def score(model: GPT, recipe: Recipe, passes: Passes, found: ResultFile) -> Code
         found.add_stage("quantized", passes.windows(model, "score quantized"))
     if found.result.score is None:
         sliding, (learning, coded) = passes.sliding(model), passes.learning(model, recipe)
-        scored = with_scores(found.result, passes.planned, sliding, learning, coded)
+        scored = with_scores(
+            found.result, passes.planned, sliding, learning, coded, passes.text.scope
+        )
         if found.write:
             documents = keep_documents(found.folder, passes.text, sliding, learning)
             scored = replace(scored, documents=documents)
@@ -258,12 +284,12 @@ def earlier_result(folder: RunFolder, runtime: Runtime) -> RunResult | None:
 
 
 def plan_once(
-    folder: RunFolder, model: GPT, recipe: Recipe, text: ValText, runtime: Runtime
+    folder: RunFolder, model: GPT, recipe: Recipe, text: ValText, runtime: Runtime, fit: bool
 ) -> Estimate:
     """The evaluation as the first start planned it, or planned now."""
     if folder.settled is not None and folder.settled.evaluation is not None:
         return folder.settled.evaluation
-    return plan_into_clock(model, recipe, text, runtime)
+    return plan_into_clock(model, recipe, text, runtime, fit)
 
 
 def open_data(data: Path, runtime: Runtime, prepare: Prepare | None = None) -> DataFolder:
@@ -282,9 +308,7 @@ def new_model(recipe: Recipe, data: DataFolder, runtime: Runtime) -> GPT:
     together."""
     check_fit(recipe, data)
     seed_everything(recipe.seed)
-    model = GPT(recipe.model).to(runtime.device)
-    expect_to_fit(model, recipe, data.tokenizer.to_bytes(), runtime)
-    return model
+    return GPT(recipe.model).to(runtime.device)
 
 
 def first_result(

@@ -188,7 +188,7 @@ class Training:
         kernels, said = choose_kernels(runtime.device)
         if runtime.compiled:
             with backend.active(), kernels():  # what is chosen while compiling stays chosen
-                _compile(self.model, self.recipe, runtime)
+                compile_training(self.model, self.recipe, runtime)
         total = seconds or float(self.recipe.train.steps or 0)
         with (
             runtime.stop.looked_at(),
@@ -354,7 +354,7 @@ def load_trained(out: Path, device: torch.device) -> tuple[Recipe, GPT]:
     return recipe, model.eval()
 
 
-def _compile(model: GPT, recipe: Recipe, runtime: Runtime) -> None:
+def compile_training(model: GPT, recipe: Recipe, runtime: Runtime) -> None:
     """Compile the training step, before the clock starts."""
     batch = recipe.train.batch
     loops = {False, True} if recipe.model.loop else {model.loops_active}

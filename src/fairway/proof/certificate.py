@@ -52,6 +52,7 @@ class Certificate:
                            long it says that the code is
     read_bits_per_byte     what the predictor charged token by token; the coder adds the rest
     decoded_equal          whether all that was decoded is as it was
+    scope                  in words, which part of the text was scored; None: all of it
     """
 
     artifact_sha256: str
@@ -73,6 +74,7 @@ class Certificate:
     settled: SettledFacts | None = None
     decoded_tokens: int | None = None
     decoded_bytes: int | None = None
+    scope: str | None = None
 
     @property
     def gap(self) -> float:

@@ -32,6 +32,7 @@ from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.settled_stream import encode_settled
+from fairway.proof.stored import is_stored, store, stored
 from fairway.proof.ties import read_ties, tie_sections
 from fairway.proof.verify import check_model, explained
 from fairway.runtime.files import atomic_write, read_file, require_other
@@ -90,10 +91,20 @@ def compress(
     config: CompressConfig | None = None,
     progress: Progress = silent,
 ) -> bytes:
-    """The compressed form of any bytes, for `decompress` with the same model.
+    """The compressed form of any bytes, for `decompress` with the same model: at most 8 bytes more.
 
     Raises ValueError when the model's tokenizer cannot give back all bytes.
     """
+    return min(code(loaded, data, config, progress), store(data), key=len)
+
+
+def code(
+    loaded: LoadedModel,
+    data: bytes,
+    config: CompressConfig | None = None,
+    progress: Progress = silent,
+) -> bytes:
+    """The same in the model's own code, however long that is."""
     config = config or CompressConfig()
     tokenizer = loaded.tokenizer
     if not tokenizer.lossless:
@@ -149,6 +160,8 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
     Raises `Refused` for a damaged or foreign file or another model, and `NotReproducible` when this
     machine computes other probabilities than the one that compressed; never returns wrong bytes.
     """
+    if is_stored(data):
+        return stored(data)
     frame = unpack_frame(MAGIC, data, "a file that fairway compressed")
     try:
         header = config_from_json(_Header, frame.header)

@@ -9,6 +9,7 @@ The certificate says yes only if the text came back and the bitstream is as long
 import hashlib
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -90,7 +91,8 @@ def prove(
         deviation = None if other is None else other.deviation()
     atomic_write(Path(out), _file_of(part, made, threads).to_bytes())
     decoded = _decoded(out, loaded, decode_seconds, progress)
-    return _certificate(part, Path(out), made, deviation, decoded)
+    certificate = _certificate(part, Path(out), made, deviation, decoded)
+    return replace(certificate, scope=text.scope or None)
 
 
 def walk_of(model: GPT) -> WalkConfig:

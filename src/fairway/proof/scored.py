@@ -6,7 +6,7 @@ the model file, which holds them.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fairway.artifact.config_json import config_from_json, config_to_json
@@ -33,6 +33,7 @@ class Scored:
     evaluate     None: as the model file says
     learned      the chunks that were learned from, as runs [first, stop); None: from all
     text_sha256  of all its token ids; None where it is not known
+    scope        in words, which part of the text it is; "": all that was asked for
     """
 
     artifact_sha256: str
@@ -43,6 +44,7 @@ class Scored:
     seed: int = 0
     evaluate: EvaluateConfig | None = None
     learned: tuple[tuple[int, int], ...] | None = None
+    scope: str = ""
 
     def __post_init__(self) -> None:
         require_within(self, num_targets=(1, MOST_TOKENS), seed=(0, (1 << 63) - 1))
@@ -58,7 +60,7 @@ class Scored:
                 f"{where} does not hold the {self.num_targets:,} tokens that were scored; name the "
                 f"data folder of that text"
             )
-        return part
+        return replace(part, scope=self.scope)
 
     def require_model(self, loaded: LoadedModel) -> None:
         """ValueError where another model was scored."""
@@ -99,6 +101,7 @@ def told(
         "text_sha256": tokens_sha256(text),
         "seed": seed,
         "learned": found.schedule,
+        "scope": text.scope,
         "evaluate": config_to_json(evaluate),
     }
 
@@ -141,6 +144,7 @@ def _of_run(data: Mapping[str, object]) -> dict[str, object]:
         "artifact_sha256": artifact.get("sha256"),
         "seed": data.get("seed"),
         "learned": evaluate.get("learned"),
+        "scope": score.get("scope"),
         "tokens": score.get("tokens"),
         "bits_per_byte": score.get("bits_per_byte"),
         "code_bytes": score.get("code_bytes"),

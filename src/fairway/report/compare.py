@@ -7,6 +7,7 @@ from fairway.report.checks import NOT_RUN, count, fixed
 from fairway.report.table import Grid
 from fairway.result import RunResult
 from fairway.runs.groups import Group
+from fairway.runs.record import RunRecord
 
 
 def group_grid(groups: Sequence[Group]) -> Grid:
@@ -47,6 +48,30 @@ def run_grid(results: Sequence[tuple[str, RunResult]]) -> Grid:
     ]
     columns = ("run", "recipe", "seed", "bits per byte", "bytes", "train s", "proof", "audit")
     return Grid("Runs", columns, tuple(rows))
+
+
+def record_grid(records: Sequence[RunRecord]) -> Grid:
+    """One line for each run of a database, the newest last."""
+    rows = [
+        (
+            str(record.folder),
+            record.result.recipe,
+            str(record.seed),
+            f"{record.result.train.steps:,}",
+            fixed(record.result.train.seconds, 1),
+            fixed(record.result.score.bits_per_byte if record.result.score else None, 5),
+            count(record.result.artifact.bytes_total if record.result.artifact else None),
+            _proved(record.result),
+            record.result.audit.verdict if record.result.audit else NOT_RUN,
+            "finished" if record.finished else "unfinished",
+        )
+        for record in records
+    ]
+    columns = (
+        "run", "recipe", "seed", "steps", "train s", "bits per byte", "bytes", "proof", "audit",
+        "state",
+    )  # fmt: skip
+    return Grid(f"{len(records)} runs", columns, tuple(rows))
 
 
 def _proved(result: RunResult) -> str:

@@ -29,6 +29,7 @@ from fairway.report.table import (
     run_title,
     stage_grid,
 )
+from fairway.result import ScoreResult
 from fairway.runs.compare import compare
 from fairway.runs.groups import group_runs
 from fairway.runs.record import RunRecord
@@ -94,6 +95,13 @@ def breakable(setting: str) -> Markup:
     return Markup(escape(setting).replace(".", Markup(".<wbr>")).replace("_", Markup("_<wbr>")))
 
 
+def scored_words(score: ScoreResult | None) -> str:
+    if score is None:
+        return ""
+    size = f"{count(score.bytes)} bytes"
+    return size if score.scope is None else f"{size}, {score.scope}"
+
+
 def _one_run(run: RunFolder, recipes: Recipes, prefix: str, most_tokens: int) -> dict[str, object]:
     result, score = run.result, run.result.score
     promises = checks(result)
@@ -106,7 +114,7 @@ def _one_run(run: RunFolder, recipes: Recipes, prefix: str, most_tokens: int) ->
         "text": None if run.excerpt is None else text_view(run.excerpt.cut(most_tokens)),
         "subtitle": run_title(result),
         "score": fixed(score.bits_per_byte, 4) if score else "",
-        "scored": f"{count(score.bytes)} bytes" if score else "",
+        "scored": scored_words(score),
         "claim": claim,
         "claim_words": claim_words,
         "checks": promises,

@@ -63,6 +63,8 @@ def stage_grid(result: RunResult) -> Grid:
             f"score: {fixed(score.bits_per_byte, 5)} bits per byte over {count(score.bytes)} bytes "
             f"({count(score.tokens)} tokens)"
         )
+        if score.scope is not None:
+            notes.append(f"scored: {score.scope}")
         if score.code_bytes is not None:
             notes.append(
                 f"the score is the length of the text's code, {count(score.code_bytes)} bytes; its "

@@ -89,26 +89,30 @@ def identity(name: str, *, tuned: bool = False) -> str:
 def _load(name: str, tuned: bool) -> "ctypes.CDLL | str":
     """The library, or why there is none."""
     try:
-        return ctypes.CDLL(str(_compiled(SOURCES / f"{name}.cpp", tuned)))
+        return ctypes.CDLL(str(_compiled(name, source_of(name), tuned)))
     except (CannotCompile, OSError) as error:
         return str(error)
 
 
-def _compiled(source: Path, tuned: bool) -> Path:
-    """The shared library of a source file, compiled now unless it was before."""
+def source_of(name: str) -> str:
+    return (SOURCES / f"{name}.cpp").read_text(encoding="utf-8")
+
+
+def _compiled(name: str, source: str, tuned: bool) -> Path:
+    """The shared library of a source, compiled now unless it was before."""
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise CannotCompile(f"no C++ compiler; install one of {', '.join(COMPILERS)}")
     flags = (*FLAGS, *(TUNED if tuned else ()))
-    made_of = (source.read_text(), compiler, _version(compiler), flags, _machine(tuned))
-    name = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
+    made_of = (source, compiler, _version(compiler), flags, _machine(tuned))
+    file = f"{name}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.so"
     for folder in _folders():
-        path = folder / f"{source.stem}-{name}.so"
+        path = folder / file
         if path.is_file():
             return path
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return _compile(compiler, flags, source, path)
+            return _compile(compiler, flags, name, source, path)
         except PermissionError:
             continue  # a home that cannot be written to
         except OSError as error:
@@ -116,18 +120,22 @@ def _compiled(source: Path, tuned: bool) -> Path:
     raise CannotCompile("no folder to keep a compiled library in")
 
 
-def _compile(compiler: str, flags: tuple[str, ...], source: Path, path: Path) -> Path:
+def _compile(compiler: str, flags: tuple[str, ...], name: str, source: str, path: Path) -> Path:
     """Whole or not there: other processes may be compiling the same."""
     handle, partial = tempfile.mkstemp(suffix=".so", dir=path.parent)
     os.close(handle)
     try:
-        command = [compiler, *flags, str(source), "-o", partial]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False
+            [compiler, *flags, "-x", "c++", "-", "-o", partial],
+            input=source,
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_SECONDS,
+            check=False,
         )
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
-            raise CannotCompile(f"{compiler} failed on {source.name}: {said:.200}")
+            raise CannotCompile(f"{compiler} failed on {name}.cpp: {said:.200}")
         Path(partial).replace(path)
     except subprocess.TimeoutExpired as error:
         raise CannotCompile(f"{compiler} took over {COMPILE_SECONDS} s") from error

@@ -178,15 +178,17 @@ def _live_display(log: RunLog, stage: Stage) -> Iterator[None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as TimeLeftColumn
+    from rich.table import Column
 
     display = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None, table_column=Column(min_width=8, ratio=1)),
         TextColumn("{task.percentage:>3.0f}%" if stage.total else "{task.completed:g}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeLeftColumn(),
-        TextColumn("{task.fields[numbers]}"),
+        TextColumn("{task.fields[numbers]}", table_column=Column(ratio=1, no_wrap=True)),
+        expand=True,  # a narrow screen cuts the numbers, and keeps bar and time left
         console=Console(file=log.screen),
         transient=True,  # the stage's closing line replaces it
         redirect_stdout=False,  # standard output is the command's answer, not ours

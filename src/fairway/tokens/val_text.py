@@ -1,7 +1,7 @@
 """The text that is scored, as one value: ids, the bytes each stands for, where documents start."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -20,11 +20,13 @@ class ValText:
     tokens           (n,) int64; the first one is given, all others are targets
     target_bytes     (n - 1,) int64: bytes of the original text that tokens[1:] stand for
     document_starts  positions of each document's BOS, ascending
+    scope            in words, which part it is of what was asked for; "": all of it
     """
 
     tokens: Tensor
     target_bytes: Tensor
     document_starts: tuple[int, ...]
+    scope: str = ""
 
     def __post_init__(self) -> None:
         if len(self.target_bytes) != max(0, len(self.tokens) - 1):
@@ -62,6 +64,21 @@ class ValText:
         size = num_targets + 1
         starts = tuple(start for start in self.document_starts if start < size)
         return ValText(self.tokens[:size], self.target_bytes[: size - 1], starts)
+
+    def leading(self, documents: int, why: str = "") -> "ValText":
+        """Its first documents, with the BOS that ends the last of them; `scope` says so, and why.
+
+        >>> text = ValText(torch.tensor([1, 5, 1, 6, 1]), torch.tensor([2, 0, 3, 0]), (0, 2, 4))
+        >>> text.leading(1, "as a test wants it").scope
+        'the first 1 of 3 documents, 40.0% of the bytes: as a test wants it'
+        """
+        number = len(self.document_starts)
+        if documents >= number:
+            return self
+        part = self.first(self.document_starts[documents])
+        share = int(part.target_bytes.sum()) / max(1, int(self.target_bytes.sum()))
+        scope = f"the first {documents:,} of {number:,} documents, {share:.1%} of the bytes: {why}"
+        return replace(part, scope=scope)
 
     def only(self, documents: Sequence[int]) -> "ValText":
         """A text of these documents alone, ascending, each with the BOS that ends it.

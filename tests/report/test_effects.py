@@ -1,0 +1,92 @@
+"""The ledger for people: every change with its seeds, its error, and how many were tried."""
+
+import csv
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fairway.recipes.diff import ABSENT
+from fairway.report.effects import effects_csv, effects_grids, write_effects_page
+from fairway.report.table import as_plain
+from fairway.runs.effects import SCORE, Effect, Equal, Ledger, StageEffect
+
+
+def effect(
+    path: str, old: object, new: object, mean: float, equal: Equal = "steps", **about: float
+) -> Effect:
+    stage = StageEffect(
+        differences=(mean - 0.01, mean + 0.01), standard_error=0.007, p=0.01, p_holm=0.02
+    )
+    return Effect(
+        recipe="pocket",
+        path=path,
+        old=old,
+        new=new,
+        equal=equal,
+        seeds=(1, 2),
+        backgrounds=1,
+        stages={"float": stage, SCORE: stage},
+        step_time=1.25,
+        num_bytes=about.get("num_bytes"),
+    )
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger(
+        effects=(
+            effect("model.loop", None, {"last": 5}, -0.02, num_bytes=1200.0),
+            effect("train.grad_clip", 0.3, 1.0, 0.004),
+            effect("<b>evil</b>", ABSENT, "a,b", 0.001, "seconds"),
+        ),
+        num_runs=9,
+        unmatched=("pocket, train.steps 7",),
+        luck={"steps": 0.0123, "seconds": None},
+    )
+
+
+def test_tables_tell_changes_seeds_errors_and_how_many_were_tried(ledger: Ledger) -> None:
+    steps, seconds = effects_grids(ledger)
+    assert (steps.title, seconds.title) == ("pocket, at equal steps", "pocket, at equal seconds")
+    row = dict(zip(steps.columns, steps.rows[0], strict=True))
+    assert row["change"] == 'model.loop null → {"last": 5}'
+    assert (row["seeds"], row[SCORE], row["±"]) == ("2", "-0.02000", "0.00700")
+    assert (row["p (Holm)"], row["step time"], row["bytes"]) == ("0.0200", "+25%", "+1,200")
+    assert row["quantized"] == ""
+    words = "\n".join(map(as_plain, (steps, seconds)))
+    assert "the best of 2 changes without any effect would seem 0.01230 bits per byte" in words
+    assert "4 changes were tried in 9 runs" in words
+    assert "in no row" in words
+
+
+def test_every_figure_is_in_the_csv(ledger: Ledger) -> None:
+    lines = list(csv.DictReader(io.StringIO(effects_csv(ledger))))
+    assert len(lines) == 6
+    assert {line["stage"] for line in lines} == {"float", SCORE}
+    first, last = lines[0], lines[-1]
+    assert (first["old"], first["new"]) == ("", '{"last": 5}')
+    assert float(first["bits_per_byte"]) == pytest.approx(-0.02)
+    assert (last["old"], last["new"], last["tried"]) == ("absent", '"a,b"', "4")
+
+
+def test_the_page_holds_all_and_loads_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    text = write_effects_page(ledger, tmp_path / "effects.html").read_text()
+    assert "<b>evil" not in text
+    assert "4 changes, tried in 9 runs" in text
+    assert text.count("<svg") == 2
+    parser = Loads()
+    parser.feed(text)
+    assert all(link.startswith("#") for link in parser.links)
+    assert write_effects_page(ledger, tmp_path / "again.html").read_text() == text
+
+
+class Loads(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "img")
+        self.links += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href")]

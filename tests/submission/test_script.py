@@ -1,0 +1,103 @@
+"""The script does what the run did, with nothing of the package, and keeps within its bytes."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fairway.pipeline.packing import header_of
+from fairway.recipes.registry import RECIPES, recipe
+from fairway.result import read_result
+from fairway.submission.script import (
+    SCRIPT,
+    make_script,
+    minified,
+    pack_source,
+    readable_source,
+    unpack_script,
+)
+from fairway.submission.settled import Settled
+from fairway.tokens.shards import DataFolder
+
+from .conftest import Run, tiny
+
+BLOCKED = (
+    "import sys, runpy; sys.modules['fairway'] = None; sys.argv[:] = sys.argv[1:]; "
+    "runpy.run_path({!r}, run_name='__main__')"
+)
+
+
+def started(script: Path, data: Path, seed: int, *arguments: str) -> dict:
+    """What a process without the package prints last."""
+    known = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", BLOCKED.format(str(script)), script.name, *arguments],
+        env={**known, "DATA_PATH": str(data), "SEED": str(seed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def as_published(name: str) -> Settled:
+    """The run of a recipe on a GPU, with the tokenizer that the field published."""
+    chosen = recipe(name)
+    evaluate = chosen.evaluate.resolved(chosen.model.train_context, "bfloat16", True)
+    return Settled(
+        recipe=chosen,
+        evaluate=evaluate,
+        header=header_of(chosen, evaluate),
+        compute_dtype="bfloat16",
+        compiled=True,
+        device="cuda",
+        tokenizer="sentencepiece",
+        transform=chosen.tokens.transform,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_trains_and_scores_as_the_run_did(
+    name: str, song: DataFolder, run: Run, tmp_path: Path
+) -> None:
+    chosen = tiny(name)
+    out = run(chosen, tmp_path / "run")
+    result, script, artifact = read_result(out), out / SCRIPT, (out / "model.fwy").read_bytes()
+    (out / f"model_seed{chosen.seed}.fwy").write_bytes(artifact)
+    for arguments in (["--eval"], []):
+        found = started(script, song.path, chosen.seed, *arguments)
+        assert result.score is not None
+        assert (found["nats"], found["bytes"]) == (result.score.nats, result.score.bytes)
+    assert (out / f"retrained_seed{chosen.seed}.fwy").read_bytes() == artifact
+    assert result.artifact is not None
+    assert result.artifact.bytes_total == len(artifact) + script.stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "most"), [("pr1413", 40_000), ("pr2135", 48_000)])
+def test_the_code_of_a_record_keeps_within_its_bytes(name: str, most: int) -> None:
+    assert len(pack_source(minified(readable_source(as_published(name))))) <= most
+
+
+@pytest.mark.slow
+def test_the_same_run_gives_the_same_bytes_whatever_its_seed() -> None:
+    settled = as_published("naive_baseline")
+    other = replace(settled, recipe=replace(settled.recipe, seed=42))
+    assert readable_source(settled) == readable_source(other)
+    assert make_script(settled) == make_script(other)
+
+
+def test_what_is_packed_comes_back() -> None:
+    assert unpack_script(pack_source("x = 'y'\n" * 100)) == "x = 'y'\n" * 100
+
+
+@pytest.mark.parametrize("script", [b"", b"print(1)", pack_source("x")[:-9] + b"')))\n"])
+def test_what_is_no_packed_script_is_refused(script: bytes) -> None:
+    with pytest.raises(ValueError, match=r"it is no script|does not unpack"):
+        unpack_script(script)
