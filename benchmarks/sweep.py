@@ -26,6 +26,7 @@ from fairway.recipes.recipe import Recipe
 SEEDS = (0, 42, 1234)
 STEPS, SECONDS = 60, 4.0
 VOCAB = 1024
+LONGEST = 1500  # bytes of a validation document: many documents in little text
 OPTIONS = RunOptions(proof_tokens=0, audit_seconds=0, threads=1, compute_dtype="float32")
 
 
@@ -94,7 +95,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.prepare and not args.data.exists():
         train, val = (documents(path) for path in args.prepare)
-        prepare_documents(args.data, train[:60], val[:30], vocab_size=VOCAB, source="webdocs")
+        short = [document for document in val if len(document) < LONGEST]
+        prepare_documents(args.data, train[:60], short[:40], vocab_size=VOCAB, source="webdocs")
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     for length, names, clock in (("steps", CHANGES, {}), ("seconds", COSTLY, CLOCK)):

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from fairway.cli import COMMANDS
-from fairway.cli.parsing import command_name
+from fairway.cli.signatures import command_name
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fairway"
 INVENTED = {  # files of the reader's
     "path/file.py", "my_learner.py", "my_rounding.py", "my_optimizer.py", "my_recipe.py",
     "my_probes.py",
+    "train_gpt.py",  # which runs write
 }  # fmt: skip
 NAMES = {command_name(command) for command in COMMANDS}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

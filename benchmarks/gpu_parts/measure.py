@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fairway.evaluate.chunks import cut_chunk
 from fairway.evaluate.config import make_predictor, plan_text
+from fairway.model.flops import flops_per_token
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe, smoke
@@ -76,17 +77,6 @@ class Here:
         """FLOP/s of dense products, where it is known."""
         name = "" if self.dry else torch.cuda.get_device_name()
         return next((1e12 * rate for part, rate in PEAKS.items() if part in name), None)
-
-
-def flops_per_token(model: GPT, context: int) -> float:
-    """Of a forward and a backward pass: products with weights, and causal attention."""
-    width, vocab = model.config.model_dim, model.config.vocab_size
-    blocks = [
-        sum(p.numel() for n, p in block.named_parameters() if n.endswith(".weight"))
-        for block in model.blocks
-    ]
-    weights = sum(blocks[layer] for layer in model.plan.layers) + vocab * model.embed.embedding_dim
-    return 6.0 * weights + 6.0 * len(model.plan.layers) * context * width
 
 
 def random_batches(chosen: Recipe, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

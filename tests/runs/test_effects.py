@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
 from fairway.recipes.diff import ABSENT
-from fairway.runs.effects import SCORE, Ledger, holm, ledger
+from fairway.runs.effects import SCORE, Ledger, StageEffect, holm, judged, ledger
 from fairway.runs.record import RunRecord
 
 from .run_folders import BYTES_EACH, TOKENS_EACH, write_run
@@ -152,6 +152,26 @@ def test_luck_is_what_chance_makes_of_the_best(tmp_path: Path) -> None:
         gains.append(-min(effect.stages[SCORE].mean for effect in found.effects))
         luck.append(found.luck["steps"])
     assert np.median(gains) == pytest.approx(np.median(luck), rel=0.3)
+
+
+@pytest.mark.parametrize("wild", [False, True], ids=["alike", "one goes wild"])
+def test_as_many_changes_without_effect_are_called_clear_as_the_level_says(wild: bool) -> None:
+    """400 sweeps of ten changes with three seeds each: p < 0.05 in about one of twenty."""
+    rng, found = np.random.default_rng(7), []
+    for _ in range(400):
+        spreads = [0.01] * 9 + [1.0 if wild else 0.01]
+        effects = [StageEffect(differences=tuple(rng.normal(0, s, 3))) for s in spreads]
+        found += [effect.p for effect in judged(effects)[:9]]
+    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.06
+
+
+def test_a_change_gone_wild_is_judged_by_its_own_spread_and_hides_no_other() -> None:
+    rng = np.random.default_rng(3)
+    effects = [StageEffect(differences=tuple(rng.normal(0, 0.001, 3))) for _ in range(9)]
+    calm = [e.standard_error for e in judged(effects)]
+    *others, wild = judged([*effects, StageEffect(differences=(0.5, 0.9, 1.4))])
+    assert wild.standard_error == pytest.approx(np.std([0.5, 0.9, 1.4], ddof=1) / 3**0.5)
+    assert [e.standard_error for e in others] == pytest.approx(calm, rel=0.3)
 
 
 def test_one_seed_each_has_no_odds(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,16 +27,25 @@ from fairway.tokens.shards import DataFolder
 from .conftest import Run, tiny
 
 BLOCKED = (
-    "import sys, runpy; sys.modules['fairway'] = None; sys.argv[:] = sys.argv[1:]; "
+    "import sys, runpy; sys.modules.update(dict.fromkeys({!r})); sys.argv[:] = sys.argv[1:]; "
     "runpy.run_path({!r}, run_name='__main__')"
 )
 
 
-def started(script: Path, data: Path, seed: int, *arguments: str) -> dict:
-    """What a process without the package prints last."""
+def started(
+    script: Path, data: Path, seed: int, *arguments: str, blocked: Collection[str] = ()
+) -> dict:
+    """What a process without the package, and without others, prints last."""
     known = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-I", "-c", BLOCKED.format(str(script)), script.name, *arguments],
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            BLOCKED.format(["fairway", *sorted(blocked)], str(script)),
+            script.name,
+            *arguments,
+        ],
         env={**known, "DATA_PATH": str(data), "SEED": str(seed)},
         capture_output=True,
         text=True,

@@ -5,9 +5,11 @@ A scorer is a function tokens (n,) int64 -> nats (n - 1,), or (nats, bytes). Sta
 `Case -> ProbeResult`; `PROBES` is the table of those we ship.
 """
 
+from fairway.audit.byte_audit import audit_bytes
 from fairway.audit.case import Case, Limits, Probe
 from fairway.audit.findings import KINDS, AuditReport, Finding, ProbeResult
 from fairway.audit.run import PROBES, run_audit
+from fairway.audit.vocabulary import Vocabulary, open_vocabulary
 from fairway.runtime.callable_module import make_callable
 
 __all__ = [
@@ -19,6 +21,9 @@ __all__ = [
     "Limits",
     "Probe",
     "ProbeResult",
+    "Vocabulary",
+    "audit_bytes",
+    "open_vocabulary",
     "run_audit",
 ]
 

@@ -37,9 +37,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from fairway.cli import files, judge, ledger, recipes, runs, scores, share, text, use
+from fairway.cli import files, judge, ledger, plans, recipes, record, runs, scores, share, text, use
 from fairway.cli.answer import Answer, No
-from fairway.cli.parsing import Asked, BadWords, Command, ask, completion_script
+from fairway.cli.parsing import Asked, BadWords, ask, completion_script
+from fairway.cli.signatures import Command
 from fairway.runtime.version import VERSION
 
 
@@ -65,6 +66,7 @@ COMMANDS: tuple[Command, ...] = (
     text.prepare,
     text.fetch,
     recipes.recipes,
+    plans.plan,
     runs.run,
     runs.seeds,
     runs.train,
@@ -74,7 +76,10 @@ COMMANDS: tuple[Command, ...] = (
     scores.prove,
     scores.verify,
     judge.audit,
+    judge.bytes_,
     judge.report,
+    record.submit,
+    record.check,
     ledger.runs,
     ledger.effects,
     use.tune,

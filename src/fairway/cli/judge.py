@@ -17,6 +17,7 @@ from fairway.cli.words import (
     Names,
     Seconds,
 )
+from fairway.runtime.extras import extra
 
 if TYPE_CHECKING:
     from fairway.audit.findings import AuditReport
@@ -121,6 +122,43 @@ def _verdict(report: "AuditReport") -> Answer:
     return answer
 
 
+def bytes_(
+    vocabulary: Annotated[Path, Positional, arg(metavar="VOCABULARY")],
+    text: Annotated[tuple[Path, ...], Positional, arg(metavar="FILE")] = (),
+    claimed: MaybeFile = None,
+    pattern: Annotated[str | None, arg(metavar="REGEX")] = None,
+    field: Annotated[str, arg(metavar="NAME")] = "text",
+) -> Answer:
+    """how many bytes tokens stand for, and how wrongly they are counted: VOCABULARY [FILE...]
+
+    What tokens decode to, shown by joining those of a text again, against the usual ways of
+    counting and a table of yours: which ids are wrong, and by how much every score on that text is.
+    Exit 1 where the table is wrong, or the tokens' bytes do not add up. Some vocabularies need
+    `pip install 'fairway[bytes]'`.
+
+    Args:
+        vocabulary: a .tiktoken file, a Hugging Face tokenizer.json, a SentencePiece .model, or a
+            model or tokenizer of ours
+        text: files or folders of the text to count on, as `fairway prepare` reads them
+        claimed: a table of the bytes of each id: .npy, .json, or a tensor in a .pt file
+        pattern: how text is cut before merging, for a .tiktoken file; otherwise as cl100k_base does
+        field: name of a document in JSON lines and Parquet
+    """
+    from fairway.audit.byte_audit import audit_bytes
+    from fairway.audit.byte_table_file import read_byte_table
+    from fairway.audit.vocabulary import open_vocabulary
+    from fairway.prepare import read_documents
+
+    table = None if claimed is None else read_byte_table(claimed)
+    documents = read_documents(text, field=field) if text else None
+    found = audit_bytes(open_vocabulary(vocabulary, pattern), documents, table)
+    print("\n".join(found.lines()), file=sys.stderr)
+    unsure = found.text is not None and not found.text.counted
+    if unsure or (found.claimed is not None and not found.claimed.is_right):
+        raise No(found.to_json())
+    return found.to_json()
+
+
 def report(
     runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN")],
     out: File = Path("report.html"),
@@ -136,8 +174,10 @@ def report(
         pictures: folder to write every picture to as a PNG file, in a folder for each run
     """
     from fairway.pipeline.judging import write_page
-    from fairway.report.plots import save_pictures
-    from fairway.report.run_folder import read_run
+
+    with extra("report", "a page"):
+        from fairway.report.plots import save_pictures
+        from fairway.report.run_folder import read_run
 
     if not runs:
         raise ValueError("name a run folder: fairway report RUN")

@@ -1,5 +1,6 @@
 """Commands that use a model: as a compressor, as a writer, as something to tune."""
 
+import os
 import sys
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from tyro.conf import DisallowNone, arg
 from fairway.cli.answer import Answer, No, open_model, print_text, shown, with_settings
 from fairway.cli.words import Count, Data, InFile, MaybeCount, MaybeFile, Model, Out, Settings
 from fairway.generate.config import GenerateConfig
+from fairway.runtime.extras import extra
 from fairway.tune.config import TuneConfig
 
 SEARCH, WRITING = TuneConfig(), GenerateConfig(num_tokens=200, top_k=50)
@@ -36,7 +38,9 @@ def tune(
     from fairway.cli.scores import Present
     from fairway.proof.prove import evaluation_of
     from fairway.tokens.shards import DataFolder
-    from fairway.tune import tune as search
+
+    with extra("tune", "the search"):
+        from fairway.tune import tune as search
 
     loaded, folder = open_model(model), DataFolder(data)
     present = with_settings(Present(evaluation_of(loaded)), set)
@@ -128,9 +132,10 @@ def generate(
     if samples < 1:
         raise ValueError(f"--samples {samples}: there is nothing to write")
     loaded, texts = open_model(model), []
+    begin = os.fsencode(prompt)  # whatever bytes were typed
     for number in range(samples):
-        pieces = write(loaded, prompt.encode(), replace(config, seed=config.seed + number))
-        parts = [prompt.encode(), next(pieces, b"")]  # what can fail has failed before it is shown
+        pieces = write(loaded, begin, replace(config, seed=config.seed + number))
+        parts = [begin, next(pieces, b"")]  # what can fail has failed before it is shown
         _show(b"\n---\n" * bool(number) + b"".join(parts))
         for piece in pieces:
             _show(piece)

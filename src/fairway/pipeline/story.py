@@ -50,6 +50,7 @@ from fairway.recipes.recipe import Recipe
 from fairway.report.compressors import require
 from fairway.result import RESULT, ResultFile, RunResult, TrainResult, read_result
 from fairway.runtime.device import machine, seed_everything
+from fairway.runtime.extras import MissingExtra
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime, runtime_for
 from fairway.runtime.sharing import share, shared_file
@@ -133,6 +134,7 @@ def run_on(
     expect_to_fit(model, recipe, data.tokenizer.to_bytes(), len(script), runtime)
     folder.begin(recipe, runtime, planned)
     keep_script(folder, script, runtime)
+    runtime.log.write("facts", made_with=folder.sha256, recipe=recipe.name, seed=recipe.seed)
     if not data.recorded:
         runtime.log.say(unrecorded(data))
     seed_everything(recipe.seed)  # what planning took at random must not reach training
@@ -158,6 +160,7 @@ def run_on(
         found.add(artifact=describe_artifact(file, cap, code_bytes, trained.weights))
         loaded = load_model(file, runtime.device).model  # nothing in memory may flatter the score
     coded = score(loaded, recipe, passes, found)
+    runtime.log.write("facts", **facts(found.result))
 
     judge = runtime.alone()  # what follows may take longer than peers would wait
     if judge is not None:
@@ -188,6 +191,20 @@ def _open_folder(
     out: Path, recipe: Recipe, data: DataFolder, runtime: Runtime, options: RunOptions
 ) -> RunFolder:
     return RunFolder.open(out, recipe, data, runtime, options.resume, options.overwrite)
+
+
+def facts(result: RunResult) -> dict[str, object]:
+    """What ties a log to the result of its run, once it is scored."""
+    assert result.artifact is not None
+    assert result.score is not None
+    return {
+        "model_sha256": result.artifact.sha256,
+        "train_seconds": result.train.seconds,
+        "steps": result.train.steps,
+        "nats": result.score.nats,
+        "tokens": result.score.tokens,
+        "bytes": result.score.bytes,
+    }
 
 
 def score(model: GPT, recipe: Recipe, passes: Passes, found: ResultFile) -> Coded | None:
@@ -234,7 +251,10 @@ def judge_run(
         found.add(baselines=compare(data, text, runtime))
     with runtime.log.stage("report"):
         keep_excerpt(out, text, data, done, runtime)
-        write_page([out], out / REPORT)
+        try:
+            write_page([out], out / REPORT)
+        except MissingExtra as missing:  # all else is there, and the page can be written any time
+            runtime.log.say(f"no {REPORT}: {missing}; then: fairway report {out}")
 
 
 def proved(

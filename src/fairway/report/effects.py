@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ EQUAL: dict[Equal, str] = {
     "neither": "at another length",
 }
 SHOWN = ("float", "quantized", "sliding", SCORE)
-CONFIDENCE = 1.96  # standard errors to each side
+FAR = 3.0  # times as far as nine of ten changes reach: drawn at the edge, with its number
 MOST_ROWS = 40  # of one picture
 
 
@@ -95,15 +96,16 @@ def effects_csv(ledger: Ledger) -> str:
     lines = csv.writer(out, lineterminator="\n")
     lines.writerow(
         ("recipe", "setting", "old", "new", "equal", "stage", "seeds", "backgrounds",
-         "bits_per_byte", "standard_error", "p", "p_holm", "step_time", "num_bytes", "tried")
+         "bits_per_byte", "standard_error", "margin", "p", "p_holm",
+         "step_time", "num_bytes", "tried")
     )  # fmt: skip
     for effect in ledger.effects:
         for name, stage in effect.stages.items():
             lines.writerow(
                 (effect.recipe, effect.path, _cell(effect.old), _cell(effect.new), effect.equal,
                  name, " ".join(map(str, effect.seeds)), effect.backgrounds, stage.mean,
-                 _cell(stage.standard_error), _cell(stage.p), _cell(stage.p_holm),
-                 effect.step_time, _cell(effect.num_bytes), ledger.tried)
+                 _cell(stage.standard_error), _cell(stage.margin), _cell(stage.p),
+                 _cell(stage.p_holm), effect.step_time, _cell(effect.num_bytes), ledger.tried)
             )  # fmt: skip
     return out.getvalue()
 
@@ -149,12 +151,29 @@ def effects_figure(heading: str, effects: Sequence[Effect], luck: float | None) 
     if luck:
         axes.axvspan(-luck, luck, color=PALE, alpha=0.5, linewidth=0)
     axes.axvline(0.0, color=GREY, linewidth=1.0)
+    reach = _reach([effect.stages[SCORE] for effect in shown])
     for row, effect in enumerate(shown):
         score = effect.stages[SCORE]
-        error = CONFIDENCE * (score.standard_error or 0.0)
+        margin = score.margin or 0.0
         clear = score.p_holm is not None and score.p_holm < 0.05
-        axes.plot([score.mean - error, score.mean + error], [row, row], color=BLUE)
-        axes.plot([score.mean], [row], "o", color=BLUE, markerfacecolor=BLUE if clear else "none")
+        fill = BLUE if clear else "none"
+        if reach is not None and abs(score.mean) > reach:
+            edge = math.copysign(reach, score.mean)
+            axes.plot([edge], [row], ">" if edge > 0 else "<", color=BLUE, markerfacecolor=fill)
+            align, step = ("right", -8) if edge > 0 else ("left", 8)
+            axes.annotate(
+                fixed(score.mean, 3, sign=True),
+                (edge, row),
+                xytext=(step, 0),
+                textcoords="offset points",
+                va="center",
+                ha=align,
+            )
+            continue
+        axes.plot([score.mean - margin, score.mean + margin], [row, row], color=BLUE)
+        axes.plot([score.mean], [row], "o", color=BLUE, markerfacecolor=fill)
+    if reach is not None:
+        axes.set_xlim(-1.05 * reach, 1.05 * reach)
     axes.set_yticks(range(len(shown)), [_label(effect) for effect in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="x", color=FAINT)
@@ -163,7 +182,14 @@ def effects_figure(heading: str, effects: Sequence[Effect], luck: float | None) 
     return figure
 
 
+def _reach(effects: Sequence[StageEffect]) -> float | None:
+    """Where the picture ends on both sides; None where no change lies far beyond the others."""
+    ends = sorted(abs(effect.mean) + (effect.margin or 0.0) for effect in effects)
+    usual = 1.2 * ends[int(0.9 * (len(ends) - 1))]
+    return usual if usual and ends[-1] > FAR * usual else None
+
+
 def _label(effect: Effect) -> str:
     """What is new, short enough to stand beside a picture."""
-    setting = effect.path.split(".")[-1]
+    setting = ".".join(effect.path.split(".")[-2:])
     return f"{setting} {short(effect.new)[:18]}"

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from statistics import fmean
+from statistics import fmean, median, variance
 from typing import Any, Literal, NamedTuple
 
 from fairway.recipes.diff import ABSENT, diff
@@ -26,6 +26,8 @@ from fairway.runtime.strict_json import JsonObject
 Equal = Literal["steps", "seconds", "neither"]
 SCORE = "score"  # the stage that counts, by whatever means it was reached
 STAGES = ("float", "quantized", "sliding", SCORE)
+FEWEST_FOR_MEDIAN = 5  # changes
+OUTLIER = 0.05  # odds that any change of equal spread is judged by its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +36,25 @@ class StageEffect:
 
     differences     of each pair of runs
     standard_error  of their mean; None where no pair of the ledger has a second one
+    margin          to each side, within which the effect lies with odds of 95 %; as above
     p               two-sided, of a change without effect
     p_holm          the same, for all that was tried
     """
 
     differences: tuple[float, ...]
     standard_error: float | None = None
+    margin: float | None = None
     p: float | None = None
     p_holm: float | None = None
 
     @property
     def mean(self) -> float:
         return fmean(self.differences)
+
+    @property
+    def variance(self) -> float | None:
+        """Of the sample; None of a single pair."""
+        return variance(self.differences) if len(self.differences) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +101,7 @@ class Effect:
             name: {
                 "bits_per_byte": stage.mean,
                 "standard_error": stage.standard_error,
+                "margin": stage.margin,
                 "p": stage.p,
                 "p_holm": stage.p_holm,
             }
@@ -304,7 +314,7 @@ def _with_odds(effects: Sequence[Effect]) -> list[Effect]:
             if stage in effect.stages:
                 families[effect.recipe, effect.equal].append(i)
         for family in families.values():
-            odds = _odds([found[i].stages[stage] for i in family])
+            odds = judged([found[i].stages[stage] for i in family])
             for i, stage_effect in zip(family, odds, strict=True):
                 stages = {**found[i].stages, stage: stage_effect}
                 found[i] = replace(found[i], stages=stages)
@@ -320,21 +330,48 @@ def _has_p(effect: Effect, stage: str) -> bool:
     return stage in effect.stages and effect.stages[stage].p is not None
 
 
-def _odds(effects: Sequence[StageEffect]) -> list[StageEffect]:
-    """With the standard error and p value of each, from the spread of all."""
-    from scipy.stats import t  # a second that other commands should not pay
+def judged(effects: Sequence[StageEffect]) -> list[StageEffect]:
+    """With the standard error and p value of each, from the spread of all.
 
-    squares = sum((d - e.mean) ** 2 for e in effects for d in e.differences)
-    freedom = sum(len(e.differences) - 1 for e in effects)
-    if not freedom or not squares:
+    A change that varies from seed to seed clearly more than the rest is judged by its own spread.
+    """
+    from scipy.stats import chi2, t  # a second that other commands should not pay
+
+    pooled = _spread(effects)
+    if pooled is None:
         return list(effects)
-    spread = math.sqrt(squares / freedom)
     found = []
     for effect in effects:
-        error = spread / math.sqrt(len(effect.differences))
+        spread, freedom = pooled
+        own, number = effect.variance, len(effect.differences)
+        limit = float(chi2.isf(OUTLIER / len(effects), max(1, number - 1)))
+        if own is not None and own * (number - 1) > limit * spread**2:
+            spread, freedom = math.sqrt(own), number - 1
+        error = spread / math.sqrt(number)
         p = 2 * float(t.sf(abs(effect.mean) / error, freedom))
-        found.append(replace(effect, standard_error=error, p=p))
+        margin = error * float(t.isf(0.025, freedom))
+        found.append(replace(effect, standard_error=error, margin=margin, p=p))
     return found
+
+
+def _spread(effects: Sequence[StageEffect]) -> tuple[float, float] | None:
+    """Standard deviation of a difference from seed to seed, and its degrees of freedom.
+
+    Of few changes the mean of their variances; of more the median, each over what a sample of its
+    size has in the median, so that one change gone wild does not hide the others. A median tells
+    half as much.
+    """
+    from scipy.stats import chi2
+
+    held = [(e.variance, len(e.differences) - 1) for e in effects]
+    known = [(variance, freedom) for variance, freedom in held if variance is not None]
+    total = sum(freedom for _, freedom in known)
+    if not total or not any(variance for variance, _ in known):
+        return None
+    if len(known) < FEWEST_FOR_MEDIAN:
+        return math.sqrt(sum(v * freedom for v, freedom in known) / total), total
+    middle = median(v * freedom / float(chi2.median(freedom)) for v, freedom in known)
+    return (math.sqrt(middle), total / 2) if middle else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -359,5 +396,4 @@ def _luck(effects: Sequence[StageEffect]) -> float | None:
     errors = [e.standard_error for e in effects if e.standard_error is not None]
     if not errors:
         return None
-    typical = math.sqrt(fmean(error**2 for error in errors))
-    return float(norm.isf(1 - 0.5 ** (1 / len(errors)))) * typical
+    return float(norm.isf(1 - 0.5 ** (1 / len(errors)))) * median(errors)

@@ -65,7 +65,7 @@ class RunRecord:
             versions={k: str(v) for k, v in _mapping(made.get("versions")).items()},
             plugins=tuple(made.get("plugins") or ()),  # type: ignore[arg-type]
             finished=run is not None and bool(run.get("finished")),
-            recorded=recorded.isoformat(timespec="seconds"),
+            recorded=recorded.isoformat(timespec="milliseconds"),
         )
 
     @property

@@ -29,7 +29,7 @@ def expression(value: Any) -> str:
         items = ", ".join(expression(item) for item in value)
         return f"({items},)" if len(value) == 1 else f"({items})"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k!r}: {expression(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{k!r}: {expression(v)}" for k, v in sorted(value.items())) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(expression, value)) + "]"
     return repr(value)

@@ -1,0 +1,342 @@
+"""Anybody's vocabulary as what its tokens decode to: tiktoken, Hugging Face, SentencePiece, ours.
+
+What a token stands for is read from the vocabulary's own bytes, never from decoded strings, for a
+token may be a part of a character. That these bytes are the truth is shown by joining them again
+(`byte_audit.py`).
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairway.artifact.loaded_model import is_model_file, load_model
+from fairway.runtime.extras import extra
+from fairway.runtime.files import read_file
+from fairway.tokens.byte_count import byte_table
+from fairway.tokens.tokenizer import (
+    BOUNDARY,
+    MAGIC,
+    SentencePieceTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    schema,
+)
+
+MOST_BYTES = 1 << 27  # of a vocabulary's file; the largest published ones have some 30 MB
+# How the encodings of cl100k_base and later cut text before merging; a .tiktoken file has no word
+# of it. It decides which tokens a text has, not what a token stands for.
+PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|"
+    r"\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+OPENERS = ("<|bos|>", "<|endoftext|>", "<|begin_of_text|>", "<s>", "[BOS]", "<bos>")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Vocabulary:
+    """What every id stands for, and how a text becomes ids.
+
+    pieces    (V) the bytes of each id in the middle of a text; empty for those that stand for none
+    printed   (V) how the vocabulary's own file spells it, if it does so in letters; else `alone`
+    alone     (V) what the library decodes it to by itself, as text
+    encode    one document to ids, without marks around it
+    count     ids (n,) of one document, without marks -> bytes (n,) that each stands for
+    join      the ids of one document -> its bytes
+    opener    the id that opens a document, if the vocabulary has one
+    """
+
+    kind: str
+    pieces: Sequence[bytes]
+    printed: Sequence[str]
+    alone: Sequence[str]
+    encode: Callable[[bytes], np.ndarray]
+    count: Callable[[np.ndarray], np.ndarray]
+    join: Callable[[np.ndarray], bytes]
+    opener: int | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.pieces)
+
+    @property
+    def is_text(self) -> np.ndarray:
+        """(V,) whether an id stands for bytes of text."""
+        return np.array([bool(piece) for piece in self.pieces])
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(V,) int64: bytes of each id in the middle of a text."""
+        return np.array([len(piece) for piece in self.pieces], dtype=np.int64)
+
+
+def open_vocabulary(path: Path, pattern: str | None = None) -> Vocabulary:
+    """The vocabulary in a file, by what is in it.
+
+    pattern  how text is cut before merging, for a .tiktoken file; None: as cl100k_base does
+
+    Raises ValueError naming the file and what is wrong with it. Nothing in it is run.
+    """
+    try:
+        if is_model_file(path):
+            return of_tokenizer(load_model(path).tokenizer)
+        if not path.is_file():
+            raise ValueError("there is no such file")
+        data = read_file(path, MOST_BYTES)
+        if data[:1] == b"{":
+            return of_tokenizer_json(data)
+        if data.startswith(MAGIC):
+            return of_tokenizer(load_tokenizer(data))
+        if _is_pickle(data):
+            raise ValueError(
+                "a pickle can run anything, so none is opened; of a pickled tiktoken.Encoding, "
+                "tiktoken.load.dump_tiktoken_bpe(encoding._mergeable_ranks, 'ranks.tiktoken') "
+                "writes what can be read here"
+            )
+        ranks = _tiktoken_ranks(data)
+        return of_sentencepiece(data) if ranks is None else _of_ranks(ranks, pattern or PATTERN)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _is_pickle(data: bytes) -> bool:
+    return data[:1] == b"\x80" and data[1:2] <= b"\x08" and data[-1:] == b"."
+
+
+def _of_bytes(kind: str, pieces: list[bytes], printed: list[str], **others: Any) -> Vocabulary:
+    """Where every id stands for the same bytes wherever it is."""
+    sizes = np.array([len(piece) for piece in pieces], dtype=np.int64)
+    alone = others.pop("alone", None) or [piece.decode("utf-8", "replace") for piece in pieces]
+    return Vocabulary(
+        kind=kind,
+        pieces=pieces,
+        printed=printed,
+        alone=alone,
+        count=lambda ids: sizes[ids],
+        join=lambda ids: b"".join(pieces[token] for token in ids.tolist()),
+        **others,
+    )
+
+
+def _tiktoken_ranks(data: bytes) -> dict[bytes, int] | None:
+    """Of a .tiktoken file: lines of base64 and a rank; None for what is no such file."""
+    ranks: dict[bytes, int] = {}
+    for line in data.splitlines():
+        try:
+            spelled, rank = line.split()
+            ranks[base64.b64decode(spelled, validate=True)] = int(rank)
+        except (ValueError, binascii.Error):
+            return None
+    if not ranks or b"" in ranks or min(ranks.values()) < 0 or max(ranks.values()) >= 1 << 24:
+        return None
+    if len(set(ranks.values())) < len(ranks):
+        raise ValueError("two of its tokens have the same rank")
+    return ranks
+
+
+def _of_ranks(ranks: dict[bytes, int], pattern: str) -> Vocabulary:
+    missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    if missing:
+        raise ValueError(f"byte {missing[0]:#04x} has no token, so it cannot spell every text")
+    with extra("bytes", "a tiktoken vocabulary"):
+        import tiktoken
+    try:
+        encoding = tiktoken.Encoding(
+            "ranks", pat_str=pattern, mergeable_ranks=ranks, special_tokens={}
+        )
+    except Exception as error:  # whatever Rust says of a pattern
+        raise ValueError(f"tiktoken refuses it: {error}") from error
+    return of_tiktoken(encoding)
+
+
+def of_tiktoken(encoding: Any) -> Vocabulary:
+    """Of a `tiktoken.Encoding`."""
+    special = {encoding.encode_single_token(name): name for name in encoding.special_tokens_set}
+    pieces, printed = [b""] * encoding.n_vocab, [""] * encoding.n_vocab
+    for token in range(encoding.n_vocab):
+        if token in special:
+            printed[token] = special[token]
+            continue
+        try:
+            pieces[token] = encoding.decode_single_token_bytes(token)
+        except KeyError:
+            continue  # ids are not without gaps
+        printed[token] = pieces[token].decode("utf-8", "replace")
+    named = {name: token for token, name in special.items()}
+    return _of_bytes(
+        "tiktoken",
+        pieces,
+        printed,
+        encode=lambda document: np.array(
+            encoding.encode_ordinary(document.decode("utf-8", "replace")), dtype=np.int64
+        ),
+        opener=next((named[name] for name in OPENERS if name in named), None),
+    )
+
+
+def of_tokenizer_json(data: bytes) -> Vocabulary:
+    """Of a Hugging Face `tokenizer.json` that can spell any text: byte-level, or byte fallback."""
+    with extra("bytes", "a tokenizer.json"):
+        import tokenizers
+    try:
+        described = json.loads(data)
+        tokenizer = tokenizers.Tokenizer.from_str(data.decode())
+    except Exception as error:  # the library raises bare ones
+        raise ValueError(f"no tokenizer.json: {error}") from error
+    kinds = set(_kinds(described.get("pre_tokenizer"))) | set(_kinds(described.get("decoder")))
+    model = described.get("model") or {}
+    if "ByteLevel" in kinds:
+        kind, spell = "Hugging Face, byte-level", _from_byte_level
+    elif model.get("byte_fallback"):
+        kind, spell = "Hugging Face, byte fallback", _from_fallback
+    else:
+        raise ValueError(
+            f"a {model.get('type', 'model')} that is neither byte-level nor falls back to bytes: "
+            "what its tokens decode to is not the text, and no count of theirs can be right"
+        )
+    added = {each["id"]: each for each in described.get("added_tokens") or ()}
+    size = max([tokenizer.get_vocab_size(), *(token + 1 for token in added)])
+    printed = [tokenizer.id_to_token(token) or "" for token in range(size)]
+    pieces = [
+        (b"" if added[token]["special"] else printed[token].encode())
+        if token in added
+        else spell(printed[token])
+        for token in range(size)
+    ]
+    alone = [tokenizer.decode([token]) if pieces[token] else "" for token in range(size)]
+    named = {name: token for token, name in enumerate(printed) if token in added}
+
+    def encode(document: bytes) -> np.ndarray:
+        text = document.decode("utf-8", "replace")
+        return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+
+    made = _of_bytes(
+        kind,
+        pieces,
+        printed,
+        alone=alone,
+        encode=encode,
+        opener=next((named[name] for name in OPENERS if name in named), None),
+    )
+    prefix = spell is _from_fallback and tokenizer.decode(encode(b"a").tolist()) == "a"
+    return _without_first_blank(made) if prefix and made.join(encode(b"a")) == b" a" else made
+
+
+def _kinds(part: Any) -> list[str]:
+    """Types of a part of tokenizer.json, and of the parts it is made of."""
+    if not isinstance(part, dict):
+        return []
+    inner = [*(part.get("pretokenizers") or ()), *(part.get("decoders") or ())]
+    return [part.get("type", ""), *(kind for each in inner for kind in _kinds(each))]
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """GPT-2's: a printable character for each byte."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    moved = {chr(256 + place): byte for place, byte in enumerate(others)}
+    return {chr(byte): byte for byte in plain} | moved
+
+
+ALPHABET = _byte_level_alphabet()
+
+
+def _from_byte_level(printed: str) -> bytes:
+    if all(character in ALPHABET for character in printed):
+        return bytes(ALPHABET[character] for character in printed)
+    return printed.encode()
+
+
+def _from_fallback(printed: str) -> bytes:
+    if len(printed) == 6 and printed.startswith("<0x") and printed.endswith(">"):
+        try:
+            return bytes([int(printed[3:5], 16)])
+        except ValueError:
+            pass
+    return printed.replace(BOUNDARY, " ").encode()
+
+
+def _without_first_blank(vocabulary: Vocabulary) -> Vocabulary:
+    """The same where the blank before a document's first word is not in the text."""
+    pieces = vocabulary.pieces
+
+    def extra_blank(ids: np.ndarray) -> int:
+        return int(len(ids) > 0 and pieces[ids[0]][:1] == b" ")
+
+    def count(ids: np.ndarray) -> np.ndarray:
+        counts = vocabulary.count(ids).copy()
+        counts[:1] -= extra_blank(ids)
+        return counts
+
+    return Vocabulary(
+        kind=vocabulary.kind,
+        pieces=pieces,
+        printed=vocabulary.printed,
+        alone=vocabulary.alone,
+        encode=vocabulary.encode,
+        count=count,
+        join=lambda ids: vocabulary.join(ids)[extra_blank(ids) :],
+        opener=vocabulary.opener,
+    )
+
+
+def of_sentencepiece(data: bytes) -> Vocabulary:
+    """Of a SentencePiece `.model` file."""
+    import sentencepiece
+    from google.protobuf.message import DecodeError
+
+    try:
+        settings = schema.ModelProto.FromString(data)
+        if not settings.pieces:
+            raise ValueError("it has no pieces")
+        processor: Any = sentencepiece.SentencePieceProcessor(model_proto=data)
+    except (RuntimeError, DecodeError, ValueError) as error:
+        raise ValueError(
+            "neither a .tiktoken file, a tokenizer.json, a SentencePiece model nor a model or "
+            f"tokenizer of ours ({str(error)[:80]})"
+        ) from error
+    size = processor.vocab_size()
+    printed = [processor.id_to_piece(token) for token in range(size)]
+    silent = (processor.is_control, processor.is_unknown, processor.is_unused)
+    pieces = [
+        b"" if any(is_silent(token) for is_silent in silent) else _from_fallback(printed[token])
+        for token in range(size)
+    ]
+    made = _of_bytes(
+        "SentencePiece",
+        pieces,
+        printed,
+        alone=[processor.decode([token]) if pieces[token] else "" for token in range(size)],
+        encode=lambda document: np.array(
+            processor.encode(document.decode("utf-8", "replace")), dtype=np.int64
+        ),
+        opener=processor.bos_id() if processor.bos_id() >= 0 else None,
+    )
+    return _without_first_blank(made) if settings.normalizer_spec.add_dummy_prefix else made
+
+
+def of_tokenizer(tokenizer: Tokenizer) -> Vocabulary:
+    """Of a tokenizer of ours."""
+    if isinstance(tokenizer, SentencePieceTokenizer) and not tokenizer.lossless:
+        return of_sentencepiece(tokenizer.model)
+    table = byte_table(tokenizer)
+    pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+
+    def count(ids: np.ndarray) -> np.ndarray:
+        return table.target_bytes(np.concatenate(([tokenizer.bos_id], ids)))
+
+    return Vocabulary(
+        kind=f"fairway, {tokenizer.transform or tokenizer.kind}",
+        pieces=pieces,
+        printed=[piece.decode("utf-8", "replace") for piece in pieces],
+        alone=[piece.decode("utf-8", "replace") for piece in pieces],
+        encode=lambda document: tokenizer.encode(document).astype(np.int64),
+        count=count,
+        join=tokenizer.decode,
+        opener=tokenizer.bos_id,
+    )

@@ -1,0 +1,287 @@
+"""The folder that is handed in: one script, and for each seed its log, model, result and proof.
+
+Field names of `submission.json` are those of openai/parameter-golf's record folders. Whatever the
+folder says is copied from run folders that agree with one another, or nothing is written.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from fairway.artifact.config_json import config_from_json
+from fairway.artifact.container import unpack
+from fairway.evaluate.config import EvaluateConfig
+from fairway.recipes.recipe import Recipe
+from fairway.result import RESULT
+from fairway.runs.description import RECIPE, RUN, read_recipe
+from fairway.runs.groups import Group, group_runs
+from fairway.runs.record import ARTIFACT, RunRecord, require_own_artifact
+from fairway.runtime.files import atomic_write, file_sha256, whole_folder
+from fairway.runtime.identity import unsealed
+from fairway.runtime.setup import LOG
+from fairway.runtime.strict_json import JsonObject, json_object
+from fairway.submission.script import SCRIPT, make_script, unpack_script
+from fairway.submission.settled import Settled
+from fairway.tokens.tokenizer import load_tokenizer
+
+SUBMISSION, README, REQUIREMENTS = "submission.json", "README.md", "requirements.txt"
+PROOF, CERTIFICATE = "proof.fwp", "certificate.json"
+# What is copied from a run folder, and whether a folder without it can be handed in.
+COPIED = {
+    LOG: True, ARTIFACT: True, RESULT: True, RUN: True, RECIPE: True, PROOF: False,
+    CERTIFICATE: False,
+}  # fmt: skip
+PACKAGES = {  # by the name that a script imports
+    "torch": "torch",
+    "numpy": "numpy",
+    "constriction": "constriction",
+    "brotli": "brotli",
+    "zstandard": "zstandard",
+    "sentencepiece": "sentencepiece",
+    "google": "protobuf",
+    "safetensors": "safetensors",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What only the author knows.
+
+    Attributes:
+        author: who hands it in
+        github_id: account at GitHub
+        title: of the submission; by default the recipe's name
+        blurb: what is new, in a sentence
+        track: the list that it is for
+    """
+
+    author: str = ""
+    github_id: str = ""
+    title: str = ""
+    blurb: str = ""
+    track: str = "10min_16mb"
+
+
+def seed_name(name: str, seed: int) -> str:
+    """
+    >>> seed_name("train.log", 42)
+    'train_seed42.log'
+    """
+    stem, dot, end = name.rpartition(".")
+    return f"{stem}_seed{seed}{dot}{end}"
+
+
+def submit(runs: Sequence[Path], out: Path, about: About, *, overwrite: bool = False) -> JsonObject:
+    """Write the folder `out`, whole or not at all; returns its `submission.json`.
+
+    Raises ValueError where the runs are not seeds of one thing, one is unfinished or not what its
+    folder says, or `out` is there already.
+    """
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} is there already; name another folder, or give --overwrite")
+    records = [RunRecord.of(run) for run in runs]
+    group = one_group(records)
+    for record in records:
+        _require_whole(record)
+    settled = settled_in(records[0].folder)
+    script = make_script(settled)
+    for record in records:
+        kept = record.folder / SCRIPT
+        if not kept.is_file() or kept.read_bytes() != script:
+            raise ValueError(
+                f"{kept} is not the script of this run as this version makes it, so the bytes that "
+                f"it counted are not those of the code; run it again with this version"
+            )
+    with whole_folder(out) as folder:
+        atomic_write(folder / SCRIPT, script)
+        for record in records:
+            for name in COPIED:
+                source = record.folder / name
+                if source.is_file():
+                    shutil.copyfile(source, folder / seed_name(name, record.seed))
+        described = describe(group, about, script, folder)
+        atomic_write(folder / SUBMISSION, json.dumps(described, indent=2).encode())
+        atomic_write(folder / REQUIREMENTS, requirements(unpack_script(script)).encode())
+        atomic_write(folder / README, readme(described, group).encode())
+    return described
+
+
+def one_group(records: Sequence[RunRecord]) -> Group:
+    """The runs as seeds of one thing. Raises ValueError naming in what they differ."""
+    if not records:
+        raise ValueError("name the run folders: fairway submit RUN... --out DIR")
+    for record in records:
+        if record.result.score is None:
+            raise ValueError(f"{record.folder} has no score yet; finish it with --resume")
+    groups = group_runs(records)
+    if len(groups) > 1:
+        other = groups[1]
+        raise ValueError(
+            f"{other.records[0].folder} is no further seed of {groups[0].records[0].folder}: "
+            f"{other.name} instead of {groups[0].name}; hand in runs of one recipe, text and "
+            f"version that differ in their seed alone"
+        )
+    if groups[0].repeated or len(groups[0].records) < len(records):
+        raise ValueError("a seed is given twice; hand in each seed once")
+    return groups[0]
+
+
+def settled_in(folder: Path, seed: int | None = None) -> Settled:
+    """What a run settled, from the files of its folder, or of a folder that was handed in."""
+    named = (lambda name: name) if seed is None else (lambda name: seed_name(name, seed))
+    held = json.loads((folder / named(RUN)).read_bytes())
+    chosen = json_object(held["settled"], "settled")
+    planned = json_object(chosen["evaluation"], "evaluation")
+    artifact = unpack((folder / named(ARTIFACT)).read_bytes())
+    tokenizer = load_tokenizer(artifact.tokenizer)
+    result = json.loads((folder / named(RESULT)).read_bytes())
+    return Settled(
+        recipe=read_recipe(folder) if seed is None else read_recipe_file(folder / named(RECIPE)),
+        evaluate=config_from_json(EvaluateConfig, json_object(planned["config"], "config")),
+        header=artifact.config,
+        compute_dtype=str(chosen["compute_dtype"]),
+        compiled=bool(chosen["compiled"]),
+        device="cuda" if str(result["device"]).rpartition(", ")[2].startswith("cuda") else "cpu",
+        tokenizer=tokenizer.kind,
+        transform=tokenizer.transform,
+    )
+
+
+def read_recipe_file(path: Path) -> Recipe:
+    return config_from_json(Recipe, unsealed(path.read_bytes()))
+
+
+def describe(group: Group, about: About, script: bytes, folder: Path) -> JsonObject:
+    """`submission.json`."""
+    results = {record.seed: record.result for record in group.records}
+    nats, bits = group.nats_per_token, group.bits_per_byte
+    several = len(results) > 1
+    seeds = {}
+    for seed, result in results.items():
+        score, artifact, evaluate = result.score, result.artifact, result.evaluate
+        assert score is not None
+        assert artifact is not None
+        seeds[str(seed)] = {
+            "val_loss": score.nats / score.tokens,
+            "val_bpb": score.bits_per_byte,
+            "artifact_bytes": artifact.bytes_total,
+            "steps": result.train.steps,
+            "step_avg_ms": 1000 * result.train.seconds / max(1, result.train.steps),
+            "train_time_s": result.train.seconds,
+            "eval_time_s": evaluate.seconds if evaluate else None,
+            "log_sha256": file_sha256(folder / seed_name(LOG, seed)),
+            "model_sha256": artifact.sha256,
+        }
+    first = group.records[0]
+    largest = max(s["artifact_bytes"] for s in seeds.values())
+    return {
+        "author": about.author,
+        "github_id": about.github_id,
+        "name": about.title or first.result.recipe,
+        "blurb": about.blurb,
+        "date": datetime.now(UTC).date().isoformat(),
+        "track": about.track,
+        "val_loss": fmean(nats),
+        "val_bpb": fmean(bits),
+        "val_loss_std": stdev(nats) if several else None,
+        "val_bpb_std": stdev(bits) if several else None,
+        "seeds": list(results),
+        "seed_results": seeds,
+        "bytes_total": largest,
+        "bytes_code": len(script),
+        "hardware": first.machine,
+        "pytorch_version": first.versions.get("torch", ""),
+        "fairway_version": first.versions.get("fairway", ""),
+        "runs_known": group.known,
+        "text": first.text,
+    }
+
+
+def requirements(source: str) -> str:
+    """The packages that a script imports, as they are installed here."""
+    imported = set(re.findall(r"^\s*(?:from|import)\s+(\w+)", source, re.MULTILINE))
+    imported |= {
+        name.strip().split(" ")[0].split(".")[0]
+        for line in re.findall(r"^\s*import\s+([^\n;]+)", source, re.MULTILINE)
+        for name in line.split(",")
+    }
+    if "sentencepiece_model_pb2" in source:  # which sentencepiece does not bring itself
+        imported.add("google")
+    lines = []
+    for name in sorted(imported & PACKAGES.keys()):
+        try:
+            lines.append(f"{PACKAGES[name]}=={version(PACKAGES[name]).partition('+')[0]}")
+        except PackageNotFoundError:
+            lines.append(PACKAGES[name])
+    return "\n".join(lines) + "\n"
+
+
+def readme(described: Mapping[str, Any], group: Group) -> str:
+    rows = [
+        f"| {seed} | {one['val_bpb']:.5f} | {one['val_loss']:.5f} | {one['artifact_bytes']:,} | "
+        f"{one['steps']:,} | {one['train_time_s']:.1f} | {one['eval_time_s'] or 0:.1f} |"
+        for seed, one in described["seed_results"].items()
+    ]
+    first = described["seeds"][0]
+    spread = described["val_bpb_std"]
+    return "\n".join(
+        [
+            f"# {described['name']}",
+            "",
+            described["blurb"] or f"Recipe `{group.name}`.",
+            "",
+            f"**{described['val_bpb']:.5f} bits per byte**"
+            + (f" (deviation {spread:.5f}" if spread is not None else " (one seed")
+            + f", {len(described['seeds'])} seeds), {described['bytes_total']:,} bytes at most, of "
+            f"which {described['bytes_code']:,} are code.",
+            "",
+            "| seed | bits per byte | nats per token | bytes | steps | train s | eval s |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "## Run it",
+            "",
+            "```sh",
+            f"pip install -r {REQUIREMENTS}",
+            f"DATA_PATH=... SEED={first} python {SCRIPT} --eval   # score the model beside it",
+            f"DATA_PATH=... SEED={first} torchrun --nproc-per-node 8 {SCRIPT}  # train",
+            "```",
+            "",
+            "The script holds all of the code, packed; it trains with plain PyTorch operations.",
+            "`fairway check .` judges this folder.",
+            "",
+        ]
+    )
+
+
+def _require_whole(record: RunRecord) -> None:
+    for name, needed in COPIED.items():
+        if needed and not (record.folder / name).is_file():
+            raise ValueError(f"{record.folder} has no {name}; finish the run with --resume")
+    require_own_artifact(record)
+    told = log_facts((record.folder / LOG).read_bytes())
+    if told.get("made_with") != record.result.made_with:
+        raise ValueError(
+            f"{record.folder / LOG} is the log of another run, or of an older version; bring the "
+            f"right one back, or run it again"
+        )
+
+
+def log_facts(data: bytes) -> dict[str, Any]:
+    """What a run's log says of itself: the last word on each matter."""
+    found: dict[str, Any] = {}
+    for line in data.decode("utf-8", "replace").splitlines():
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and said.get("event") == "facts":
+            found |= said
+    return found
