@@ -58,8 +58,8 @@ def compress(
     out: Out,
     segments: MaybeCount = None,
     adapt: bool = True,
-    threads: Count = 1,
-    arithmetic: Literal["native", "settled"] = "native",
+    threads: MaybeCount = None,
+    arithmetic: Literal["native", "settled"] = "settled",
 ) -> Answer:
     """compress any file with a model: MODEL FILE OUT
 
@@ -72,9 +72,9 @@ def compress(
         segments: number of parts coded side by side: more is faster, and a little larger; otherwise
             the size of the file decides
         adapt: learn while coding, as the model does when it is scored: slower, and smaller
-        threads: threads of the CPU; in native arithmetic the decoder will use as many
-        arithmetic: settled opens on any machine; native is faster, and opens on the like of this
-            one alone
+        threads: threads of the CPU; otherwise the cores there are, up to four, and in native
+            arithmetic one, for there the decoder has to use as many
+        arithmetic: settled opens on any machine; native opens on the like of this one alone
     """
     from fairway.proof.compress import CompressConfig, compress_file
 
