@@ -74,4 +74,60 @@ else
     echo "left out: pip install 'fairway[hub]'" >&2
 fi
 
+step "the questions of lm-evaluation-harness, on documents of one's own"
+if "$PYTHON" -c 'import lm_eval' 2> /dev/null; then
+    mkdir -p tasks
+    "$PYTHON" - "$TEXT" "$PWD/tasks" <<'PY'
+import json, pathlib, sys
+
+text, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+documents = [part[:500].decode("utf-8", "replace") for part in text.read_bytes().split(b"\0")[:3]]
+lines = "\n".join(json.dumps({"text": document}) for document in documents)
+(folder / "documents.jsonl").write_text(lines)
+(folder / "own.yaml").write_text(
+    f"""task: own_documents
+dataset_path: json
+test_split: test
+dataset_kwargs: {{data_files: {{test: '{folder / "documents.jsonl"}'}}}}
+output_type: loglikelihood_rolling
+doc_to_text: ''
+doc_to_target: '{{{{text}}}}'
+metric_list: [{{metric: bits_per_byte}}]
+"""
+)
+PY
+    HF_DATASETS_CACHE="$PWD/tasks/cache" HF_HUB_OFFLINE=1 \
+        fairway lm-eval run/model.fwy --tasks own_documents --include-path tasks --out asked.json
+else
+    echo "left out: pip install 'fairway[lm-eval]'" >&2
+fi
+
+step "a server, asked as OpenAI's are"
+if "$PYTHON" -c 'import starlette, uvicorn' 2> /dev/null; then
+    "$PYTHON" -m fairway serve run/model.fwy --port 0 2> serve.log &
+    server=$!
+    trap 'kill "$server" 2> /dev/null || true' EXIT
+    "$PYTHON" - <<'PY'
+import json, pathlib, re, time, urllib.request
+
+for _ in range(600):
+    found = re.search(r"http://[\w.]+:\d+", pathlib.Path("serve.log").read_text())
+    if found:
+        break
+    time.sleep(0.1)
+asked = {"model": "model", "prompt": "def ", "max_tokens": 20}
+request = urllib.request.Request(
+    f"{found[0]}/v1/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+)
+answer = json.load(urllib.request.urlopen(request, timeout=60))
+pathlib.Path("served.json").write_text(json.dumps(answer))
+print(repr(answer["choices"][0]["text"]))
+PY
+    kill -INT "$server"
+    wait "$server" || true
+    trap - EXIT
+else
+    echo "left out: pip install 'fairway[serve]'" >&2
+fi
+
 step "done: $PWD/run/report.html"

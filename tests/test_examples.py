@@ -111,6 +111,12 @@ def test_a_first_day_from_the_built_wheel(tmp_path: Path) -> None:
     assert json.loads((day / "proof.json").read_text())["holds"]  # with the learner of one's own
     assert (day / "sample.again").read_bytes() == (day / "sample.bin").read_bytes()
     assert (day / "run" / "report.html").is_file()
+    for package, written in (
+        ("transformers", "exported/config.json"), ("lm_eval", "asked.json"),
+        ("uvicorn", "served.json"),
+    ):  # fmt: skip
+        there = importlib.util.find_spec(package) is not None
+        assert (day / written).is_file() == there
 
 
 def load(path: Path):

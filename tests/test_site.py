@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fairway.cli import COMMANDS
-from fairway.cli.parsing import command_name
+from fairway.cli.signatures import command_name
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "docs" / "site"

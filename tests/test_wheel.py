@@ -10,6 +10,7 @@ import pytest
 import fairway
 
 ROOT = Path(__file__).parents[1]
+EXTRAS = ("report", "tune", "hub", "lm-eval", "serve", "bytes", "track", "slurm")
 
 
 @pytest.mark.slow
@@ -26,7 +27,7 @@ def test_the_wheel_works_where_no_source_is(tmp_path: Path) -> None:
     package = (ROOT / "src" / "fairway").rglob("*")
     files = {p.relative_to(ROOT / "src") for p in package if p.is_file()}
     assert {str(file) for file in files if "__pycache__" not in file.parts} <= names
-    assert {f"Provides-Extra: {extra}" for extra in ("hub", "slurm")} <= set(said.splitlines())
+    assert {f"Provides-Extra: {extra}" for extra in EXTRAS} <= set(said.splitlines())
     subprocess.run(
         [*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)], check=True
     )

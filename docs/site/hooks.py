@@ -16,7 +16,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from fairway.cli import COMMANDS
-from fairway.cli.parsing import ask, command_name
+from fairway.cli.parsing import ask
+from fairway.cli.signatures import command_name
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {
@@ -25,7 +26,7 @@ DOCUMENTS = {
     "CONTRIBUTING.md": "contributing.md",
 }
 FENCES = {".py": "python", ".sh": "sh", ".sbatch": "sh", ".yaml": "yaml"}
-WIDTH = "88"  # columns of a help text
+WIDTH = "78"  # columns of a help text
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

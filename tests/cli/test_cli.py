@@ -9,7 +9,7 @@ import pytest
 
 import fairway
 from fairway.cli import COMMANDS, main
-from fairway.cli.parsing import command_name
+from fairway.cli.signatures import command_name
 
 NAMES = [command_name(command) for command in COMMANDS]
 # As a process would: nothing is there that another test has imported.

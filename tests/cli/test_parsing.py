@@ -13,7 +13,8 @@ from tyro.conf import DisallowNone, arg
 
 from fairway.cli import COMMANDS
 from fairway.cli.answer import Answer
-from fairway.cli.parsing import BadWords, SettledBy, ask, command_name, completion_script
+from fairway.cli.parsing import BadWords, ask, completion_script
+from fairway.cli.signatures import SettledBy, command_name
 from fairway.cli.words import Count, InFiles, MaybeFile, Model, Settings
 from fairway.pipeline.options import RunOptions
 

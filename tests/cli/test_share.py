@@ -13,7 +13,7 @@ import pytest
 import fairway
 from fairway.cli import main
 
-from .conftest import MODEL, VERSES, Ask
+from .conftest import MODEL, OPTIONS, VERSES, Ask
 
 
 def test_the_harness_finds_our_own_bits_per_byte(
@@ -47,13 +47,15 @@ def test_the_harness_finds_our_own_bits_per_byte(
         ("uvicorn", ["serve", MODEL], "serve"),
         ("starlette", ["serve", MODEL], "serve"),
         ("lm_eval", ["lm-eval", MODEL, "--tasks", "x"], "lm-eval"),
+        ("optuna", ["tune", MODEL, "data"], "tune"),
+        ("matplotlib", ["report", "run"], "report"),
     ],
 )
 def test_a_missing_extra_is_named_with_what_brings_it(
     work: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
     hidden: str, words: list[str], extra: str,
 ) -> None:  # fmt: skip
-    ours = ("fairway.serve.", "fairway.interop.harness")  # what may have been imported already
+    ours = ("fairway.serve.", "fairway.interop.harness", "fairway.tune", "fairway.report")
     for name in list(sys.modules):
         if name.partition(".")[0] == hidden or name.startswith(ours):
             monkeypatch.delitem(sys.modules, name)
@@ -62,6 +64,24 @@ def test_a_missing_extra_is_named_with_what_brings_it(
     assert main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"needs `pip install 'fairway[{extra}]'`" in line
+
+
+@pytest.mark.slow
+def test_a_run_without_what_draws_pictures_has_all_but_its_page(work: Path) -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from fairway.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["run", "pocket", "data", "--out", "without", *OPTIONS, "--audit-seconds", "2"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=work, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr  # 1: a budget of so small a run
+    assert "no report.html: a page needs `pip install 'fairway[report]'`" in done.stderr
+    assert "then: fairway report without" in done.stderr
+    assert {"result.json", "proof.fwp", "certificate.json"} <= {
+        p.name for p in (work / "without").iterdir()
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,6 +1,7 @@
 """What uses a model, as typed: files made small and whole again, and text."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,16 @@ def test_settings_that_cannot_be_are_refused_in_one_line(capsys: pytest.CaptureF
     assert "must not be negative" in shown
     assert len(shown.splitlines()) == 1
     assert json.loads(said)["error"]["type"] == "ValueError"
+
+
+def test_a_prompt_may_be_nothing_any_bytes_or_longer_than_the_context(ask: Ask) -> None:
+    few = ("--num-tokens", "40", "--seed", "2")  # beyond the context of 32 with any prompt
+    assert ask("generate", MODEL, *few)["text"]
+    long = "green bottles " * 40
+    assert ask("generate", MODEL, "--prompt", long, *few)["text"].startswith(long)
+    broken = os.fsdecode(b"a \xff b")  # as Python hands on what is no UTF-8
+    assert ask("generate", MODEL, "--prompt", broken, *few)["text"].startswith("a \ufffd b")
+    two = ask("generate", MODEL, "--prompt", "3 green", "--samples", "2", "--stop", " ", *few)[
+        "texts"
+    ]
+    assert all(text.count(" ") == 1 for text in two)

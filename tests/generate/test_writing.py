@@ -8,7 +8,7 @@ from fairway.generate import GenerateConfig, generate, write
 from fairway.model.attention import AttentionConfig
 from fairway.model.gpt import GPT
 from fairway.model.model_config import ModelConfig
-from fairway.tokens.tokenizer import ByteTokenizer
+from fairway.tokens.tokenizer import ByteTokenizer, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +76,19 @@ def test_each_token_comes_with_the_distribution_the_model_gave_it(loaded: Loaded
     for token in tokens:
         assert token.log_probs.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
         assert int(token.log_probs.argmax()) == token.token
+
+
+@pytest.mark.parametrize("end", [[], [1]])  # for want of tokens, or with the document
+def test_what_capitals_hold_back_at_the_end_is_not_lost(
+    end: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CaseOps keeps what may be the beginning of an operator until it knows."""
+    attention = AttentionConfig(num_heads=2, num_kv_heads=1)
+    config = ModelConfig(
+        vocab_size=290, model_dim=16, num_layers=2, attention=attention, train_context=16
+    )
+    tokenizer = train_tokenizer([b"The HARE and the Tree. " * 20], 290, "caseops")
+    loaded = LoadedModel(model=GPT(config).eval(), tokenizer=tokenizer)
+    drawn = iter([4 + ord("a"), 4 + 0xEE, 4 + 0x80, *end])
+    monkeypatch.setattr("fairway.generate.writing.draw", lambda *_: next(drawn))
+    assert written(loaded, b"the", num_tokens=3 + len(end)) == b"a\xee\x80"

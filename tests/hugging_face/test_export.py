@@ -14,7 +14,7 @@ from fairway.artifact.loaded_model import LoadedModel, load_model
 from fairway.hugging_face.export import export
 from fairway.model.gpt import GPT
 from fairway.recipes.registry import RECIPES, recipe, smoke
-from fairway.tokens.tokenizer import ByteTokenizer, train_bpe
+from fairway.tokens.tokenizer import ByteTokenizer, train_bpe, train_tokenizer
 
 transformers = pytest.importorskip("transformers")
 from fairway.hugging_face.modeling_fairway import CACHE  # noqa: E402
@@ -113,3 +113,19 @@ def test_nothing_is_half_written_or_written_over(tmp_path: Path) -> None:
     assert export(loaded, tmp_path / "out", overwrite=True) == names
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert loaded.sha256 in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "caseops"])
+def test_ids_stream_into_the_text_that_they_are_together(kind: str, tmp_path: Path) -> None:
+    """Even from the middle of a word of capitals, or of a character."""
+    text = "The GREENHOUSE größer: Hello, iOS and 日本! " * 3
+    transform = "caseops" if kind == "caseops" else None
+    made = ByteTokenizer() if kind == "bytes" else train_tokenizer([text.encode()], 300, transform)
+    export(packed("pocket", tmp_path / "model.fwy", made.to_bytes()), tmp_path / "out")
+    theirs = opened(tmp_path / "out", "AutoTokenizer")
+    ids = theirs(text).input_ids
+    for begin in range(len(ids)):
+        step = theirs.stream_decoder(ids[:begin])
+        before = theirs.stream_decoder()
+        shown = "".join(map(before, ids[:begin]))
+        assert shown + "".join(map(step, [*ids[begin:], None])) == text

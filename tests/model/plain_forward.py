@@ -28,33 +28,32 @@ def forward(config: Any, weights: dict[str, Floats], tokens: NDArray, positions:
     if config.attention.within_documents:
         document = np.cumsum(tokens == config.bos_id)
         looks_back &= document[:, None] == document[None]
-    layers, first, lane, skips = depth(config), x, None, []
+    layers, first, skips = depth(config), x, []
+    lane: Floats | None = None
     half = len(layers) // 2
     for slot, layer in enumerate(layers):
         decoding = slot >= half
         parallel = config.parallel if config.parallel and layer >= config.parallel.start else None
         lanes = decoding and parallel is not None and parallel.form == "lanes"
         skip = skips.pop() if decoding and skips else None
-        if lanes and lane is None:
-            lane = x
-        elif lane is not None and not lanes:
+        if lanes:
+            lane = x if lane is None else lane
+        elif lane is not None:
             continue
         if skip is not None:
             skip = w["skip_weights"][slot - half] * skip
-            opened = sigmoid(w["skip_gates"][slot - half]) if config.skips.gated else None
-            x = x + skip if opened is None else skip + opened * (x - skip)
+            gates = w.get("skip_gates")
+            x = x + skip if gates is None else skip + sigmoid(gates[slot - half]) * (x - skip)
         name, damping = f"blocks.{layer}.", (layer + 1) ** -0.5 if config.layer_scale else 1.0
         mix = w.get(name + "residual_mix")
         mixed = x if mix is None else mix[0] * x + mix[1] * first
         read = damping * norm(mixed)
         attended = attention(config, w, name, layer, read, tokens, angles, looks_back)
-        if lanes:
+        if lanes and lane is not None:
             bent = mlp(config, w, name, damping * norm(lane))
             carry, route = w["lane_carry"][layer], w["lane_route"][layer]
-            x, lane = (
-                carry[i] * stream + route[0, i] * attended + route[1, i] * bent
-                for i, stream in enumerate((x, lane))
-            )
+            x = carry[0] * x + route[0, 0] * attended + route[1, 0] * bent
+            lane = carry[1] * lane + route[0, 1] * attended + route[1, 1] * bent
         elif parallel is not None and parallel.form == "shared":
             x = mixed + attended + mlp(config, w, name, read)
         else:

@@ -52,3 +52,15 @@ def test_nothing_is_recorded_unless_it_is_asked_for(tmp_path: Path) -> None:
     with recorded(tmp_path, tmp_path / "runs.sqlite", Ranks(rank=1, world_size=2)):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_could_not_be_recorded_says_how_to(go: Go, tmp_path: Path) -> None:
+    out, database = tmp_path / "run", tmp_path / "runs.sqlite"
+
+    def run() -> None:
+        with recorded(out, database, Ranks()):
+            go(smoke(recipe("pocket"), steps=2), out)
+            (out / "model.fwy").write_bytes(b"another")
+
+    with pytest.raises(ValueError, match=r"is finished, but was not recorded: .*--scan"):
+        run()

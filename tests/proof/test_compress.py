@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.artifact.sections import Refused
-from fairway.evaluate.config import EvaluateConfig
+from fairway.evaluate.config import Arithmetic, EvaluateConfig
 from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
@@ -47,9 +48,13 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("segments", [1, 5])
-def test_bytes_come_back_however_the_model_learns(way: str, segments: int) -> None:
+@pytest.mark.parametrize("arithmetic", get_args(Arithmetic))
+def test_bytes_come_back_however_the_model_learns(
+    way: str, segments: int, arithmetic: Arithmetic
+) -> None:
     model = loaded(WAYS[way])
-    packed = code(model, TEXT, CompressConfig(segments=segments, every=50))
+    config = CompressConfig(segments=segments, every=50, arithmetic=arithmetic)
+    packed = code(model, TEXT, config)
     assert decompress(model, packed) == TEXT
 
 

@@ -189,3 +189,15 @@ def test_a_writer_that_fails_in_the_middle_leaves_nothing(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         database.add(half())
     assert [run.seed for run in database.runs()] == [1]
+
+
+def test_a_record_of_another_version_is_named_with_its_folder(
+    database: RunsDatabase, tmp_path: Path
+) -> None:
+    with sqlite3.connect(database.path) as connection:
+        connection.execute(
+            "UPDATE runs SET record = json_set(record, '$.result.new', 1) WHERE seed = 2"
+        )
+    with pytest.raises(ValueError, match=r"the run of .*/a2 was recorded by a version .*new"):
+        database.runs()
+    assert len(database.runs([Where.parse("seed=1")])) == 3

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,7 +136,12 @@ def test_a_narrow_screen_keeps_bar_and_time_left(
     monkeypatch.setenv("COLUMNS", str(columns))
     screen = Terminal()
     log = RunLog(screen=screen)
-    numbers = {"bits_per_byte": 1.3, "train_loss": 1.2, "tokens_per_second": 1e4, "lr_scale": 0.5}
+    numbers: dict[str, Any] = {
+        "bits_per_byte": 1.3,
+        "train_loss": 1.2,
+        "tokens_per_second": 1e4,
+        "lr_scale": 0.5,
+    }
     with log.stage("score and learn", total=100) as stage:
         stage.update(50, **numbers)
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())

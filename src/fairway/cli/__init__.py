@@ -39,7 +39,8 @@ from tyro.conf import Positional, arg
 
 from fairway.cli import files, judge, ledger, plans, recipes, record, runs, scores, share, text, use
 from fairway.cli.answer import Answer, No
-from fairway.cli.parsing import Asked, BadWords, Command, ask, completion_script
+from fairway.cli.parsing import Asked, BadWords, ask, completion_script
+from fairway.cli.signatures import Command
 from fairway.runtime.version import VERSION
 
 

@@ -17,6 +17,7 @@ from fairway.cli.words import (
     Names,
     Seconds,
 )
+from fairway.runtime.extras import extra
 
 if TYPE_CHECKING:
     from fairway.audit.findings import AuditReport
@@ -173,8 +174,10 @@ def report(
         pictures: folder to write every picture to as a PNG file, in a folder for each run
     """
     from fairway.pipeline.judging import write_page
-    from fairway.report.plots import save_pictures
-    from fairway.report.run_folder import read_run
+
+    with extra("report", "a page"):
+        from fairway.report.plots import save_pictures
+        from fairway.report.run_folder import read_run
 
     if not runs:
         raise ValueError("name a run folder: fairway report RUN")

@@ -11,6 +11,7 @@ from tyro.conf import UseAppendAction, arg
 
 from fairway.cli.answer import Answer, No
 from fairway.cli.words import Folders, MaybeCount, MaybeFile, MaybeName, Name
+from fairway.runtime.extras import extra
 
 if TYPE_CHECKING:
     from fairway.runs.database import RunsDatabase
@@ -102,7 +103,8 @@ def effects(
         csv: file to write the figures to, a line for each change and stage
         page: HTML file to write, with a picture
     """
-    from fairway.report.effects import effects_csv, effects_grids, write_effects_page
+    with extra("report", "fairway effects"):
+        from fairway.report.effects import effects_csv, effects_grids, write_effects_page
     from fairway.report.table import as_plain
     from fairway.runs.database import RunsDatabase, Where
     from fairway.runs.effects import ledger

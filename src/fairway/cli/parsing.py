@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, Union, get_args
 
 import tyro
 from tyro.conf import (
@@ -32,9 +32,17 @@ from tyro.constructors import (
 )
 
 from fairway.cli.answer import Answer
+from fairway.cli.signatures import (
+    Command,
+    Seldom,
+    command_name,
+    metadata_of,
+    parameters_of,
+    positional_of,
+    settled_of,
+)
 from fairway.pipeline.options import Resume
 
-Command = Callable[..., Answer]
 PROGRAM = "fairway"
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
 REST = "words"  # all that a command's positional parameters take, in the first parse
@@ -92,22 +100,6 @@ EVERYWHERE = {
 }
 
 
-@dataclass(frozen=True)
-class SettledBy:
-    """Marks the parameter whose class and default follow from what else was said.
-
-    settle  (asked, further) -> a frozen dataclass, whose fields become options. `asked` holds the
-            command's arguments by name, of the positional ones only the first; None stands for what
-            was not given. `further` are the words that no option is known for yet
-    """
-
-    settle: Callable[[Mapping[str, Any], Sequence[str]], Any]
-
-
-class Seldom:
-    """Marks a parameter that `--help` leaves out and `--help-all` shows."""
-
-
 class BadWords(ValueError):
     """What the parser said of words that it could not use.
 
@@ -130,16 +122,6 @@ class _Parsed(NamedTuple):
     json: bool
     plugins: tuple[str, ...]
     further: list[str]
-
-
-def command_name(command: Command) -> str:
-    """
-    >>> def import_(): ...
-    >>> def lm_eval(): ...
-    >>> command_name(import_), command_name(lm_eval)
-    ('import', 'lm-eval')
-    """
-    return command.__name__.rstrip("_").replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -165,7 +147,7 @@ class Asked:
         Raises `BadWords`, `SystemExit` after a help text, and whatever settling may.
         """
         form, words = _form(self.command, whole=True), self.words
-        mark, first = _settled(self.command), _positional(self.command)[:1]
+        mark, first = settled_of(self.command), positional_of(self.command)[:1]
         if self.all_options:
             words = [*words, HELP[1]]
         if mark is not None:
@@ -312,31 +294,33 @@ def _form(command: Command, settled: object = None, *, whole: bool = False) -> t
     whole    help shows seldom ones too
     settled  in the place of the parameter that is settled by others; without one it has no option
     """
-    parameters = _parameters(command)
+    parameters = parameters_of(command)
     for name, parameter in parameters.items():
-        if Seldom in _metadata(parameter) and not whole:
+        if Seldom in metadata_of(parameter) and not whole:
             hint = Annotated[parameter.annotation, Suppress]
             parameters[name] = parameter.replace(annotation=hint)
-    mark = _settled(command)
+    mark = settled_of(command)
     if mark is not None:
         parameter = parameters.pop(mark.name)
         if settled is not None:
-            hint = Annotated[type(settled), *_metadata(parameter), AvoidSubcommands]
+            hint = Annotated[type(settled), *metadata_of(parameter), AvoidSubcommands]
             parameters[mark.name] = parameter.replace(annotation=hint, default=settled)
     return _like(command, parameters, lambda **arguments: _Call(command, arguments))
 
 
 def _loosely(command: Command) -> type:
     """The same with nothing required, and all positional parameters as one that takes any words."""
-    parameters, mark, positional = _parameters(command), _settled(command), _positional(command)
+    parameters, mark = parameters_of(command), settled_of(command)
+    positional = positional_of(command)
     for name in positional + ([mark.name] if mark else []):
         del parameters[name]
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty:
-            plain = get_args(parameter.annotation)[:1] if _metadata(parameter) else ()
-            hint = Annotated[(plain or (parameter.annotation,))[0] | None, *_metadata(parameter), 0]
-            parameters[name] = parameter.replace(annotation=hint, default=None)
-    words = Annotated[tuple[str, ...], Positional]
+            found = metadata_of(parameter)
+            plain = get_args(parameter.annotation)[0] if found else parameter.annotation
+            maybe = Annotated[plain | None, *found] if found else plain | None
+            parameters[name] = parameter.replace(annotation=maybe, default=None)
+    words = Annotated[tuple, Positional]  # of texts; see EVERYWHERE
     parameters[REST] = inspect.Parameter(
         REST, inspect.Parameter.KEYWORD_ONLY, default=(), annotation=words
     )
@@ -370,32 +354,3 @@ def _like(
     __init__.__annotations__ = {name: p.annotation for name, p in parameters.items()}
     doc = _unwrapped(command.__doc__ or "")
     return type(command.__name__, (), {"__init__": __init__, "__doc__": doc})
-
-
-class _Mark(NamedTuple):
-    name: str  # of the parameter
-    settle: Callable[[Mapping[str, Any], Sequence[str]], Any]
-
-
-def _settled(command: Command) -> _Mark | None:
-    for name, parameter in _parameters(command).items():
-        for data in _metadata(parameter):
-            if isinstance(data, SettledBy):
-                return _Mark(name, data.settle)
-    return None
-
-
-def _positional(command: Command) -> list[str]:
-    marker = get_args(Positional[int])[1]
-    return [name for name, p in _parameters(command).items() if marker in _metadata(p)]
-
-
-def _metadata(parameter: inspect.Parameter) -> tuple[Any, ...]:
-    return getattr(parameter.annotation, "__metadata__", ())
-
-
-def _parameters(command: Command) -> dict[str, inspect.Parameter]:
-    """By name, each with its annotation itself in the place of its text."""
-    hints = get_type_hints(command, include_extras=True)
-    found = inspect.signature(command).parameters
-    return {name: parameter.replace(annotation=hints[name]) for name, parameter in found.items()}

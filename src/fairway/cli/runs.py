@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import DisallowNone, arg
 
 from fairway.cli.answer import Answer, No, print_text, read_env, with_settings
-from fairway.cli.parsing import Seldom, SettledBy
+from fairway.cli.signatures import Seldom, SettledBy
 from fairway.cli.words import Counts, Data, Files, MaybeFolder, RecipeName, Settings
 from fairway.pipeline.options import RunOptions, SlurmOptions
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from fairway.cli.answer import Answer, No, open_model, shown, with_settings
-from fairway.cli.parsing import SettledBy
+from fairway.cli.signatures import SettledBy
 from fairway.cli.words import (
     Count,
     Data,

@@ -1,5 +1,6 @@
 """Commands that use a model: as a compressor, as a writer, as something to tune."""
 
+import os
 import sys
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from tyro.conf import DisallowNone, arg
 from fairway.cli.answer import Answer, No, open_model, print_text, shown, with_settings
 from fairway.cli.words import Count, Data, InFile, MaybeCount, MaybeFile, Model, Out, Settings
 from fairway.generate.config import GenerateConfig
+from fairway.runtime.extras import extra
 from fairway.tune.config import TuneConfig
 
 SEARCH, WRITING = TuneConfig(), GenerateConfig(num_tokens=200, top_k=50)
@@ -36,7 +38,9 @@ def tune(
     from fairway.cli.scores import Present
     from fairway.proof.prove import evaluation_of
     from fairway.tokens.shards import DataFolder
-    from fairway.tune import tune as search
+
+    with extra("tune", "the search"):
+        from fairway.tune import tune as search
 
     loaded, folder = open_model(model), DataFolder(data)
     present = with_settings(Present(evaluation_of(loaded)), set)
@@ -54,8 +58,8 @@ def compress(
     out: Out,
     segments: MaybeCount = None,
     adapt: bool = True,
-    threads: Count = 1,
-    arithmetic: Literal["native", "settled"] = "native",
+    threads: MaybeCount = None,
+    arithmetic: Literal["native", "settled"] = "settled",
 ) -> Answer:
     """compress any file with a model: MODEL FILE OUT
 
@@ -68,9 +72,9 @@ def compress(
         segments: number of parts coded side by side: more is faster, and a little larger; otherwise
             the size of the file decides
         adapt: learn while coding, as the model does when it is scored: slower, and smaller
-        threads: threads of the CPU; in native arithmetic the decoder will use as many
-        arithmetic: settled opens on any machine; native is faster, and opens on the like of this
-            one alone
+        threads: threads of the CPU; otherwise the cores there are, up to four, and in native
+            arithmetic one, for there the decoder has to use as many
+        arithmetic: settled opens on any machine; native opens on the like of this one alone
     """
     from fairway.proof.compress import CompressConfig, compress_file
 
@@ -128,9 +132,10 @@ def generate(
     if samples < 1:
         raise ValueError(f"--samples {samples}: there is nothing to write")
     loaded, texts = open_model(model), []
+    begin = os.fsencode(prompt)  # whatever bytes were typed
     for number in range(samples):
-        pieces = write(loaded, prompt.encode(), replace(config, seed=config.seed + number))
-        parts = [prompt.encode(), next(pieces, b"")]  # what can fail has failed before it is shown
+        pieces = write(loaded, begin, replace(config, seed=config.seed + number))
+        parts = [begin, next(pieces, b"")]  # what can fail has failed before it is shown
         _show(b"\n---\n" * bool(number) + b"".join(parts))
         for piece in pieces:
             _show(piece)

@@ -119,8 +119,8 @@ class Learner(Pluggable, ABC):
     def margins(self) -> Margins:
         """How what it learns is rounded in settled arithmetic; machines' deviations decide.
 
-        The default suits optimizers that divide by the root of a mean of squares, which makes much
-        of small differences.
+        An optimizer that divides gradients by their own size makes much of small differences, so
+        its predictor has them rounded first (`predictor.RoundsGradients`).
         """
         return Margins()
 

@@ -24,12 +24,35 @@ MOST_LOGIT = float(1 << 16)  # beyond it float64 is too coarse beside the margin
 _ROUND = 1.5 * 2.0**52  # adding and taking away rounds to whole numbers, halves to even
 _BLOCK = 1 << 17  # values rounded at once, so that they stay in the processor's cache
 _NOTHING = 2.0**-200
-_ROOT_BITS, _LEAST_ROOT = 5, -2  # a root keeps so many bits, unless it is far below the grid
 # Parts of a state's names that say that its values are means of squares.
 SECOND_MOMENTS = frozenset({"exp_avg_sq", "second"})
 WEIGHTS = frozenset({"weights", "bank", "aside"})  # the same, of what the model computes with
-_SLIGHT = 0.25
 _STEPS_PER_NAT = STEPS_PER_OCTAVE / math.log(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Grid:
+    """How one kind of values is rounded.
+
+    dither       how much of an offset each value gets (`dither.py`)
+    significant  bits that a value keeps, where that many are finer than the grid or coarser; None:
+                 all lie on one grid
+    least        exponent, in steps of the grid, below which values keep no more bits
+    """
+
+    dither: float = 0.25
+    significant: int | None = None
+    least: int = 0
+
+    def finer(self, steps: Tensor) -> Tensor:
+        """By how much each value's own steps are finer than the grid's."""
+        assert self.significant is not None
+        bits = torch.frexp(steps).exponent.clamp_min_(self.least)
+        return torch.ldexp(torch.ones_like(steps), self.significant - bits)
+
+
+OF_WEIGHTS, OF_MOMENTS = _Grid(dither=1.0), _Grid()
+ROOTS, GRADIENTS = _Grid(significant=5, least=-2), _Grid(significant=5, least=1)
 
 
 class Deviates(ValueError):
@@ -46,8 +69,8 @@ class Margins:
     """
 
     logit: float = 1e-11
-    state: float = 2.0**-40
-    state_bits: int = 15
+    state: float = 2.0**-42
+    state_bits: int = 14
 
     def __post_init__(self) -> None:
         require_within(self, logit=(1e-15, 1e-4), state=(1e-16, 1e-6), state_bits=(4, 40))
@@ -151,14 +174,23 @@ class Ledger:
             if values.dtype != torch.float64 or not values.numel():
                 continue
             parts = set(name.split("/"))
-            dither = 1.0 if parts & WEIGHTS else _SLIGHT
             if parts & SECOND_MOMENTS:
                 roots = values.sqrt()
-                self._settle(roots, name, dither, significant=_ROOT_BITS)
+                self._settle(roots, name, ROOTS)
                 values.copy_(roots.square_())
             else:
-                self._settle(values, name, dither)
-            self.settled += 1 + values.numel()
+                self._settle(values, name, OF_WEIGHTS if parts & WEIGHTS else OF_MOMENTS)
+
+    @torch.no_grad()
+    def settle_gradients(self, gradients: Mapping[str, Tensor]) -> None:
+        """The same of gradients, before an optimizer that divides them by their own size.
+
+        What two machines make of a gradient differs by little beside the largest one, which may be
+        much beside the smallest, and such an optimizer takes a step of full length for either.
+        """
+        for name, values in gradients.items():
+            if values.numel():
+                self._settle(values, f"the gradient of {name}", GRADIENTS)
 
     def state(self) -> dict[str, Tensor]:
         """What an interrupted evaluation goes on with."""
@@ -174,10 +206,9 @@ class Ledger:
         if self.told is None:
             self.ties = Ties(*(_places(state[name]) for name in ("logits", "state")))
 
-    def _settle(
-        self, values: Tensor, name: str, dither: float, significant: int | None = None
-    ) -> None:
-        """Round to one grid, or to so many significant bits, down to where the grid would be."""
+    def _settle(self, values: Tensor, name: str, grid: "_Grid") -> None:
+        first = self.settled
+        self.settled += 1 + values.numel()
         largest = float(torch.linalg.vector_norm(values, float("inf")))
         if not math.isfinite(largest):
             raise ValueError(
@@ -186,29 +217,28 @@ class Ledger:
         if largest < _NOTHING:
             values.zero_()
             return
-        scale = 2.0 ** (self.margins.state_bits - self._exponent(largest))
-        table, at = offsets(values.device), first_offset(self.settled)
+        scale = 2.0 ** (self.margins.state_bits - self._exponent(largest, first))
+        table, at = offsets(values.device), first_offset(first)
         flat = values.reshape(-1)
         for begin in range(0, len(flat), PERIOD):
             part = flat[begin : begin + PERIOD]
             steps = part * scale  # exact, like the way back
-            finer = 1.0 if significant is None else _finer(steps, significant)
-            steps = (steps * finer).add_(table[at : at + len(part)], alpha=dither)
-            self._round(steps, finer, begin, name)
+            finer = 1.0 if grid.significant is None else grid.finer(steps)
+            steps = (steps * finer).add_(table[at : at + len(part)], alpha=grid.dither)
+            self._round(steps, finer, first + 1 + begin, f"{name} from value {begin:,} on")
             torch.div(steps, scale * finer, out=part)
         if flat.data_ptr() != values.data_ptr():
             values.copy_(flat.view_as(values))
 
-    def _round(self, steps: Tensor, finer: Tensor | float, begin: int, name: str) -> None:
+    def _round(self, steps: Tensor, finer: Tensor | float, first: int, where: str) -> None:
         """Round to whole numbers, in place.
 
         finer  how many of these steps there are to one of the grid
-        begin  place of the first among the values that are settled now
+        first  number of the first among all values that were ever settled
         """
         margins = finer * (self.margins.state * 2.0**self.margins.state_bits)
         exact = steps.clone()
         steps.add_(_ROUND).sub_(_ROUND)
-        first = self.settled + 1 + begin
         if self.told is None:
             # Added to what is compared, not taken from the half: a margin may be less than its ulp.
             near = (exact - steps).abs_().add_(margins) > 0.5
@@ -218,10 +248,10 @@ class Ledger:
             return
         for place in self._told_here(first, len(steps)):
             allowed = 2 * float(margins[place] if isinstance(margins, Tensor) else margins)
-            up, where = self.ties.state[first + place], f"{name}, value {begin + place:,}"
+            up = self.ties.state[first + place]
             steps[place] = _as_told(float(exact[place]), up, allowed, where)
 
-    def _exponent(self, largest: float) -> int:
+    def _exponent(self, largest: float, place: int) -> int:
         """Of the power of two that spans a tensor, which is settled like any value.
 
         Three quarters of the largest magnitude decide: numbers on a grid never lie at a boundary.
@@ -232,9 +262,9 @@ class Ledger:
             return exponent
         bound = exponent - 1 if lower else exponent
         if self.told is None:
-            self.ties.state[self.settled] = exponent > bound
+            self.ties.state[place] = exponent > bound
             return exponent
-        return bound + self.ties.state.get(self.settled, exponent > bound)
+        return bound + self.ties.state.get(place, exponent > bound)
 
     def _told_here(self, first: int, number: int) -> list[int]:
         """The announced places among `number` values, of which the first has this number."""
@@ -243,12 +273,6 @@ class Ledger:
         begin = bisect_left(self._state_places, first)
         end = bisect_left(self._state_places, first + number)
         return [place - first for place in self._state_places[begin:end]]
-
-
-def _finer(steps: Tensor, significant: int) -> Tensor:
-    """By how much each value's own steps are finer than the grid's."""
-    bits = torch.frexp(steps).exponent.clamp_min_(_LEAST_ROOT)
-    return torch.ldexp(torch.ones_like(steps), significant - bits)
 
 
 def _places(pairs: Tensor) -> Places:

@@ -6,7 +6,7 @@ a model that does not learn, is in `frozen.py`; those that learn are in `learner
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -60,6 +60,18 @@ class ModelPredictor(Predictor, Protocol):
 
     def batches(self, chunk: Chunk) -> Iterator[tuple[WindowBatch, Tensor]]:
         """This rank's share of the chunk: each batch with its logits (B, targets, V) float32."""
+        ...
+
+
+Rounding = Callable[[Mapping[str, Tensor]], None]  # of tensors by name, in place
+
+
+@runtime_checkable
+class RoundsGradients(Protocol):
+    """A predictor that may learn with an optimizer to which gradients are to come rounded."""
+
+    def round_gradients(self, rounding: Rounding) -> None:
+        """From now on."""
         ...
 
 

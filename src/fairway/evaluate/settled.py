@@ -16,7 +16,7 @@ from torch import Tensor
 from fairway.coding.settled import Slices, log_probs_of, slices_of
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.ledger import Ledger
-from fairway.evaluate.predictor import ModelPredictor, Predictor, Reader
+from fairway.evaluate.predictor import ModelPredictor, Predictor, Reader, RoundsGradients
 from fairway.evaluate.window_batch import WindowBatch
 from fairway.model.gpt import GPT
 from fairway.runtime.tensor_file import under
@@ -72,6 +72,8 @@ class Settled:
         self.base, self.ledger, self.learned = base, ledger, learned or base
         self.model, self.ranks = base.model, base.ranks
         self.scored = Slices(*torch.zeros(3, 0, dtype=torch.long))
+        if isinstance(self.learned, RoundsGradients):
+            self.learned.round_gradients(ledger.settle_gradients)
 
     def batches(self, chunk: Chunk) -> Iterator[tuple[WindowBatch, Tensor]]:
         return self.base.batches(chunk)

@@ -1,12 +1,14 @@
 """The model's own tokenizer behind the interface of the Hugging Face library: exact bytes back."""
 
+import codecs
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizer
 
-from fairway.tokens.tokenizer import PAD, load_tokenizer
+from fairway.tokens.tokenizer import PAD, load_tokenizer, piece_decoder
 
 FILE = "tokenizer.fairway"
 
@@ -50,6 +52,24 @@ class FairwayTokenizer(PreTrainedTokenizer):
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         return self.inner.decode(self.ids[token] for token in tokens).decode("utf-8", "replace")
+
+    def stream_decoder(self, before: Sequence[int] = ()) -> Callable[[int | None], str]:
+        """One id after another to the text that it adds; None for what was still held.
+
+        before  ids that were read already: their capitals, and the character they may end in the
+                middle of, go on
+
+        `decode` of single ids cannot know what came before them: where capitals are operators of
+        their own, or a character has several ids, it gives other text than they do together.
+        """
+        add = piece_decoder(self.inner, before)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(self.inner.decode(before))
+
+        def step(token: int | None) -> str:
+            return decoder.decode(add(token), token is None)
+
+        return step
 
     def build_inputs_with_special_tokens(
         self, token_ids_0: list[int], token_ids_1: list[int] | None = None

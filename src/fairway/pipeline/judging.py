@@ -19,8 +19,8 @@ from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import RECIPES
 from fairway.report.compressors import compare_with_compressors
 from fairway.report.excerpt import EXCERPT, make_excerpt, write_excerpt
-from fairway.report.page import write_report
 from fairway.result import CompressorResult, ProofResult, RunResult
+from fairway.runtime.extras import extra
 from fairway.runtime.files import atomic_write
 from fairway.runtime.setup import Runtime
 from fairway.tokens.shards import DataFolder
@@ -127,6 +127,12 @@ def keep_excerpt(
 
 
 def write_page(runs: Sequence[Path], out: Path) -> Path:
-    """One page about run folders, beside the recipes that this version knows."""
+    """One page about run folders, beside the recipes that this version knows.
+
+    Raises `MissingExtra` where what draws its pictures is not installed.
+    """
+    with extra("report", "a page"):
+        from fairway.report.page import write_report
+
     known = {name: config_to_json(make()) for name, make in RECIPES.items()}
     return write_report(runs, out, recipes=known)

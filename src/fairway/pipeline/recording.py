@@ -29,7 +29,13 @@ def recorded(out: Path, database: Path | None, ranks: Ranks) -> Iterator[None]:
         with suppress(ValueError, OSError):  # what stopped the run is what must be heard
             _record(out, runs)
         raise
-    _record(out, runs)
+    try:
+        _record(out, runs)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"the run in {out} is finished, but was not recorded: {error}; "
+            f"fairway runs --scan {out} --runs {database}"
+        ) from error
 
 
 def _record(out: Path, runs: RunsDatabase) -> None:

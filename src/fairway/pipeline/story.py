@@ -50,6 +50,7 @@ from fairway.recipes.recipe import Recipe
 from fairway.report.compressors import require
 from fairway.result import RESULT, ResultFile, RunResult, TrainResult, read_result
 from fairway.runtime.device import machine, seed_everything
+from fairway.runtime.extras import MissingExtra
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import Runtime, runtime_for
 from fairway.runtime.sharing import share, shared_file
@@ -250,7 +251,10 @@ def judge_run(
         found.add(baselines=compare(data, text, runtime))
     with runtime.log.stage("report"):
         keep_excerpt(out, text, data, done, runtime)
-        write_page([out], out / REPORT)
+        try:
+            write_page([out], out / REPORT)
+        except MissingExtra as missing:  # all else is there, and the page can be written any time
+            runtime.log.say(f"no {REPORT}: {missing}; then: fairway report {out}")
 
 
 def proved(

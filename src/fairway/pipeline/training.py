@@ -31,6 +31,7 @@ from fairway.train.loop import (
     parts_at,
     training_steps,
 )
+from fairway.train.memory import require_memory, surely_fits
 from fairway.train.param_groups import build_optimizers
 from fairway.train.train_state import Checkpoint, checkpoint_state, restore, restore_model
 
@@ -185,6 +186,12 @@ class Training:
         backend = choose_attention_backend(runtime.device, runtime.compute_dtype, None)
         if runtime.device.type == "cuda":
             runtime.log.say(f"attention by {backend.name}: {backend.reason}")
+        if not surely_fits(self.recipe.model, self.recipe.train, runtime.device):
+            runtime.log.say(
+                require_memory(
+                    self.recipe.model, self.recipe.train, runtime.device, runtime.compute_dtype
+                )
+            )
         kernels, said = choose_kernels(runtime.device)
         if runtime.compiled:
             with backend.active(), kernels():  # what is chosen while compiling stays chosen

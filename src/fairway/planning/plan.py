@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -89,8 +90,8 @@ def plan_on_gpus(
     """
     number, name = _gpus(gpus)
     steps = published_steps()
-    blank = _blank(recipe)
-    flops = _mean_flops(recipe, blank)
+    blank = blank_model(recipe)
+    flops = mean_flops(recipe, blank)
     step = steps.seconds(flops, number, GPUS[name] / GPUS["H100"])
     basis = f"fitted to {len(STEPS)} published runs on {NODE} x H100, each predicted by the others"
     if (number, name) != (NODE, "H100"):
@@ -113,15 +114,16 @@ def plan_here(recipe: Recipe, seconds: float | None = None, device: str | None =
         name = torch.cuda.get_device_name(where)
     basis = "steps measured now on random tokens; the error is how far apart they were"
     error = max(LEAST_ERROR, off.spread, on.spread)
-    return _plan(recipe, _blank(recipe), name, step, seconds, error, basis, None)
+    return _plan(recipe, blank_model(recipe), name, step, seconds, error, basis, None)
 
 
+@cache
 def published_steps() -> StepModel:
     """The model of `published.py`, with the operations that our recipes of those runs take."""
     flops = []
     for step in STEPS:
         known = named(step.recipe)
-        flops.append(_mean_flops(known, _blank(known)))
+        flops.append(mean_flops(known, blank_model(known)))
     return fit_steps(flops, [step.milliseconds / 1e3 for step in STEPS])
 
 
@@ -160,7 +162,7 @@ def _plan(
         artifact_bytes=_artifact_bytes(recipe),
         cap_bytes=recipe.budget.cap_bytes,
         eval_seconds=evaluation,
-        flops_per_second=_mean_flops(recipe, blank) / step,
+        flops_per_second=mean_flops(recipe, blank) / step,
         dollars=dollars,
         dollars_per_hour=dollars_per_hour,
     )
@@ -177,7 +179,7 @@ def _gpus(words: str) -> tuple[int, str]:
     return int(found[1] or 1), found[2]
 
 
-def _blank(recipe: Recipe) -> GPT:
+def blank_model(recipe: Recipe) -> GPT:
     with torch.device("meta"):
         return GPT(recipe.model)
 
@@ -193,7 +195,7 @@ def _loop_share(recipe: Recipe) -> float:
     return 1.0 - (recipe.train.loops_at or 0.0)
 
 
-def _mean_flops(recipe: Recipe, blank: GPT) -> float:
+def mean_flops(recipe: Recipe, blank: GPT) -> float:
     """Operations of a step, mean over the run."""
     batch = recipe.train.batch
     off, on = (flops_per_token(blank, batch.context, loops=loops) for loops in (False, True))

@@ -40,6 +40,7 @@ from fairway.runtime.progress import Progress, silent
 from fairway.tokens.val_text import ValText
 
 MAGIC = b"FWC2"
+MOST_THREADS = 4  # that pay where a step is one token
 # Circumstances worth their bytes in a small file.
 RECORDED = ("instructions", "torch", "fairway", "kernels")
 
@@ -50,17 +51,17 @@ class CompressConfig:
 
     segments  coded side by side; None: one for each 16,384 tokens, at most 32
     adapt     learn from the file on the way, as the artifact's evaluation does; needs more time
-    threads   more than one helps wide models only; in native arithmetic, decompressing must use as
-              many
+    threads   in native arithmetic, decompressing must use as many; None: one, or, settled, as many
+              as this process has, up to four
     every     tokens between two checkpoints of four bytes
     arithmetic  settled: opens on any machine; native: on the like of this one alone
     """
 
     segments: int | None = None
     adapt: bool = True
-    threads: int = 1
+    threads: int | None = None
     every: int = 4096
-    arithmetic: Arithmetic = "native"
+    arithmetic: Arithmetic = "settled"
 
     def __post_init__(self) -> None:
         if (self.segments is not None and self.segments < 1) or self.every < 1:
@@ -112,17 +113,17 @@ def code(
             "text, so the file would not come back as it was; use a model whose tokenizer "
             "`fairway prepare` trained"
         )
-    ids = tokenizer.encode(data)
+    ids, settled = tokenizer.encode(data), config.arithmetic == "settled"
     header = _Header(
         model=loaded.sha256,
         text=hashlib.sha256(data).hexdigest(),
         num_tokens=len(ids),
         segments=max(1, min(len(ids), config.segments or choose_segments(len(ids)))),
         adapt=config.adapt,
-        threads=config.threads,
+        threads=config.threads or (min(MOST_THREADS, torch.get_num_threads()) if settled else 1),
         every=config.every,
         made={key: circumstances()[key] for key in RECORDED},
-        settled=evaluation_of(loaded).learner.margins() if config.arithmetic == "settled" else None,
+        settled=evaluation_of(loaded).learner.margins() if settled else None,
     )
     _check_coding(loaded, header, None)
     tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), header, tokenizer.bos_id)
@@ -183,8 +184,11 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
         ledger = Ledger(header.settled, ties)
         return make_settled_predictor(loaded.model, evaluation, ledger=ledger)
 
+    threads = header.threads
+    if header.settled is not None:  # any number will do
+        threads = min(threads, torch.get_num_threads())
     try:
-        with reproducible(header.threads, header.made if header.settled is None else None):
+        with reproducible(threads, header.made if header.settled is None else None):
             tokens = decode_stream(
                 new_predictor,
                 plans,

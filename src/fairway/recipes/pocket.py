@@ -82,6 +82,7 @@ def pocket() -> Recipe:
             rows=32,
             ttt=Sgd(chunk_tokens=1024, epochs=3, lr=0.002, optimizer="muon", batch_sequences=4),
             mixture=Mixture(),
+            arithmetic="settled",  # the score is the length of the text's code, on any machine
         ),
         "evaluate_range": Range(strides=(64, 128), epochs=(3, 2, 1), cached=(None, 16)),
         "budget": Budget(cap_bytes=1_000_000, eval_seconds=120.0),

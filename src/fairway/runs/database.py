@@ -16,7 +16,7 @@ from typing import Any
 
 from fairway.runs.record import RunRecord
 from fairway.runtime.limits import one_line
-from fairway.runtime.strict_json import parse_json
+from fairway.runtime.strict_json import json_object, parse_json
 
 SCHEMA_VERSION = 1
 APPLICATION = 0x66775901  # SQLite's application_id of our files
@@ -122,9 +122,19 @@ class RunsDatabase:
         with self._reading() as connection:
             self._require_known(connection, where)
             rows = connection.execute(
-                f"SELECT record FROM runs WHERE {text} ORDER BY recorded, run_id", values
+                f"SELECT folder, record FROM runs WHERE {text} ORDER BY recorded, run_id", values
             ).fetchall()
-        return [RunRecord.from_json(parse_json(row[0])) for row in rows]  # type: ignore[arg-type]
+        return [self._record(folder, held) for folder, held in rows]
+
+    def _record(self, folder: str, held: str) -> RunRecord:
+        try:
+            return RunRecord.from_json(json_object(parse_json(held), "a record"))
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{self.path}: the run of {folder} was recorded by a version whose results this "
+                f"one cannot read ({one_line(error)}); use that one, or record it anew with "
+                f"fairway runs --scan DIR --runs NEW-FILE"
+            ) from error
 
     def group_sizes(self) -> dict[str, int]:
         """How many runs with a score there are of each group, by its id."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.frozen import Frozen, ModelReader
 from fairway.evaluate.learner import Learner, Trial, WindowConfig
-from fairway.evaluate.predictor import ALONE, Reader
+from fairway.evaluate.predictor import ALONE, Reader, Rounding
 from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.model.adapters import AdapterConfig, Adapters
 from fairway.model.gpt import GPT
@@ -133,6 +133,7 @@ class DocumentPredictor(Frozen):
         self.bank = bank.to(self.device, model.embed.weight.dtype)
         self.first = {name: torch.zeros_like(p) for name, p in self.bank.named_parameters()}
         self.second = {name: torch.zeros_like(p) for name, p in self.bank.named_parameters()}
+        self.rounding: Rounding | None = None  # of gradients; None: they stay as they are
         self.aside: dict[str, Tensor] = {}  # A of full batches, while an incomplete one has its own
         # how often A was renewed, steps since the batch began, and the batch that the bank holds
         self.counts: dict[str, int] = {}
@@ -169,6 +170,9 @@ class DocumentPredictor(Frozen):
         ]
         for _ in range(self.config.steps):
             self._step(lessons, plan)
+
+    def round_gradients(self, rounding: Rounding) -> None:
+        self.rounding = rounding
 
     def reader(self, plan: ChunkPlan) -> Reader:
         return ModelReader(self.model, plan, lambda windows: self._adapters(plan, windows))
@@ -247,6 +251,8 @@ class DocumentPredictor(Frozen):
             adapters = _RowAdapters(self.bank, rows)
             for name, gradient in self._gradients(one, adapters).items():
                 gradients[name][_select(rows)] = gradient
+        if self.rounding is not None:
+            self.rounding(gradients)
         self.counts["steps"] += 1
         with torch.no_grad():
             for name, parameter in self.bank.named_parameters():

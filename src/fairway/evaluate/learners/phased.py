@@ -16,7 +16,7 @@ from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
 from fairway.evaluate.learners.documents import DocumentAdapters, DocumentPredictor
 from fairway.evaluate.learners.pause_text import pause_pieces
 from fairway.evaluate.learners.sgd import Sgd, WeightLearner, chunk_rate
-from fairway.evaluate.predictor import ALONE, Reader
+from fairway.evaluate.predictor import ALONE, Reader, Rounding
 from fairway.evaluate.window_batch import WindowBatch
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
@@ -140,6 +140,11 @@ class PhasedPredictor(Frozen):
 
     def batches(self, chunk: Chunk) -> Iterator[tuple[WindowBatch, Tensor]]:
         return self.local.batches(chunk)
+
+    def round_gradients(self, rounding: Rounding) -> None:
+        self.learner.rounding = rounding
+        if isinstance(self.local, DocumentPredictor):
+            self.local.round_gradients(rounding)
 
     def reader(self, plan: ChunkPlan) -> Reader:
         return self.local.reader(plan)

@@ -20,8 +20,7 @@ from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
 from fairway.evaluate.learners.optimizers import Optimizer, is_control, new_stepper
 from fairway.evaluate.learners.pause_text import packed_rows
-from fairway.evaluate.ledger import Margins
-from fairway.evaluate.predictor import ALONE
+from fairway.evaluate.predictor import ALONE, Rounding
 from fairway.model.gpt import GPT
 from fairway.model.segments import Segments, document_segments
 from fairway.runtime.distributed import Ranks
@@ -110,10 +109,6 @@ class Sgd(Learner):
         on = compiled if self.compiled is None else self.compiled
         return replace(self, precision=self.precision or precision, compiled=on)
 
-    def margins(self) -> Margins:
-        # Of plain steps and of Muon's, all that differs is the last bit of a weight.
-        return Margins() if self.optimizer == "adamw" else Margins(state=2.0**-43, state_bits=17)
-
     def describe(self) -> str:
         return f"{self.epochs} epochs"
 
@@ -199,6 +194,7 @@ class WeightLearner:
                 f"trained={config.trained!r} leave no weight"
             )
         self.stepper = new_stepper(config, self.trained, ranks)
+        self.rounding: Rounding | None = None  # of gradients; None: they stay as they are
         share = len(range(ranks.rank, config.whole_batch(context), ranks.world_size))
         share = min(share, MOST_SEQUENCES)
         self.compiled_shape, self.compiled_loss = (share, context), model.loss
@@ -240,6 +236,8 @@ class WeightLearner:
         self._set_gradients(batch)
         if self.config.sharpness is not None:
             self._look_uphill(batch, self.config.sharpness)
+        if self.rounding is not None and self.config.optimizer == "adamw":
+            self.rounding({n: w.grad for n, w in self.trained.items() if w.grad is not None})
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(weights, self.config.clip)
         self.stepper.step(lr)
@@ -367,6 +365,9 @@ class SgdPredictor(Frozen):
         plan = chunk.plan
         rate = chunk_rate(self.config.schedule, plan.index, plan.num_chunks)
         self.learner.learn(chunk.span_texts, rate)
+
+    def round_gradients(self, rounding: Rounding) -> None:
+        self.learner.rounding = rounding
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.learner.state_dict()
