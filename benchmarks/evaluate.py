@@ -310,9 +310,15 @@ def speeds(model: GPT, text: ValText, extent: Extent) -> list[Row]:
     rows = []
     for length, stride in places:
         rows += scoring_speed(model, short, length, stride, extent.repeats)
+    return rows + epochs_of_each_type(model, short, extent)
+
+
+def epochs_of_each_type(model: GPT, text: ValText, extent: Extent) -> list[Row]:
+    """`learning_speed` in every precision."""
+    context, rows = model.config.train_context, []
     for precision in extent.precisions:
         sgd = Sgd(chunk_tokens=4 * context, epochs=3, lr=0.01, batch_sequences=4)
-        rows += learning_speed(model, short, context, replace(sgd, precision=precision), extent)
+        rows += learning_speed(model, text, context, replace(sgd, precision=precision), extent)
     return rows
 
 
@@ -340,10 +346,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of the ways to learn; all when absent")
     parser.add_argument("--out", type=Path, help="JSON of all that was found")
     parser.add_argument("--picture", type=Path, help=".svg or .png of the learning curves")
+    parser.add_argument("--epochs", action="store_true", help="speed of learning epochs alone")
     parser.add_argument("--brief", action="store_true", help="few tokens, three ways to learn")
     args = parser.parse_args()
     extent = BRIEF if args.brief else Extent(tokens=args.tokens, only=args.only)
     with given_or_small_run(args.run, args.data) as (run, data):
+        if args.epochs:
+            model = load_model(run / "model.fwy").model
+            text = ValText.of(DataFolder(data), 8193)
+            wanted = replace(Extent(), compiled=False, repeats=2)
+            epochs_of_each_type(model, text, wanted)
+            return
         found = measure(run, data, extent, args.vectors)
     if args.out is not None:
         args.out.write_text(json.dumps({"machine": machine().to_json(), **asdict(found)}, indent=1))

@@ -5,7 +5,6 @@ arithmetic, so one model trains in bfloat16 and is scored in float32 without bei
 settled arithmetic converts a copy, to float64 (`evaluate/settled.py`).
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,9 +23,4 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor, row_scale: Tensor | None = None) -> Tensor:
         """(..., in_dim) -> (..., out_dim); row_scale (out_dim,) or None."""
-        few = 2 * input.numel() < self.weight.numel()
-        if few and row_scale is not None and input.dtype == torch.float64:
-            # Rounds otherwise, which none but settled arithmetic may: its decoders read one token
-            # at a time, and would scale the whole matrix for it.
-            return F.linear(input, self.weight) * row_scale
         return F.linear(input, scaled_cast(self.weight, row_scale, input))

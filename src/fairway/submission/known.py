@@ -82,22 +82,6 @@ RULES = (
         ),
         unused=(
             "fairway.runtime.distributed:Ranks.start Ranks.running Ranks.stop",
-            "fairway.train.param_groups:Optimizers.state_dict Optimizers.load_state_dict",
-            "fairway.train.muon:Muon.state_dict Muon.load_state_dict",
-            "fairway.evaluate.clocked:LearnsFrom.state_dict LearnsFrom.load_state_dict",
-            "fairway.evaluate.frozen:Frozen.state_dict Frozen.load_state_dict Frozen.reader",
-            "fairway.evaluate.learners.sgd:SgdPredictor.state_dict SgdPredictor.load_state_dict "
-            "WeightLearner.state_dict WeightLearner.load_state_dict",
-            "fairway.evaluate.learners.optimizers:TorchStepper.state_dict "
-            "TorchStepper.load_state_dict MuonStepper.state_dict MuonStepper.load_state_dict",
-            "fairway.evaluate.learners.phased:PhasedPredictor.state_dict "
-            "PhasedPredictor.load_state_dict",
-            "fairway.evaluate.learners.tilt:TiltPredictor.state_dict TiltPredictor.load_state_dict",
-            "fairway.evaluate.learners.mixture:MixturePredictor.state_dict "
-            "MixturePredictor.load_state_dict",
-            "fairway.evaluate.learners.documents:DocumentPredictor.state_dict "
-            "DocumentPredictor.load_state_dict",
-            "fairway.tokens.batches:Batches.state_dict Batches.load_state_dict",
             "fairway.tokens.tokenizer:ByteTokenizer.encode SentencePieceTokenizer.encode "
             "BpeTokenizer.encode BpeTokenizer._ids CaseTokenizer.encode CaseTokenizer.decode",
         ),
@@ -125,6 +109,24 @@ RULES = (
         when=lambda run: run.evaluate.arithmetic == "native",
         answers={"self._settled": False},
         left_out=("fairway.evaluate.config:make_settled_predictor",),
+        unused=(
+            "fairway.train.param_groups:Optimizers.state_dict Optimizers.load_state_dict",
+            "fairway.train.muon:Muon.state_dict Muon.load_state_dict",
+            "fairway.evaluate.clocked:LearnsFrom.state_dict LearnsFrom.load_state_dict",
+            "fairway.evaluate.frozen:Frozen.state_dict Frozen.load_state_dict Frozen.reader",
+            "fairway.evaluate.learners.sgd:SgdPredictor.state_dict SgdPredictor.load_state_dict "
+            "WeightLearner.state_dict WeightLearner.load_state_dict",
+            "fairway.evaluate.learners.optimizers:TorchStepper.state_dict "
+            "TorchStepper.load_state_dict MuonStepper.state_dict MuonStepper.load_state_dict",
+            "fairway.evaluate.learners.phased:PhasedPredictor.state_dict "
+            "PhasedPredictor.load_state_dict",
+            "fairway.evaluate.learners.tilt:TiltPredictor.state_dict TiltPredictor.load_state_dict",
+            "fairway.evaluate.learners.mixture:MixturePredictor.state_dict "
+            "MixturePredictor.load_state_dict",
+            "fairway.evaluate.learners.documents:DocumentPredictor.state_dict "
+            "DocumentPredictor.load_state_dict",
+            "fairway.tokens.batches:Batches.state_dict Batches.load_state_dict",
+        ),
     ),
     Rule(
         when=lambda run: run.recipe.train.loops_at is not None,

@@ -86,7 +86,14 @@ class Simplifier(ast.NodeTransformer):
         node.body = node.body or [ast.Pass()]
         return node
 
-    visit_For = visit_While = visit_With = visit_ExceptHandler = _block
+    visit_For = visit_While = visit_ExceptHandler = _block
+
+    def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
+        """Peers are not watched over: the collective is made, and torchrun ends what fails."""
+        match node.items:
+            case [ast.withitem(ast.Call(func=ast.Attribute(attr="_peers_expected")))]:
+                return self._body(node.body)
+        return self._block(node)
 
     def visit_Try(self, node: ast.Try) -> ast.stmt | list[ast.stmt]:
         """One that only words errors anew is as good as its body."""
