@@ -117,9 +117,10 @@ def test_files_older_than_the_kernels_are_read_without_them() -> None:
 def test_without_a_compiler_what_was_coded_with_one_is_refused_and_the_mend_named() -> None:
     learning = Sgd(chunk_tokens=32, epochs=2, lr=0.05)
     model, text = loaded(EvaluateConfig(context=16, stride=8, ttt=learning)), b"the cat sat. " * 8
-    packed = code(model, text)
+    native = CompressConfig(arithmetic="native")
+    packed = code(model, text, native)
     with switched_off():
-        older = code(model, text)
+        older = code(model, text, native)
         with pytest.raises(NotReproducible, match=r"C\+\+.*install a C\+\+ compiler"):
             decompress(model, packed)
     assert decompress(model, older) == text
