@@ -50,9 +50,10 @@ def pocket() -> Recipe:
         "train.seconds": 180.0,
         "train.reserve_seconds": 3.0,
         "train.batch": BatchConfig(rows=8, context=256),
+        # Minutes are many passes over a small text: without much decay it is learned by heart.
         "train.optimizer": OptimizerConfig(
-            muon=MuonConfig(lr=0.02, momentum=0.95, weight_decay=0.05, polynomial="polar_express"),
-            embed=AdamWGroup(lr=0.03, weight_decay=0.05),
+            muon=MuonConfig(lr=0.02, momentum=0.95, weight_decay=0.4, polynomial="polar_express"),
+            embed=AdamWGroup(lr=0.03, weight_decay=0.2),
             scalars=AdamWGroup(lr=0.02),
             claims=(
                 PROJECTION,
