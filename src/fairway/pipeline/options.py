@@ -35,7 +35,7 @@ class RunOptions:
     """
 
     proof_tokens: int = 2000  # enough to convince, few enough to decode in a quarter of a minute
-    proof_share: float = 0.25
+    proof_share: float = 0.2
     audit_seconds: float = 30.0
     device: str | None = None
     threads: int | None = None
