@@ -27,6 +27,7 @@ from fairway.coding.symbols import TextEncoder
 from fairway.evaluate.chunks import cut_chunk
 from fairway.evaluate.config import make_settled_predictor, plan_text
 from fairway.evaluate.ledger import Margins
+from fairway.evaluate.settled import Settled
 from fairway.proof.prove import evaluation_of
 from fairway.proof.ties import tie_bytes
 from fairway.tokens.shards import DataFolder
@@ -88,6 +89,7 @@ def main() -> None:
     text = ValText.of(DataFolder(args.data), 1_000 if args.brief else args.tokens)
     config = evaluation_of(loaded).frozen()
     predictor = make_settled_predictor(loaded.model, config, seed=0)
+    assert isinstance(predictor, Settled)  # as without a mixture
     bound = Margins().logit
     delta = bound / 2  # a bit's log odds move by at most twice a logit's bound
     ours, ones, words = TextEncoder(), [], []
