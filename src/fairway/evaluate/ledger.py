@@ -69,7 +69,7 @@ class Margins:
     """
 
     logit: float = 1e-11
-    state: float = 2.0**-42
+    state: float = 2.0**-40
     state_bits: int = 14
 
     def __post_init__(self) -> None:
