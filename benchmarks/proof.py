@@ -37,7 +37,7 @@ def decoding_speed(run: Path, data: DataFolder, tokens: int, segments: int, thre
     loaded = load_model(run / "model.fwy")
     for in_step, num_tokens in ((1, tokens), (segments, 4 * tokens)):
         text = data.tokenizer.decode(data.val[:num_tokens].tolist())
-        settings = CompressConfig(segments=in_step, threads=threads)
+        settings = CompressConfig(segments=in_step, threads=threads, guard=False)
         for name, config in ways(evaluation_of(loaded), num_tokens).items():
             model = replace(loaded, evaluate=config_to_json(config))
             packed = code(model, text, settings)

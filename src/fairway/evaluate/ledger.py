@@ -21,6 +21,7 @@ from fairway.evaluate.dither import PERIOD, first_offset, offsets
 from fairway.runtime.limits import require_within
 
 MOST_LOGIT = float(1 << 16)  # beyond it float64 is too coarse beside the margin
+NOWHERE = -1  # position of logits that are for no target
 _ROUND = 1.5 * 2.0**52  # adding and taking away rounds to whole numbers, halves to even
 _BLOCK = 1 << 17  # values rounded at once, so that they stay in the processor's cache
 _NOTHING = 2.0**-200
@@ -115,7 +116,8 @@ class Ledger:
         """Where the slices of all symbols end, (n, V) int64 (see `settled_ends`).
 
         logits     (n, V) float64
-        positions  (n,) in the stream, of the targets that these logits are for
+        positions  (n,) in the stream, of the targets that these logits are for; `NOWHERE` has no
+                   ties
         """
         num, vocab = logits.shape
         step = num if logits.is_cuda else max(1, _BLOCK // vocab)
@@ -141,6 +143,8 @@ class Ledger:
     def _note(self, steps: Tensor, logits: Tensor, positions: Tensor, rows: list[int]) -> None:
         vocab, limit = logits.size(1), 0.5 - self.margins.logit * _STEPS_PER_NAT
         for row in rows:
+            if int(positions[row]) == NOWHERE:
+                continue
             place = int(positions[row]) * vocab
             exact = logits[row] * _STEPS_PER_NAT
             for symbol in ((exact - steps[row]).abs() > limit).nonzero()[:, 0].tolist():

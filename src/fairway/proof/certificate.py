@@ -21,8 +21,9 @@ class SettledFacts:
                           tensor's magnitude of what was learned
     grid                  what logits are rounded to, in nats
     state_bits            what was learned is rounded to 2**-state_bits of that magnitude
-    deviation, state_deviation  largest seen while encoding, in the same units: batched here against
-                          token by token in another process; None: not looked for
+    deviation, state_deviation, gradient_deviation  largest seen while encoding, in the same units:
+                          batched here against token by token in another process; None: not looked
+                          for, and of gradients 0 where none are rounded
     ties, tie_bytes       announced, and what telling them takes
     """
 
@@ -32,6 +33,7 @@ class SettledFacts:
     state_bits: int
     deviation: float | None
     state_deviation: float | None
+    gradient_deviation: float | None = None
     ties: int
     tie_bytes: int
 

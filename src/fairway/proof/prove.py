@@ -171,6 +171,7 @@ def _certificate(
             state_bits=file.settled.state_bits,
             deviation=None if deviation is None else deviation.logit,
             state_deviation=None if deviation is None else deviation.state,
+            gradient_deviation=None if deviation is None else deviation.gradient,
             ties=len(file.ties),
             tie_bytes=file.tie_bytes,
         )
