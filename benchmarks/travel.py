@@ -95,7 +95,7 @@ MACHINES = {
 class Kept:
     """What was made for these settings: proofs, and the rows of the table."""
 
-    def __init__(self, folder: Path, settings: dict[str, object]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.folder, self.file = folder, folder / "rows.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         told = folder / "settings.json"

@@ -27,7 +27,7 @@ from fairway.artifact.loaded_model import LoadedModel, load_model  # noqa: E402
 from fairway.artifact.sections import Refused  # noqa: E402
 from fairway.evaluate.chunks import ChunkPlan  # noqa: E402
 from fairway.evaluate.frozen import Frozen  # noqa: E402
-from fairway.evaluate.ledger import Ledger, Margins  # noqa: E402
+from fairway.evaluate.ledger import Ledger  # noqa: E402
 from fairway.evaluate.settled import Settled  # noqa: E402
 from fairway.model.gpt import GPT  # noqa: E402
 from fairway.proof import verify as verifying  # noqa: E402
@@ -102,7 +102,7 @@ def noisy(times: float, where: Sequence[str]) -> ExitStack:
     """Logits, gradients or weights off by up to so many margins."""
     shaken, entered = of_tests("proof/noise.py").shaken, ExitStack()
     for one in where:
-        entered.enter_context(shaken(times, Margins(), one))
+        entered.enter_context(shaken(times, one))
     return entered
 
 

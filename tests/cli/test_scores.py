@@ -57,11 +57,11 @@ def test_a_part_of_a_proof_is_never_called_the_whole(
 ) -> None:
     monkeypatch.setattr("fairway.proof.prove.CHECK_EVERY", 16)
     ask("prove", MODEL, "data", "--tokens", "60", "--out", "p.fwp")
-    capsysbinary.readouterr()
-    part = ask("verify", "p.fwp", MODEL, "--seconds", "0")
+    assert main(["verify", "p.fwp", MODEL, "--seconds", "0", "--json"]) == 0
+    answer, said = (stream.decode() for stream in capsysbinary.readouterr())
+    part = json.loads(answer.splitlines()[-1])
     assert (part["equal"], part["whole"], part["coded_bits_per_byte"]) == (None, False, None)
     assert 16 <= part["tokens"] < 60
-    said = capsysbinary.readouterr().err.decode()
     assert "yes, so far" in said
     assert "the text came back" not in said
     whole = ask("verify", "p.fwp", MODEL, "--seconds", "1000")

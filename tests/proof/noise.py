@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fairway.evaluate.learners.documents import DocumentPredictor
 from fairway.evaluate.learners.sgd import Batch, WeightLearner
-from fairway.evaluate.ledger import Ledger, Margins
+from fairway.evaluate.ledger import Ledger
 
 EVERYTHING = ("logits", "gradients", "state")
 
@@ -29,7 +29,7 @@ def noise_of_size(like: Tensor, share: float) -> Tensor:
 
 
 @contextmanager
-def shaken(times: float, margins: Margins, where: str) -> Iterator[None]:
+def shaken(times: float, where: str) -> Iterator[None]:
     """Logits, gradients or what was learned (state) are off by up to `times` a margin.
 
     Of the state, weights and momenta alone: what is next to zero may be much less than a margin,
@@ -39,24 +39,26 @@ def shaken(times: float, margins: Margins, where: str) -> Iterator[None]:
     step, gradients_of = WeightLearner._set_gradients, DocumentPredictor._gradients
 
     def other_ends(self: Ledger, logits: Tensor, positions: Tensor) -> Tensor:
-        return ends(self, logits + noise(logits, times * margins.logit), positions)
+        return ends(self, logits + noise(logits, times * self.margins.logit), positions)
 
     def other_settle(self: Ledger, state: Mapping[str, Tensor]) -> None:
         for name, values in state.items():
             parts = set(name.split("/"))
             if values.dtype == torch.float64 and parts & {"weights", "bank", "momentum_buffer"}:
-                values += noise_of_size(values, times * margins.state)
+                values += noise_of_size(values, times * self.margins.state)
         settle(self, state)
 
     def other_step(self: WeightLearner, batch: Batch) -> None:
         step(self, batch)
+        margin = self.config.margins().gradient
         for weight in self.trained.values():
             assert weight.grad is not None
-            weight.grad += noise_of_size(weight.grad, times * margins.state)
+            weight.grad += noise_of_size(weight.grad, times * margin)
 
     def other_gradients(self: DocumentPredictor, *args: object) -> dict[str, Tensor]:
         found = gradients_of(self, *args)  # type: ignore[arg-type]
-        return {n: g + noise_of_size(g, times * margins.state) for n, g in found.items()}
+        margin = self.config.margins().gradient
+        return {n: g + noise_of_size(g, times * margin) for n, g in found.items()}
 
     patches = {
         "logits": [patch.object(Ledger, "ends", other_ends)],

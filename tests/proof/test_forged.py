@@ -29,7 +29,7 @@ from .conftest import DOCUMENTS, FROZEN, corpus, loaded
 WAY = replace(
     FROZEN, arithmetic="settled", ttt=Sgd(chunk_tokens=16, epochs=1, lr=0.05), mixture=Mixture()
 )
-COARSE = Margins(logit=1e-6, state=2.0**-28, state_bits=14)
+COARSE = Margins(logit=1e-6, state=2.0**-28, gradient=2.0**-28, state_bits=14)
 TEXT = b"the cat sat on the mat; the rat sat on the cat. " * 4
 Parts = tuple[dict[str, Any], dict[str, Section]]
 

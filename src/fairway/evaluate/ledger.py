@@ -35,12 +35,14 @@ _STEPS_PER_NAT = STEPS_PER_OCTAVE / math.log(2)
 class _Grid:
     """How one kind of values is rounded.
 
+    bits         by which it is coarser than `Margins.state_bits`
     dither       how much of an offset each value gets (`dither.py`)
     significant  bits that a value keeps, where that many are finer than the grid or coarser; None:
                  all lie on one grid
     least        exponent, in steps of the grid, below which values keep no more bits
     """
 
+    bits: int = 0
     dither: float = 0.25
     significant: int | None = None
     least: int = 0
@@ -52,8 +54,10 @@ class _Grid:
         return torch.ldexp(torch.ones_like(steps), self.significant - bits)
 
 
-OF_WEIGHTS, OF_MOMENTS = _Grid(dither=1.0), _Grid()
-ROOTS, GRADIENTS = _Grid(significant=5, least=-2), _Grid(significant=5, least=1)
+OF_WEIGHTS, OF_MOMENTS, ROOTS = _Grid(dither=1.0), _Grid(), _Grid(significant=5, least=-2)
+# Gradients that are divided by their own size, and matrices of them. Few of them may be ties, and a
+# lesson has many: hence no finer.
+ONE_BY_ONE, OF_MATRICES = _Grid(significant=5, least=3), _Grid(bits=2)
 
 
 class Deviates(ValueError):
@@ -66,19 +70,23 @@ class Margins:
 
     logit       nats; logits themselves are rounded to 1/256 of a factor of two, 0.0027 nats
     state       share of the power of two that spans a tensor of what was learned
+    gradient    the same, of a gradient that is rounded before its step
     state_bits  what is learned is rounded to 2**-state_bits of that power
     """
 
     logit: float = 1e-11
     state: float = 2.0**-40
+    gradient: float = 2.0**-40
     state_bits: int = 14
 
     def __post_init__(self) -> None:
-        require_within(self, logit=(1e-15, 1e-4), state=(1e-16, 1e-6), state_bits=(4, 40))
+        bounds = (1e-16, 1e-6)
+        require_within(self, logit=(1e-15, 1e-4), state=bounds, gradient=bounds, state_bits=(4, 40))
         # Beside 2**-10 of a step that a point of the grid keeps from boundaries (`dither.py`), and
         # roots of second moments are rounded up to 2**7 times as fine.
-        if self.state > 2.0 ** -(self.state_bits + 11):
-            raise ValueError(f"a margin of {self.state:g} is none beside {self.state_bits} bits")
+        margin = max(self.state, self.gradient)
+        if margin > 2.0 ** -(self.state_bits + 11):
+            raise ValueError(f"a margin of {margin:g} is none beside {self.state_bits} bits")
 
 
 Places = dict[int, bool]  # by place: whether it was rounded up
@@ -180,21 +188,26 @@ class Ledger:
             parts = set(name.split("/"))
             if parts & SECOND_MOMENTS:
                 roots = values.sqrt()
-                self._settle(roots, name, ROOTS)
+                self._settle(roots, name, ROOTS, self.margins.state)
                 values.copy_(roots.square_())
             else:
-                self._settle(values, name, OF_WEIGHTS if parts & WEIGHTS else OF_MOMENTS)
+                grid = OF_WEIGHTS if parts & WEIGHTS else OF_MOMENTS
+                self._settle(values, name, grid, self.margins.state)
 
     @torch.no_grad()
-    def settle_gradients(self, gradients: Mapping[str, Tensor]) -> None:
-        """The same of gradients, before an optimizer that divides them by their own size.
+    def settle_gradients(self, gradients: Mapping[str, Tensor], *, one_by_one: bool) -> None:
+        """The same of gradients, before an optimizer that makes much of small ones.
 
         What two machines make of a gradient differs by little beside the largest one, which may be
         much beside the smallest, and such an optimizer takes a step of full length for either.
+
+        one_by_one  each is divided by its own size, as Adam does, so small ones keep more bits;
+                    else it is matrices whose singular values are made alike
         """
         for name, values in gradients.items():
             if values.numel():
-                self._settle(values, f"the gradient of {name}", GRADIENTS)
+                grid = ONE_BY_ONE if one_by_one else OF_MATRICES
+                self._settle(values, f"the gradient of {name}", grid, self.margins.gradient)
 
     def state(self) -> dict[str, Tensor]:
         """What an interrupted evaluation goes on with."""
@@ -210,7 +223,7 @@ class Ledger:
         if self.told is None:
             self.ties = Ties(*(_places(state[name]) for name in ("logits", "state")))
 
-    def _settle(self, values: Tensor, name: str, grid: "_Grid") -> None:
+    def _settle(self, values: Tensor, name: str, grid: "_Grid", margin: float) -> None:
         first = self.settled
         self.settled += 1 + values.numel()
         largest = float(torch.linalg.vector_norm(values, float("inf")))
@@ -221,7 +234,8 @@ class Ledger:
         if largest < _NOTHING:
             values.zero_()
             return
-        scale = 2.0 ** (self.margins.state_bits - self._exponent(largest, first))
+        bits = self.margins.state_bits - grid.bits
+        scale = 2.0 ** (bits - self._exponent(largest, first, margin))
         table, at = offsets(values.device), first_offset(first)
         flat = values.reshape(-1)
         for begin in range(0, len(flat), PERIOD):
@@ -229,18 +243,18 @@ class Ledger:
             steps = part * scale  # exact, like the way back
             finer = 1.0 if grid.significant is None else grid.finer(steps)
             steps = (steps * finer).add_(table[at : at + len(part)], alpha=grid.dither)
-            self._round(steps, finer, first + 1 + begin, f"{name} from value {begin:,} on")
+            margins = finer * (margin * 2.0**bits)
+            self._round(steps, margins, first + 1 + begin, f"{name} from value {begin:,} on")
             torch.div(steps, scale * finer, out=part)
         if flat.data_ptr() != values.data_ptr():
             values.copy_(flat.view_as(values))
 
-    def _round(self, steps: Tensor, finer: Tensor | float, first: int, where: str) -> None:
+    def _round(self, steps: Tensor, margins: Tensor | float, first: int, where: str) -> None:
         """Round to whole numbers, in place.
 
-        finer  how many of these steps there are to one of the grid
-        first  number of the first among all values that were ever settled
+        margins  in steps
+        first    number of the first among all values that were ever settled
         """
-        margins = finer * (self.margins.state * 2.0**self.margins.state_bits)
         exact = steps.clone()
         steps.add_(_ROUND).sub_(_ROUND)
         if self.told is None:
@@ -255,14 +269,14 @@ class Ledger:
             up = self.ties.state[first + place]
             steps[place] = _as_told(float(exact[place]), up, allowed, where)
 
-    def _exponent(self, largest: float, place: int) -> int:
+    def _exponent(self, largest: float, place: int, margin: float) -> int:
         """Of the power of two that spans a tensor, which is settled like any value.
 
         Three quarters of the largest magnitude decide: numbers on a grid never lie at a boundary.
         """
         part, exponent = math.frexp(0.75 * largest)
-        lower = part < 0.5 * (1.0 + 4.0 * self.margins.state)
-        if not lower and part <= 1.0 - 2.0 * self.margins.state:
+        lower = part < 0.5 * (1.0 + 4.0 * margin)
+        if not lower and part <= 1.0 - 2.0 * margin:
             return exponent
         bound = exponent - 1 if lower else exponent
         if self.told is None:

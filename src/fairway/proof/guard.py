@@ -81,10 +81,10 @@ class Watching(Ledger):
                 self.learned[f"{self.settled}/{name}"] = _spread(value)
         super().settle(state)
 
-    def settle_gradients(self, gradients: Mapping[str, Tensor]) -> None:
+    def settle_gradients(self, gradients: Mapping[str, Tensor], *, one_by_one: bool) -> None:
         for name, value in gradients.items():
             self.gradients[f"{self.settled}/{name}"] = _spread(value)
-        super().settle_gradients(gradients)
+        super().settle_gradients(gradients, one_by_one=one_by_one)
 
     def seen(self) -> dict[str, Tensor]:
         logits = {f"logits/{position}": row for position, row in self.logits.items()}
@@ -292,15 +292,21 @@ def _apart(here: Mapping[str, Tensor], there: Mapping[str, Tensor] | None) -> De
 
 
 def _judged(found: Deviation, margins: Margins) -> Deviation:
-    state = max(found.state, found.gradient)
-    if found.logit * SAFETY > margins.logit or state * SAFETY > margins.state:
-        gradients = f", its gradients by {found.gradient:.1e}" if found.gradient else ""
+    beside = {
+        "nats in logits": (found.logit, margins.logit),
+        "of its size in what was learned": (found.state, margins.state),
+        "of its size in a gradient": (found.gradient, margins.gradient),
+    }
+    beyond = [
+        f"{seen:.1e} {what} where {margin:.0e} is announced"
+        for what, (seen, margin) in beside.items()
+        if seen * SAFETY > margin
+    ]
+    if beyond:
         raise ValueError(
-            f"read in another way, logits differ by {found.logit:.1e} nats and what was learned by "
-            f"{found.state:.1e} of its size{gradients}; settled arithmetic announces within "
-            f"{margins.logit:.0e} and {margins.state:.0e} and needs ten times less. Another "
-            "machine might not decode this: learn at a lower rate or not at all, or take "
-            "arithmetic='native'"
+            f"computed in another way, it differs by {', '.join(beyond)}, which needs ten times "
+            "less: another machine might not decode it. Learn at a lower rate or not at all, or "
+            "take arithmetic='native'"
         )
     return found
 
