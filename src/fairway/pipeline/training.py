@@ -45,6 +45,7 @@ class Trained:
     spent              seconds of the training budget, of all starts together
     began              when they would have begun in one go, by `time.perf_counter`
     tokens_per_second  of the steps alone
+    compiled, note     as `TrainResult` has them
     """
 
     weights: dict[str, Tensor]
@@ -54,6 +55,8 @@ class Trained:
     steps: int
     tokens: int
     tokens_per_second: float
+    compiled: bool
+    note: str | None
 
     @property
     def deadline(self) -> float | None:
@@ -68,6 +71,8 @@ class Trained:
             steps=self.steps,
             tokens=self.tokens,
             tokens_per_second=self.tokens_per_second,
+            compiled=self.compiled,
+            note=self.note,
         )
 
 
@@ -230,6 +235,8 @@ class Training:
             steps=self.steps,
             tokens=self.tokens,
             tokens_per_second=self.tokens / self.step_seconds,
+            compiled=self.runtime.compiled,
+            note=self.runtime.obstacle or None,
         )
 
     def _stop(self) -> None:
