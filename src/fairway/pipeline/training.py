@@ -23,14 +23,8 @@ from fairway.tokens.batches import Batch, Batches
 from fairway.tokens.shards import DataFolder
 from fairway.train.checkpoints import CHECKPOINT, Checkpoints
 from fairway.train.compiled import compile_loss
-from fairway.train.loop import (
-    Step,
-    TrainingInterrupted,
-    build_clock,
-    context_warmup,
-    parts_at,
-    training_steps,
-)
+from fairway.train.config import build_clock, context_warmup, parts_at
+from fairway.train.loop import Step, TrainingInterrupted, training_steps
 from fairway.train.memory import require_memory, surely_fits
 from fairway.train.param_groups import build_optimizers
 from fairway.train.train_state import Checkpoint, checkpoint_state, restore, restore_model
