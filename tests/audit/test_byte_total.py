@@ -11,12 +11,8 @@ from fairway.audit.byte_total import probe_bytes
 from fairway.audit.case import Case
 from fairway.audit.findings import ProbeResult
 from fairway.audit.scorer import Answer, Session, open_scorer
-from fairway.audit.vocabulary import (
-    Vocabulary,
-    of_sentencepiece,
-    open_vocabulary,
-    vocabulary_of,
-)
+from fairway.audit.token_pieces import Vocabulary
+from fairway.audit.vocabulary import of_sentencepiece, open_vocabulary, vocabulary_of
 from fairway.tokens.tokenizer import load_tokenizer, schema
 
 from .vocabularies import KINDS, TEXT, tokenizers

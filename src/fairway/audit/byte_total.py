@@ -14,7 +14,7 @@ from fairway.audit.byte_audit import WAYS
 from fairway.audit.case import Case
 from fairway.audit.findings import Finding, ProbeResult, found
 from fairway.audit.scorer import Answer
-from fairway.audit.vocabulary import Vocabulary
+from fairway.audit.token_pieces import Vocabulary
 from fairway.tokens.tokenizer import BOUNDARY
 
 MARK_AS_BYTES = ("<0xE2>", "<0x96>", "<0x81>")  # what a lone space decays to without its own piece

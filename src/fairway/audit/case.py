@@ -14,7 +14,7 @@ from fairway.audit.comparison import ROUNDING_NATS, Comparison, Repeats, repeat
 from fairway.audit.findings import ProbeResult
 from fairway.audit.scorer import Answer, Session
 from fairway.audit.scoring_order import ScoringOrder
-from fairway.audit.vocabulary import Vocabulary
+from fairway.audit.token_pieces import Vocabulary
 from fairway.runtime.progress import Progress, silent
 
 CAUSALITY_SHARE = 0.35  # of the time after the first calls; normalization gets what is left

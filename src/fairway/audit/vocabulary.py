@@ -8,14 +8,14 @@ token may be a part of a character. That these bytes are the truth is shown by j
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fairway.artifact.loaded_model import is_model_file, load_model
+from fairway.audit.token_pieces import Vocabulary, of_bytes
 from fairway.runtime.extras import extra
 from fairway.runtime.files import read_file
 from fairway.tokens.byte_count import byte_table
@@ -31,6 +31,7 @@ from fairway.tokens.tokenizer import (
 )
 
 MOST_BYTES = 1 << 27  # of a vocabulary's file; the largest published ones have some 30 MB
+MOST_IDS = 1 << 24
 # How the encodings of cl100k_base and later cut text before merging; a .tiktoken file has no word
 # of it. It decides which tokens a text has, not what a token stands for.
 PATTERN = (
@@ -38,52 +39,6 @@ PATTERN = (
     r"\s++$|\s*[\r\n]|\s+(?!\S)|\s"
 )
 OPENERS = ("<|bos|>", "<|endoftext|>", "<|begin_of_text|>", "<s>", "[BOS]", "<bos>")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Vocabulary:
-    """What every id stands for, and how a text becomes ids.
-
-    pieces    (V) the bytes of each id in the middle of a text; empty for those that stand for none
-    printed   (V) how the vocabulary's own file spells it, if it does so in letters; else `alone`
-    alone     (V) what the library decodes it to by itself, as text
-    encode    one document to ids, without marks around it
-    targets   a stream (n,) of ids, marks included -> bytes (n - 1,) that each but the first stands
-              for
-    join      the ids of one document -> its bytes
-    opener    the id that opens a document, if the vocabulary has one
-    """
-
-    kind: str
-    pieces: Sequence[bytes]
-    printed: Sequence[str]
-    alone: Sequence[str]
-    encode: Callable[[bytes], np.ndarray]
-    targets: Callable[[np.ndarray], np.ndarray]
-    join: Callable[[np.ndarray], bytes]
-    opener: int | None = None
-
-    @property
-    def size(self) -> int:
-        return len(self.pieces)
-
-    @property
-    def is_text(self) -> np.ndarray:
-        """(V,) whether an id stands for bytes of text."""
-        return np.array([bool(piece) for piece in self.pieces])
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """(V,) int64: bytes of each id in the middle of a text."""
-        return np.array([len(piece) for piece in self.pieces], dtype=np.int64)
-
-    def count(self, ids: np.ndarray) -> np.ndarray:
-        """Bytes (n,) that each of a document's ids (n,), without marks, stands for."""
-        silent = np.flatnonzero(~self.is_text)
-        mark = self.opener if self.opener is not None else silent[0] if len(silent) else None
-        if mark is None:  # where none could open a document, none depends on what is before it
-            return self.sizes[ids]
-        return self.targets(np.concatenate(([mark], ids)))
 
 
 def open_vocabulary(path: Path, pattern: str | None = None) -> Vocabulary:
@@ -143,45 +98,6 @@ def _is_pickle(data: bytes) -> bool:
     return data[:1] == b"\x80" and data[1:2] <= b"\x08" and data[-1:] == b"."
 
 
-def _of_bytes(
-    kind: str,
-    pieces: list[bytes],
-    printed: list[str],
-    *,
-    encode: Callable[[bytes], np.ndarray],
-    opener: int | None,
-    alone: list[str] | None = None,
-    first_blank: bool = True,
-) -> Vocabulary:
-    """Where every id stands for the same bytes wherever it is.
-
-    first_blank  a blank that opens a document is in the text; not where the library puts one before
-                 each document
-    """
-    sizes = np.array([len(piece) for piece in pieces], dtype=np.int64)
-    silent = sizes == 0
-    left_out = np.array([not first_blank and piece[:1] == b" " for piece in pieces])
-
-    def targets(tokens: np.ndarray) -> np.ndarray:
-        before, now = tokens[:-1], tokens[1:]
-        return sizes[now] - (left_out[now] & silent[before])
-
-    def join(ids: np.ndarray) -> bytes:
-        text = b"".join(pieces[token] for token in ids.tolist())
-        return text[1:] if len(ids) and left_out[ids[0]] else text
-
-    return Vocabulary(
-        kind=kind,
-        pieces=pieces,
-        printed=printed,
-        alone=alone or [piece.decode("utf-8", "replace") for piece in pieces],
-        encode=encode,
-        targets=targets,
-        join=join,
-        opener=opener,
-    )
-
-
 def _tiktoken_ranks(data: bytes) -> dict[bytes, int] | None:
     """Of a .tiktoken file: lines of base64 and a rank; None for what is no such file."""
     ranks: dict[bytes, int] = {}
@@ -191,7 +107,7 @@ def _tiktoken_ranks(data: bytes) -> dict[bytes, int] | None:
             ranks[base64.b64decode(spelled, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
             return None
-    if not ranks or b"" in ranks or min(ranks.values()) < 0 or max(ranks.values()) >= 1 << 24:
+    if not ranks or b"" in ranks or min(ranks.values()) < 0 or max(ranks.values()) >= MOST_IDS:
         return None
     if len(set(ranks.values())) < len(ranks):
         raise ValueError("two of its tokens have the same rank")
@@ -226,16 +142,21 @@ def of_tiktoken(encoding: Any) -> Vocabulary:
         except KeyError:
             continue  # ids are not without gaps
         printed[token] = pieces[token].decode("utf-8", "replace")
-    named = {name: token for token, name in special.items()}
-    return _of_bytes(
+    return of_bytes(
         "tiktoken",
         pieces,
         printed,
         encode=lambda document: np.array(
             encoding.encode_ordinary(document.decode("utf-8", "replace")), dtype=np.int64
         ),
-        opener=next((named[name] for name in OPENERS if name in named), None),
+        opener=_opener(special),
     )
+
+
+def _opener(named: Mapping[int, str]) -> int | None:
+    """The first of `OPENERS` among ids with names."""
+    tokens = {name: token for token, name in named.items()}
+    return next((tokens[name] for name in OPENERS if name in tokens), None)
 
 
 def of_tokenizer_json(data: bytes) -> Vocabulary:
@@ -258,17 +179,18 @@ def of_tokenizer_json(data: bytes) -> Vocabulary:
             f"a {model.get('type', 'model')} that is neither byte-level nor falls back to bytes: "
             "what its tokens decode to is not the text, and no count of theirs can be right"
         )
-    added = {each["id"]: each for each in described.get("added_tokens") or ()}
-    size = max([tokenizer.get_vocab_size(), *(token + 1 for token in added)])
+    added = tokenizer.get_added_tokens_decoder()  # whose ids are not always those of the file
+    size = 1 + max(tokenizer.get_vocab().values(), default=-1)
+    if size > MOST_IDS:
+        raise ValueError(f"one of its ids is {size - 1:,}; {MOST_IDS:,} ids are the most")
     printed = [tokenizer.id_to_token(token) or "" for token in range(size)]
     pieces = [
-        (b"" if added[token]["special"] else printed[token].encode())
+        (b"" if added[token].special else printed[token].encode())
         if token in added
         else spell(printed[token])
         for token in range(size)
     ]
     alone = [tokenizer.decode([token]) if pieces[token] else "" for token in range(size)]
-    named = {name: token for token, name in enumerate(printed) if token in added}
 
     def encode(document: bytes) -> np.ndarray:
         text = document.decode("utf-8", "replace")
@@ -280,13 +202,13 @@ def of_tokenizer_json(data: bytes) -> Vocabulary:
         and tokenizer.decode(letter.tolist()) == "a"
         and b"".join(pieces[token] for token in letter) == b" a"
     )
-    return _of_bytes(
+    return of_bytes(
         kind,
         pieces,
         printed,
         alone=alone,
         encode=encode,
-        opener=next((named[name] for name in OPENERS if name in named), None),
+        opener=_opener({token: printed[token] for token in added}),
         first_blank=not prefixed,
     )
 
@@ -363,7 +285,7 @@ def of_piece_table(table: Any, *, first_blank: bool = False) -> Vocabulary:
     ]
     cuts = hasattr(table, "encode")
     bos_id = table.bos_id() if cuts else -1
-    return _of_bytes(
+    return of_bytes(
         "SentencePiece",
         pieces,
         printed,
