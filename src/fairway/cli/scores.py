@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from fairway.cli.answer import Answer, No, open_model, shown, with_settings
+from fairway.cli.answer import (
+    Answer,
+    No,
+    model_file,
+    open_decoder,
+    open_model,
+    shown,
+    with_settings,
+)
 from fairway.cli.signatures import SettledBy
 from fairway.cli.words import (
     Count,
@@ -69,11 +77,14 @@ class Present:
 
 def present_evaluation(asked: Mapping[str, Any], further: Sequence[str]) -> "EvaluateConfig":
     """The model's own after each --set; without a model, what an evaluation is by itself."""
+    from fairway.artifact.loaded_model import read_settings
     from fairway.evaluate.config import EvaluateConfig
-    from fairway.proof.prove import evaluation_of
+    from fairway.proof.prove import named_evaluation
 
-    model = asked["model"]
-    found = EvaluateConfig() if model is None else evaluation_of(open_model(Path(model)))
+    found = EvaluateConfig()
+    if asked["model"] is not None:
+        path = model_file(Path(asked["model"]))
+        found = named_evaluation(read_settings(path).get("evaluate") or {}, path)
     return with_settings(Present(found), asked["set"]).evaluate
 
 
@@ -270,7 +281,7 @@ def _proved(
     from fairway.proof.scored import read_scored, scored_beside
     from fairway.tokens.shards import DataFolder
 
-    loaded = open_model(model)
+    loaded = open_decoder(model)
     text = validation_text(loaded, DataFolder(data))
     scored = scored_beside(loaded) if score is None else read_scored(score)
     if scored is not None:
@@ -325,8 +336,7 @@ def verify(
     from fairway.runtime.device import choose_device
     from fairway.runtime.files import atomic_write
 
-    loaded = open_model(model)
-    loaded.model.to(choose_device(device))
+    loaded = open_decoder(model, choose_device(device))
     try:
         with shown("verify") as progress:
             decoded = decode(

@@ -39,6 +39,7 @@ class Trained:
     spent              seconds of the training budget, of all starts together
     began              when they would have begun in one go, by `time.perf_counter`
     tokens_per_second  of the steps alone
+    compiled, note     as `TrainResult` has them
     """
 
     weights: dict[str, Tensor]
@@ -48,6 +49,8 @@ class Trained:
     steps: int
     tokens: int
     tokens_per_second: float
+    compiled: bool
+    note: str | None
 
     @property
     def deadline(self) -> float | None:
@@ -62,6 +65,8 @@ class Trained:
             steps=self.steps,
             tokens=self.tokens,
             tokens_per_second=self.tokens_per_second,
+            compiled=self.compiled,
+            note=self.note,
         )
 
 
@@ -224,6 +229,8 @@ class Training:
             steps=self.steps,
             tokens=self.tokens,
             tokens_per_second=self.tokens / self.step_seconds,
+            compiled=self.runtime.compiled,
+            note=self.runtime.obstacle or None,
         )
 
     def _stop(self) -> None:
