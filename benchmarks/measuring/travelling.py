@@ -51,11 +51,14 @@ def ways(own: EvaluateConfig, tokens: int, documents: int) -> dict[str, Evaluate
     )
     chunk -= chunk % base.stride
     steps = Sgd(chunk_tokens=chunk, epochs=1, lr=0.005, batch_sequences=4)
+    muon = replace(steps, chunk_tokens=4 * chunk, lr=0.002, optimizer="muon")  # takes its time
+    adapters = DocumentAdapters()
+    adapters = replace(adapters, adapters=replace(adapters.adapters, rank=8))
     return {
         "frozen": base,
         "SGD": replace(base, ttt=steps),
-        "Muon": replace(base, ttt=replace(steps, lr=0.002, optimizer="muon")),
-        "adapters": replace(base, ttt=DocumentAdapters()),
+        "Muon": replace(base, ttt=muon),
+        "adapters": replace(base, rows=min(32, documents), ttt=adapters),
         "mixture": replace(base, mixture=Mixture()),
     }
 
@@ -87,6 +90,8 @@ def encoded(
     own = evaluation_of(loaded).resolved(loaded.model.config.train_context)
     proofs = []
     for name, content in texts(loaded, data, args.book).items():
+        if args.texts is not None and name not in args.texts:
+            continue
         for way, config in ways(own, args.tokens, args.documents).items():
             path, known = folder / f"{way}, {name}.fwp", folder / f"{way}, {name}.json"
             if not known.is_file():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fairway.evaluate.config import EvaluateConfig
+from fairway.evaluate.frozen import NoLearning
 from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.phased import Phased
@@ -14,6 +15,7 @@ from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.learners.tilt import Tilt
 from fairway.evaluate.ledger import Margins
 from fairway.model.adapters import AdapterConfig
+from fairway.proof.proof_file import ProofFile
 from fairway.proof.prove import prove
 from fairway.proof.reproducible import NotReproducible
 from fairway.proof.verify import verify
@@ -59,6 +61,20 @@ def test_every_way_decodes_with_other_rows_and_is_as_long_as_claimed(
     spare = bits - certificate.read_bits_per_byte * certificate.num_bytes
     assert -8 < spare < 16  # by chance few bytes name a point of the last slice
     assert verify(path, model, rows=1).documents == tuple(DOCUMENTS)
+
+
+def test_rows_that_idle_follow_no_ties_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a longer window a shorter one goes on past its end, where another document's ties
+    stand."""
+    monkeypatch.setattr(NoLearning, "margins", lambda self: COARSE)
+    model, path = loaded(APART), tmp_path / "proof.fwp"
+    certificate = prove(model, corpus(DOCUMENTS), out=path, guard=False)
+    assert certificate.holds, certificate.verdict
+    told = ProofFile.from_bytes(path.read_bytes()).ties.logits
+    behind = {start + 1 for start in corpus(DOCUMENTS).document_starts[1:]}
+    assert behind & {place // model.model.config.vocab_size for place in told}
 
 
 ONCE = replace(SGD, epochs=1, batch_sequences=8)  # so that noise enters once a lesson

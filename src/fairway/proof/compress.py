@@ -29,7 +29,7 @@ from fairway.evaluate.ledger import Ledger, Margins, Ties
 from fairway.evaluate.predictor import Predictor
 from fairway.proof.bitstream import Encoded, WalkConfig, decode_stream, encode_stream
 from fairway.proof.decoder_limits import MOST_FILE, check_coding, check_facts
-from fairway.proof.guard import Guard, deviation_here
+from fairway.proof.guard import FEW_TARGETS, Guard, deviation_here
 from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
@@ -172,7 +172,9 @@ def _settled(
     predictor = make_settled_predictor(loaded.model, evaluation, ledger=Ledger(header.settled))
     guards = not header.unguarded and header.num_tokens > 0
     learns = evaluation.ttt is not None and len(plans) > 1
-    watching = Guard(loaded.model, evaluation, text) if guards and learns else nullcontext()
+    watching = nullcontext()
+    if guards and learns:
+        watching = Guard(loaded.model, evaluation, text, read_targets=2 * FEW_TARGETS)
     with watching as other:
         found = encode_settled(predictor, plans, text, walk, progress=progress)
         if other is not None:

@@ -39,7 +39,7 @@ from fairway.runtime.tensor_file import read_tensors, under, write_tensors
 from fairway.tokens.val_text import ValText
 
 READ_TARGETS = 256  # that are read token by token, half of them at most before the first lesson
-FEW_TARGETS = 64  # the same, where nothing is learned and what is coded may be short
+FEW_TARGETS = 64  # the same, where what is coded may be short
 LESSON_TARGETS = 2048  # of the first lesson, at most
 MOST_KEPT = 1 << 18  # values of a tensor, for comparing
 SAFETY = 10.0  # times a deviation that a margin must be
@@ -190,9 +190,17 @@ class Guard:
         guard.deviation()
     """
 
-    def __init__(self, model: GPT, config: EvaluateConfig, text: ValText, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: GPT,
+        config: EvaluateConfig,
+        text: ValText,
+        *,
+        seed: int = 0,
+        read_targets: int = READ_TARGETS,
+    ) -> None:
         self.margins = config.learner.margins()
-        sample = Sample.of(config, text, model.config.bos_id, seed)
+        sample = Sample.of(config, text, model.config.bos_id, seed, read_targets)
         ledger = Watching(self.margins)
         sample.score(model, ledger)
         self.here = ledger.seen()
@@ -264,6 +272,7 @@ def _job(model: GPT, sample: Sample, ledger: Ledger) -> tuple[dict[str, Tensor],
         "num_chunks": prefix.num_chunks,
         "starts": list(prefix.starts),
         "seed": sample.seed,
+        "read_targets": sample.read_targets,
         "loops_active": model.loops_active,
         "threads": 2 if torch.get_num_threads() == 1 else 1,
     }
@@ -329,7 +338,13 @@ def read_sample(job: Path, answer: Path) -> None:
         starts=tuple(facts["starts"]),
     )
     config = config_from_json(EvaluateConfig, facts["evaluate"])
-    sample = Sample(config=config, prefix=prefix, tokens=tokens, seed=facts["seed"])
+    sample = Sample(
+        config=config,
+        prefix=prefix,
+        tokens=tokens,
+        seed=facts["seed"],
+        read_targets=facts["read_targets"],
+    )
     noted = Ledger(config.learner.margins())
     noted.load_state(under("ledger/", tensors))
     ledger = Watching(config.learner.margins(), noted.ties)
