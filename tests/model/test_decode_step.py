@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fairway.model.adapters import AdapterConfig, Adapters
 from fairway.model.cache import Cache
-from fairway.model.decode_step import describe_step, next_logits, why_plain
+from fairway.model.decode_step import describe_step, next_logits, why_plain, window_logits
 from fairway.model.gpt import GPT
 from fairway.recipes.registry import RECIPES, recipe, smoke
 from fairway.runtime.native import explain, library, switched_off, untuned
@@ -91,6 +91,21 @@ def test_with_additions_of_its_own_for_each_row(rows: int, dtype: torch.dtype) -
 def test_a_first_token_alone(dtype: torch.dtype) -> None:
     model = of_type(build(VARIANTS["as #414"]), dtype)
     assert_twins(model, tokens(), opening=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("start", [0, 5])
+def test_a_whole_window_has_its_twin(variant: str, start: int) -> None:
+    model, ids = of_type(build(VARIANTS[variant]), torch.float64), tokens(rows=3)
+    found = window_logits(model, ids, start=start)
+    with torch.inference_mode():
+        assert_close(found, model(ids, start=start), CLOSE[torch.float64])
+
+
+def test_windows_side_by_side_know_nothing_of_each_other() -> None:
+    model, ids = of_type(build(VARIANTS["as #1855"]), torch.float64), tokens(rows=5)
+    apart = [window_logits(model, row[None], start=3) for row in ids]
+    assert torch.equal(window_logits(model, ids, start=3), torch.cat(apart))
 
 
 def test_no_sum_depends_on_the_number_of_rows_or_threads() -> None:

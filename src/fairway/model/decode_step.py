@@ -1,10 +1,11 @@
-"""One token of every row through the model in C++ (`native/decode.cpp`), for whoever decodes.
+"""Some tokens of every row through the model in C++ (`native/decode.cpp`), for whoever reads.
 
 At one token a time the plain forward pass is some hundred small operations, each of which costs
 more to call than to compute. The step here is one call over all layers, on the weights where they
 lie: nothing is copied, so whatever learns between two windows is seen at once. It takes every model
 of `GPT` whose weights are of the type that is computed in, on a CPU; for others, and where there is
-no compiler, the plain pass runs and `why_plain` says why.
+no compiler, the plain pass runs and `why_plain` says why. In float64, where libraries are made for
+others, whole windows go the same way.
 """
 
 import ctypes
@@ -26,19 +27,34 @@ FORMS = {"serial": 0, "shared": 1, "lanes": 2}
 SMEARS = {None: 0, "v1": 1, "v2": 2}
 
 
-@torch.inference_mode()
 def next_logits(
     model: GPT, tokens: Tensor, cache: Cache, adapters: Adapters | None = None
 ) -> Tensor:
-    """Logits (B, V) after tokens (B, T), as `GPT.forward` gives them for the last one.
+    """Logits (B, V) after tokens (B, T), as `GPT.forward` gives them for the last one."""
+    last = tokens.size(1) - 1
+    return window_logits(model, tokens, start=last, cache=cache, adapters=adapters)[:, -1]
 
-    Through the step in C++ where a single token comes to a model that it takes. The choice depends
-    on the model and on T alone, so encoder and decoder make the same.
+
+@torch.inference_mode()
+def window_logits(
+    model: GPT,
+    tokens: Tensor,
+    *,
+    start: int = 0,
+    cache: Cache | None = None,
+    adapters: Adapters | None = None,
+) -> Tensor:
+    """`GPT.forward`, without derivatives: logits (B, T - start, V) of tokens (B, T).
+
+    In C++ where that takes the model, for a single token of each row and, in float64, for any
+    number. The choice depends on the model and on T alone, so encoder and decoder make the same.
     """
-    if tokens.size(1) == 1 and not why_plain(model):
-        return _take_step(model, tokens, cache, adapters)
-    cache.step = None
-    return model(tokens, start=tokens.size(1) - 1, cache=cache, adapters=adapters)[:, -1]
+    few = tokens.size(1) == 1 or model.compute_dtype == torch.float64
+    if few and not why_plain(model):
+        return _in_compiled(model, tokens, start, cache, adapters)
+    if cache is not None:
+        cache.step = None
+    return model(tokens, start=start, cache=cache, adapters=adapters)
 
 
 def why_plain(model: GPT) -> str:
@@ -59,25 +75,31 @@ def describe_step(model: GPT) -> str:
     return f"plain forward pass ({why})" if why else "compiled C++"
 
 
-def _take_step(model: GPT, tokens: Tensor, cache: Cache, adapters: Adapters | None) -> Tensor:
-    cache.require_room(1)
+def _in_compiled(
+    model: GPT, tokens: Tensor, start: int, cache: Cache | None, adapters: Adapters | None
+) -> Tensor:
+    rows, new = tokens.shape
+    cache = model.new_cache(rows, new, num_slots=1) if cache is None else cache
+    cache.require_room(new)
     step = cache.step
     if not isinstance(step, _Step) or step.made_for != (id(model), id(adapters)):
         step = cache.step = _Step.of(model, cache, adapters)
-    logits = torch.empty(tokens.size(0), model.config.vocab_size, dtype=model.compute_dtype)
-    tokens = tokens.contiguous()
+    shape = (rows, new - start, model.config.vocab_size)
+    logits, tokens = torch.empty(shape, dtype=model.compute_dtype), tokens.contiguous()
     failed = step.function(
         step.address,
         tokens.data_ptr(),
+        new,
         cache.length,
         cache.embedding is not None,
+        start,
         torch.get_num_threads(),
         logits.data_ptr(),
     )
     if failed:
-        raise IndexError(f"tokens {tokens[:, 0].tolist()!s:.80} of {model.config.vocab_size}")
+        raise IndexError(f"tokens {tokens.flatten().tolist()!s:.80} of {model.config.vocab_size}")
     cache.embedding = step.before
-    cache.advance(1)
+    cache.advance(new)
     return logits
 
 
@@ -144,7 +166,7 @@ class _Step:
         assert functions is not None
         function = getattr(functions, f"{NAME}_{TYPES[model.compute_dtype]}")
         function.restype = ctypes.c_int64
-        function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 3 + [ctypes.c_void_p]
+        function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 5 + [ctypes.c_void_p]
         fields = addresses.model_fields()
         addresses.kept += [model, adapters, fields]
         made_for = (id(model), id(adapters))
@@ -268,6 +290,7 @@ class _Addresses:
         model, attention, mlp = self.model, block.attention, block.mlp
         form = "serial" if block.form == "lanes" and not lanes else block.form
         values, value_scale = model.value_embed, None
+        kept = slot % self.cache.keys.size(0)  # blocks may share one place, if nobody reads on
         if values is not None and layer in values.layers:
             value_scale = values.layer_scales[values.layers.index(layer)]
         gate, carry, route = attention.gate, model.lane_carry, model.lane_route
@@ -295,8 +318,8 @@ class _Addresses:
             carry=self.of(None if carry is None else carry[layer]),
             route=self.of(None if route is None else route[layer]),
             value_scale=self.of(value_scale),
-            keys=self.of(self.cache.keys[slot]),
-            values=self.of(self.cache.values[slot]),
+            keys=self.of(self.cache.keys[kept]),
+            values=self.of(self.cache.values[kept]),
             **{f"on_{target}": self._adapter(target, slot) for target in targets},
         )
 

@@ -24,6 +24,7 @@ from typing import ClassVar, Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
+from fairway.runtime import kernels_matrices
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.plugins import Pluggable
 
@@ -121,6 +122,9 @@ def orthogonalize(
     tall = matrices.size(-2) > matrices.size(-1)
     x = (matrices.mT if tall else matrices).to(dtype)  # the products A are then the smaller ones
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + EPS)
+    if kernels_matrices.take(x):
+        x = kernels_matrices.orthogonalize(x, coefficients)
+        return x.mT if tall else x
     gram = x.new_empty(x.size(0), x.size(1), x.size(1))
     inner, spare = torch.empty_like(gram), torch.empty_like(x)
     for a, b, c in coefficients:
