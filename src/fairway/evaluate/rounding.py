@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from fairway.coding.settled import LOWEST, ONE, SHIFT, STEPS_PER_OCTAVE, UNITS, settled_ends
 from fairway.evaluate.dither import PERIOD, offsets
@@ -89,6 +90,8 @@ def round_values(flat: Tensor, how: Rounding) -> Near:
         *map(ctypes.c_int64, (significant, how.grid.least)),
         ctypes.c_double(how.margin),
     )
+    if not flat.is_inference():
+        increment_version(flat)  # behind PyTorch's back, and copies may be kept of what was there
     if not number:
         return []
     places, ups = torch.empty(number, dtype=torch.long), torch.empty(number, dtype=torch.int8)

@@ -15,6 +15,10 @@ constexpr int64_t QUERIES = 64;         // that look at their past together
 constexpr uint32_t MULTIPLIERS[] = {36313, 27191, 48271};
 enum Form { SERIAL = 0, SHARED = 1, LANES = 2 };
 
+template <typename T> const float *narrow(const T *weights) {
+    return reinterpret_cast<const float *>(weights);
+}
+
 // A model's matrices in the order in which tiles read them, for one call.
 template <typename T> class Packed {
   public:
@@ -29,8 +33,13 @@ template <typename T> class Packed {
         add(m.embed_up, m.dim, m.embed_dim), add(m.head_down, m.embed_dim, m.dim);
         add(m.head, m.vocab, m.embed_dim);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-        for (size_t i = 0; i < all.size(); i++)
-            Tiles<T>::pack_all({all[i].weights, 1, all[i].in}, all[i].in, all[i].out, all[i].to);
+        for (size_t i = 0; i < all.size(); i++) {
+            const Matrix &one = all[i];
+            if (m.narrow)
+                Tiles<T>::pack_all(View<float>{narrow(one.weights), 1, one.in}, one.in, one.out, one.to);
+            else
+                Tiles<T>::pack_all(View<T>{one.weights, 1, one.in}, one.in, one.out, one.to);
+        }
     }
     const T *find(const T *weights) const { return of.at(weights); }
 
@@ -117,6 +126,7 @@ template <typename T> class Step {
 
     // x (num, in) -> to (num, out) for weights (out, in).
     void apply(const T *weights, const T *from, int64_t out, int64_t in, T *to) const {
+        if (!packed && m.narrow) return multiply(narrow(weights), from, num(), out, in, to);
         if (!packed) return multiply(weights, from, num(), out, in, to);
         const T *panels = packed->find(weights);
         int64_t apart = Tiles<T>::columns * in, group = TILE_ROWS * TILE_GROUP;
@@ -364,8 +374,8 @@ template <typename T> class Step {
 
     void rows_of_keys(const T *keys, const T *head, int64_t number) {
         int64_t j = 0, width = m.head_dim;
-        for (; j + 4 <= number; j += 4) dots<T, 4, 1>(keys + j * width, head, width, scores + j, 1);
-        for (; j < number; j++) dots<T, 1, 1>(keys + j * width, head, width, scores + j, 1);
+        for (; j + 4 <= number; j += 4) dots<4, 1>(keys + j * width, head, width, scores + j, 1);
+        for (; j < number; j++) dots<1, 1>(keys + j * width, head, width, scores + j, 1);
     }
 
     // All queries of one row and head, some of them at once.
@@ -374,8 +384,8 @@ template <typename T> class Step {
         int64_t width = m.head_dim, all = position + count;
         Scratch<T> own;
         T *turned = own.take(Of::packed_size(width, all)), *lying = own.take(Of::packed_size(all, width));
-        Of::pack_all({keys, 1, width}, width, all, turned);
-        Of::pack_all({past, width, 1}, all, width, lying);
+        Of::pack_all(View<T>{keys, 1, width}, width, all, turned);
+        Of::pack_all(View<T>{past, width, 1}, all, width, lying);
         for (int64_t from = 0; from < count; from += QUERIES) {
             int64_t number = std::min(QUERIES, count - from), end = position + from + number;
             Of::sweep(queries + from * m.dim, m.dim, 1, number, turned, Of::columns * width, width,

@@ -23,10 +23,11 @@ template <typename T> struct Pass {
     Adapter<T> on_query, on_key, on_value, on_output, on_mlp;
 };
 
+// narrow: matrices of passes, and those around them, lie in float32 whatever T is.
 template <typename T> struct Model {
     int64_t rows, context, vocab, dim, embed_dim, heads, kv_heads, head_dim, rotary;
     int64_t bos, within_documents, smear, smear_window, smear_across, value_width, rank;
-    int64_t num_ngrams, num_passes, num_skips;
+    int64_t num_ngrams, num_passes, num_skips, narrow;
     double softcap, adapter_scale;
     const T *embed, *embed_up, *head_down, *head, *smear_gate, *smear_strength;
     const T *value_table, *value_project, *value_scale, *cos, *sin, *cap_positive, *cap_negative;

@@ -81,8 +81,8 @@ void attend(const double *q, const double *k, const double *v, int64_t batch, in
         Scratch<double> own;
         double *turned = own.take(Of::packed_size(width, length));
         double *lying = own.take(Of::packed_size(length, width));
-        Of::pack_all({k + kv * length * width, 1, width}, width, length, turned);
-        Of::pack_all({v + kv * length * width, width, 1}, length, width, lying);
+        Of::pack_all(View<double>{k + kv * length * width, 1, width}, width, length, turned);
+        Of::pack_all(View<double>{v + kv * length * width, width, 1}, length, width, lying);
         for (int64_t from = 0; from < length; from += QUERIES) {
             int64_t number = std::min(QUERIES, length - from), end = from + number;
             double *block = of_head + from * length;

@@ -97,12 +97,13 @@ template <typename T> struct Tiles {
     }
 
     // One panel of b, `columns` wide: row after row, zeros beyond its edge.
-    static void pack(View<T> b, int64_t depth, int64_t begin, int64_t width, T *to) {
+    template <typename S>
+    static void pack(View<S> b, int64_t depth, int64_t begin, int64_t width, T *to) {
         int64_t own = std::min(columns, width - begin);
-        const T *from = b.at + begin * b.column;
+        const S *from = b.at + begin * b.column;
         if (own == columns && b.column == 1) {
             for (int64_t k = 0; k < depth; k++)
-                std::memcpy(to + k * columns, from + k * b.row, columns * sizeof(T));
+                std::copy_n(from + k * b.row, columns, to + k * columns);
             return;
         }
         for (int64_t k = 0; k < depth; k++) {
@@ -141,7 +142,8 @@ template <typename T> struct Tiles {
     }
 
     // All of b, panel after panel.
-    static void pack_all(View<T> b, int64_t depth, int64_t width, T *to) {
+    template <typename S>
+    static void pack_all(View<S> b, int64_t depth, int64_t width, T *to) {
         for (int64_t begin = 0; begin < width; begin += columns)
             pack(b, depth, begin, width, to + begin * depth);
     }

@@ -21,6 +21,12 @@ template <typename T> struct Wide {
         std::memcpy(&v, from, 64);
         return v;
     }
+    template <typename S> static vec widen(const S *from) {  // numbers kept in half the memory
+        typedef S narrow __attribute__((vector_size(lanes * sizeof(S))));
+        narrow v;
+        std::memcpy(&v, from, sizeof v);
+        return __builtin_convertvector(v, vec);
+    }
     static T sum(vec v) {  // the upper half onto the lower, down to a quarter of a vector
         typedef T half __attribute__((vector_size(32)));
         typedef T quarter __attribute__((vector_size(16)));
@@ -38,8 +44,8 @@ template <typename T> struct Wide {
 };
 
 // to[b][r] = weights[r] . x[b] for R rows of weights and B vectors, all of them `width` long.
-template <typename T, int R, int B>
-inline void dots(const T *weights, const T *x, int64_t width, T *to, int64_t stride) {
+template <int R, int B, typename T, typename S>
+inline void dots(const S *weights, const T *x, int64_t width, T *to, int64_t stride) {
     using W = Wide<T>;
     typename W::vec sums[R][B] = {};
     int64_t whole = width / W::lanes * W::lanes;
@@ -47,42 +53,44 @@ inline void dots(const T *weights, const T *x, int64_t width, T *to, int64_t str
         typename W::vec those[B];
         for (int b = 0; b < B; b++) those[b] = W::load(x + b * width + k);
         for (int r = 0; r < R; r++) {
-            typename W::vec w = W::load(weights + r * width + k);
+            typename W::vec w = W::widen(weights + r * width + k);
             for (int b = 0; b < B; b++) sums[r][b] += w * those[b];
         }
     }
     for (int r = 0; r < R; r++)
         for (int b = 0; b < B; b++) {
             T total = W::sum(sums[r][b]);
-            for (int64_t k = whole; k < width; k++) total += weights[r * width + k] * x[b * width + k];
+            for (int64_t k = whole; k < width; k++)
+                total += static_cast<T>(weights[r * width + k]) * x[b * width + k];
             to[b * stride + r] = total;
         }
 }
 
-template <typename T, int R>
-inline void rows_of(const T *weights, const T *x, int64_t batch, int64_t width, T *to,
+template <int R, typename T, typename S>
+inline void rows_of(const S *weights, const T *x, int64_t batch, int64_t width, T *to,
                     int64_t stride) {
     int64_t b = 0;
-    for (; b + 4 <= batch; b += 4) dots<T, R, 4>(weights, x + b * width, width, to + b * stride, stride);
-    for (; b < batch; b++) dots<T, R, 1>(weights, x + b * width, width, to + b * stride, stride);
+    for (; b + 4 <= batch; b += 4) dots<R, 4>(weights, x + b * width, width, to + b * stride, stride);
+    if (b + 2 <= batch) dots<R, 2>(weights, x + b * width, width, to + b * stride, stride), b += 2;
+    for (; b < batch; b++) dots<R, 1>(weights, x + b * width, width, to + b * stride, stride);
 }
 
 // x (batch, in) -> to (batch, out) for weights (out, in).
-template <typename T>
-void multiply(const T *weights, const T *x, int64_t batch, int64_t out, int64_t in, T *to) {
+template <typename T, typename S>
+void multiply(const S *weights, const T *x, int64_t batch, int64_t out, int64_t in, T *to) {
     constexpr int64_t R = 4;
     int64_t blocks = out / R;
 #pragma omp parallel for schedule(static) num_threads(workers) if (out * in * batch > WORTH_THREADS)
     for (int64_t block = 0; block < blocks; block++) {
         int64_t r = block * R;
-        rows_of<T, R>(weights + r * in, x, batch, in, to + r, out);
+        rows_of<R>(weights + r * in, x, batch, in, to + r, out);
     }
-    for (int64_t r = blocks * R; r < out; r++) rows_of<T, 1>(weights + r * in, x, batch, in, to + r, out);
+    for (int64_t r = blocks * R; r < out; r++) rows_of<1>(weights + r * in, x, batch, in, to + r, out);
 }
 
 template <typename T> T dot(const T *a, const T *b, int64_t width) {
     T found;
-    dots<T, 1, 1>(a, b, width, &found, 1);
+    dots<1, 1>(a, b, width, &found, 1);
     return found;
 }
 

@@ -93,7 +93,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def orthogonalize(x: Tensor, coefficients: Sequence[tuple[float, float, float]]) -> Tensor:
-    """x (N, R, C), R <= C, after steps X <- a X + (b A + c A A) X, where A = X X^T; x is used up."""
+    """x (N, R, C), R <= C, after steps X <- a X + (b A + c A A) X, where A = X X^T; uses x up."""
     x, triples = x.contiguous(), torch.tensor(coefficients, dtype=torch.float64)
     _call("orthogonalize", x, *x.shape, triples, len(triples))
     return x
