@@ -27,13 +27,17 @@ MOST_RESULT = 1 << 26  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """seconds, budget_seconds  calibration included; no budget where steps were counted"""
+    """seconds, budget_seconds  calibration included; no budget where steps were counted
+    waiting_share  of the steps' time, what the first rank spent in waiting for the others; None: it
+                   was alone
+    """
 
     seconds: float
     budget_seconds: float | None = None
     steps: int
     tokens: int
     tokens_per_second: float | None = None
+    waiting_share: float | None = None
 
     @property
     def over_time(self) -> bool:

@@ -39,6 +39,7 @@ class Trained:
     spent              seconds of the training budget, of all starts together
     began              when they would have begun in one go, by `time.perf_counter`
     tokens_per_second  of the steps alone
+    waiting_share      of this start's steps, what went by in waiting for other ranks; None: none
     """
 
     weights: dict[str, Tensor]
@@ -48,6 +49,7 @@ class Trained:
     steps: int
     tokens: int
     tokens_per_second: float
+    waiting_share: float | None
 
     @property
     def deadline(self) -> float | None:
@@ -62,6 +64,7 @@ class Trained:
             steps=self.steps,
             tokens=self.tokens,
             tokens_per_second=self.tokens_per_second,
+            waiting_share=self.waiting_share,
         )
 
 
@@ -224,7 +227,14 @@ class Training:
             steps=self.steps,
             tokens=self.tokens,
             tokens_per_second=self.tokens / self.step_seconds,
+            waiting_share=self._waiting().get("waiting_share"),
         )
+
+    def _waiting(self) -> dict[str, float]:
+        """The share of this start's steps that went by in waiting for other ranks, if there are."""
+        ranks = self.runtime.ranks
+        share = None if ranks.world_size == 1 else ranks.meter.waiting_share
+        return {} if share is None else {"waiting_share": round(share, 4)}
 
     def _stop(self) -> None:
         """Keep a checkpoint and raise Stopped."""
@@ -304,6 +314,7 @@ class Training:
             train_loss=step.loss.item(),
             lr_scale=step.lr_scale,
             tokens_per_second=round(rate),
+            **self._waiting(),
         )
 
 
