@@ -105,9 +105,9 @@ def test_every_gradient_is_in_one_bucket_and_a_bucket_has_one_matrix_for_a_rank(
     buckets = make_buckets(named, owners, 3)
     assert sorted(name for bucket in buckets for name in bucket.names) == sorted(named)
     owned = [bucket for bucket in buckets if bucket.owned]
-    # Backward fills the last layers first; what is left over comes when backward is over.
-    assert [bucket.names for bucket in owned] == [["6", "5", "3"], ["1", "0"], ["4"]]
-    assert [bucket.sizes for bucket in owned] == [[24, 24, 24], [24, 24, 0], [25, 0, 0]]
+    # Backward fills the last layers first.
+    assert [bucket.names for bucket in owned] == [["6", "5", "3"], ["4"], ["1", "0"]]
+    assert [bucket.sizes for bucket in owned] == [[24, 24, 24], [25, 0, 0], [24, 24, 0]]
     (common,) = buckets[3:]
     assert (common.names, common.sizes) == (["8", "7", "2"], [6, 6, 6])  # 18 numbers
 

@@ -40,6 +40,7 @@ class Trained:
     began              when they would have begun in one go, by `time.perf_counter`
     tokens_per_second  of the steps alone
     waiting_share      of this start's steps, what went by in waiting for other ranks; None: none
+    compiled, note     as `TrainResult` has them
     """
 
     weights: dict[str, Tensor]
@@ -50,6 +51,8 @@ class Trained:
     tokens: int
     tokens_per_second: float
     waiting_share: float | None
+    compiled: bool
+    note: str | None
 
     @property
     def deadline(self) -> float | None:
@@ -65,6 +68,8 @@ class Trained:
             tokens=self.tokens,
             tokens_per_second=self.tokens_per_second,
             waiting_share=self.waiting_share,
+            compiled=self.compiled,
+            note=self.note,
         )
 
 
@@ -228,6 +233,8 @@ class Training:
             tokens=self.tokens,
             tokens_per_second=self.tokens / self.step_seconds,
             waiting_share=self._waiting().get("waiting_share"),
+            compiled=self.runtime.compiled,
+            note=self.runtime.obstacle or None,
         )
 
     def _waiting(self) -> dict[str, float]:
