@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from fairway.model.segments import Parts
+from fairway.runtime.device import send
 from fairway.runtime.distributed import Ranks
 from fairway.train.clock import Clock
 from fairway.train.config import BatchConfig, TrainConfig, context_warmup, parts_at
-from fairway.train.divergence import DivergenceWatch
+from fairway.train.divergence import Arrived, DivergenceWatch
 from fairway.train.exchange import GradientExchange, Summed
 from fairway.train.param_groups import Optimizers
 from fairway.train.schedule import (
@@ -46,6 +47,7 @@ class Step(NamedTuple):
     micro_batches: int = 1  # over all ranks, as planned
     momentum: float = 0.0  # of the matrices
     grad_norm: Tensor | None = None  # () of all gradients, before clipping; as `loss` to be read
+    arrived: Arrived | None = None  # the newest loss that can be read without waiting
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,9 @@ def training_steps(
             kept = _set_rates(optimizers, config, progress, number, scale * rising)
             optimizers.step()
             optimizers.zero_grad()
-            yield Step(number + 1, progress, loss, scale, tokens, micro_batches, kept, norm)
+            yield Step(
+                number + 1, progress, loss, scale, tokens, micro_batches, kept, norm, watch.arrived
+            )
 
 
 def _loop_milestones(model: nn.Module, config: TrainConfig) -> list[Milestone]:
@@ -234,8 +238,7 @@ def _backward(
     device = next(model.parameters()).device
     loss = torch.zeros((), device=device)
     for left, (tokens, targets) in zip(reversed(range(len(work))), work, strict=True):
-        tokens = tokens.to(device, non_blocking=True)
-        targets = targets.to(device, non_blocking=True)
+        tokens, targets = send(tokens, device), send(targets, device)
         part = model.loss(tokens, targets) * (tokens.numel() / total_tokens)  # type: ignore[operator]
         # What is clipped before it is summed cannot leave earlier.
         last = not left and not config.clip_on_each_rank
