@@ -27,13 +27,18 @@ MOST_RESULT = 1 << 26  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """seconds, budget_seconds  calibration included; no budget where steps were counted"""
+    """seconds, budget_seconds  calibration included; no budget where steps were counted
+    compiled  steps ran through `torch.compile`; None: an earlier version did not say
+    note      what a reader must know about the steps; None where there is nothing to know
+    """
 
     seconds: float
     budget_seconds: float | None = None
     steps: int
     tokens: int
     tokens_per_second: float | None = None
+    compiled: bool | None = None
+    note: str | None = None
 
     @property
     def over_time(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fairway.cli import main
+from fairway.runtime.native import switched_off
 
 from .conftest import MODEL, Ask
 
@@ -56,3 +57,17 @@ def test_a_prompt_may_be_nothing_any_bytes_or_longer_than_the_context(ask: Ask) 
         "texts"
     ]
     assert all(text.count(" ") == 1 for text in two)
+
+
+def test_who_decodes_without_the_step_in_c_is_told_why(
+    ask: Ask, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    few = ("generate", MODEL, "--prompt", "3 green", "--num-tokens", "2")
+    ask(*few)
+    with switched_off():
+        assert main([*few]) == 0
+    told = [line for line in capsysbinary.readouterr().err.splitlines() if b"plain forward" in line]
+    assert len(told) == 1
+    assert b"not asked for" in told[0]
+    assert main([*few]) == 0
+    assert b"plain forward" not in capsysbinary.readouterr().err

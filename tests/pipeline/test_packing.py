@@ -31,7 +31,7 @@ from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batch, Batches
 from fairway.tokens.shards import DataFolder
-from fairway.train.loop import build_clock
+from fairway.train.config import build_clock
 
 Go = Callable[..., RunResult]
 

@@ -16,15 +16,9 @@ from torch import Tensor, nn
 
 from fairway.runtime.distributed import Ranks, supervised
 from fairway.train.clock import StepClock, WallClock
+from fairway.train.config import BatchConfig, TrainConfig
 from fairway.train.divergence import TrainingDiverged
-from fairway.train.loop import (
-    Batch,
-    BatchConfig,
-    OutOfBatches,
-    TrainConfig,
-    TrainingInterrupted,
-    training_steps,
-)
+from fairway.train.loop import Batch, OutOfBatches, TrainingInterrupted, training_steps
 from fairway.train.muon import MuonConfig
 from fairway.train.param_groups import OptimizerConfig, build_optimizers
 

@@ -11,17 +11,14 @@ from torch import Tensor, nn
 
 from fairway.runtime.stopping import listening
 from fairway.train.clock import StepClock, WallClock
+from fairway.train.config import BatchConfig, TrainConfig, build_clock, context_warmup
 from fairway.train.divergence import TrainingDiverged
 from fairway.train.loop import (
     Batch,
-    BatchConfig,
     Milestone,
     OutOfBatches,
     Step,
-    TrainConfig,
     TrainingInterrupted,
-    build_clock,
-    context_warmup,
     training_steps,
 )
 from fairway.train.muon import MuonConfig
@@ -336,28 +333,6 @@ def test_the_model_is_put_back_into_training_mode() -> None:
     assert modes == [True] * 3
 
 
-@pytest.mark.parametrize(
-    ("build", "words"),
-    [
-        (lambda: TrainConfig(), r"give exactly one of them"),
-        (lambda: TrainConfig(seconds=1.0, steps=1), r"give exactly one of them"),
-        (lambda: TrainConfig(seconds=5.0, reserve_seconds=5.0), r"leaves nothing"),
-        (lambda: TrainConfig(steps=5, reserve_seconds=1.0), r"set it to 0"),
-        (lambda: config(grad_clip=0.0), r"None is no clipping"),
-        (lambda: config(loops_at=1.5), r"When.progress=1.5"),
-        (lambda: BatchConfig(rows=0), r"must be at least 1"),
-        (
-            lambda: BatchConfig(context=3072, context_curriculum=Curriculum(stages=((1.0, 2048),))),
-            r"3072 tokens cannot be cut into rows of 2048",
-        ),
-        (lambda: BatchConfig(context_warmup=4), "without one set it to 0"),
-    ],
-)
-def test_an_impossible_run_cannot_be_written(build, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        build()
-
-
 def test_what_the_model_or_the_batches_cannot_do_is_said() -> None:
     class Loopless(nn.Module):
         def __init__(self) -> None:
@@ -373,17 +348,6 @@ def test_what_the_model_or_the_batches_cannot_do_is_said() -> None:
     batch = BatchConfig(rows=4, context=4, context_curriculum=Curriculum(stages=((1.0, 4),)))
     with pytest.raises(ValueError, match="rows of 6 tokens cannot be cut into rows of 4"):
         train(Tiny(), config(batch=batch))
-
-
-def test_configs_are_plain_data() -> None:
-    import fairway.train.loop as loop
-    import fairway.train.muon as muon
-    import fairway.train.param_groups as groups
-    import fairway.train.schedule as schedule
-
-    c = config(momentum_warmup=MomentumWarmup(fraction=0.3), loops_at=0.35)
-    names = {**vars(loop), **vars(muon), **vars(groups), **vars(schedule)}
-    assert eval(repr(c), names) == c
 
 
 def test_one_rank_clips_its_own_gradients_as_the_average() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fairway.artifact.config_json import config_from_json, config_to_json, plugins_of
 from fairway.runtime import plugins
 from fairway.runtime.plugins import load_plugin
-from fairway.train.loop import BatchConfig, TrainConfig, build_clock, training_steps
+from fairway.train.config import BatchConfig, TrainConfig, build_clock
+from fairway.train.loop import training_steps
 from fairway.train.param_groups import OptimizerConfig, build_optimizers
 from fairway.train.schedule import MomentumWarmup, Warmdown
 from fairway.train.train_state import checkpoint_state, read_train_state, restore, save_checkpoint

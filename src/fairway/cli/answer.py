@@ -85,6 +85,16 @@ def open_model(path: Path, device: "torch.device | str" = "cpu") -> "LoadedModel
     return loaded
 
 
+def open_decoder(path: Path, device: "torch.device | str" = "cpu") -> "LoadedModel":
+    """`open_model` for whoever takes one token after another; says where that is slow, and why."""
+    from fairway.model.decode_step import why_plain
+
+    loaded = open_model(path, device)
+    if why := why_plain(loaded.model):
+        print(f"decoding by the plain forward pass, several times as slow: {why}", file=sys.stderr)
+    return loaded
+
+
 @contextmanager
 def shown(name: str) -> Iterator[Progress]:
     """Progress of a long call on standard error."""

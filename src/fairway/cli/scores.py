@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from fairway.cli.answer import Answer, No, open_model, shown, with_settings
+from fairway.cli.answer import Answer, No, open_decoder, open_model, shown, with_settings
 from fairway.cli.signatures import SettledBy
 from fairway.cli.words import (
     Count,
@@ -270,7 +270,7 @@ def _proved(
     from fairway.proof.scored import read_scored, scored_beside
     from fairway.tokens.shards import DataFolder
 
-    loaded = open_model(model)
+    loaded = open_decoder(model)
     text = validation_text(loaded, DataFolder(data))
     scored = scored_beside(loaded) if score is None else read_scored(score)
     if scored is not None:
@@ -325,8 +325,7 @@ def verify(
     from fairway.runtime.device import choose_device
     from fairway.runtime.files import atomic_write
 
-    loaded = open_model(model)
-    loaded.model.to(choose_device(device))
+    loaded = open_decoder(model, choose_device(device))
     try:
         with shown("verify") as progress:
             decoded = decode(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import DisallowNone, Positional, arg
 
-from fairway.cli.answer import Answer, open_model
+from fairway.cli.answer import Answer, open_decoder, open_model
 from fairway.cli.words import MaybeFile, Model, Out
 from fairway.interop.harness_config import HarnessConfig
 from fairway.runtime.extras import extra
@@ -81,8 +81,7 @@ def serve(
     token = os.environ.get(TOKEN) or None
     if token_file is not None:
         token = read_file(token_file, 1 << 16).decode("utf-8", "replace").strip()
-    loaded = open_model(model)
-    loaded.model.to(choose_device(device))
+    loaded = open_decoder(model, choose_device(device))
     server = ModelServer(loaded, config, token)
     server.run(lambda: print(f"{server.name} at {server.address}, until Ctrl-C", file=sys.stderr))
     return {"address": server.address, "model": server.name}

@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 from tyro.conf import DisallowNone, arg
 
-from fairway.cli.answer import Answer, No, open_model, print_text, shown, with_settings
+from fairway.cli.answer import (
+    Answer,
+    No,
+    open_decoder,
+    open_model,
+    print_text,
+    shown,
+    with_settings,
+)
 from fairway.cli.words import Count, Data, InFile, MaybeCount, MaybeFile, Model, Out, Settings
 from fairway.generate.config import GenerateConfig
 from fairway.runtime.extras import extra
@@ -79,7 +87,7 @@ def compress(
     from fairway.proof.compress import CompressConfig, compress_file
 
     config = CompressConfig(segments=segments, adapt=adapt, threads=threads, arithmetic=arithmetic)
-    loaded = open_model(model)
+    loaded = open_decoder(model)
     with shown("compress") as progress:
         size = compress_file(loaded, file, out, config, progress)
     before = file.stat().st_size
@@ -101,7 +109,7 @@ def decompress(model: Model, file: InFile, out: Out) -> Answer:
     from fairway.proof.compress import decompress_file
     from fairway.proof.reproducible import NotReproducible
 
-    loaded = open_model(model)
+    loaded = open_decoder(model)
     try:
         with shown("decompress") as progress:
             size = decompress_file(loaded, file, out, progress)
@@ -131,7 +139,7 @@ def generate(
 
     if samples < 1:
         raise ValueError(f"--samples {samples}: there is nothing to write")
-    loaded, texts = open_model(model), []
+    loaded, texts = open_decoder(model), []
     begin = os.fsencode(prompt)  # whatever bytes were typed
     for number in range(samples):
         pieces = write(loaded, begin, replace(config, seed=config.seed + number))

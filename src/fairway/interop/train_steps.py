@@ -20,7 +20,8 @@ from fairway.model.gpt import GPT
 from fairway.quant.qat import detach, late_rounding
 from fairway.recipes.diff import override
 from fairway.recipes.recipe import Recipe
-from fairway.train.loop import build_clock, training_steps
+from fairway.train.config import build_clock
+from fairway.train.loop import training_steps
 from fairway.train.param_groups import build_optimizers
 
 Trained = dict[str, Tensor | dict[str, Tensor]]

@@ -45,10 +45,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """What a run measured at its first start, and no later start measures again."""
+    """What a run measured at its first start, and no later start measures again.
+
+    obstacle  why steps were not compiled, at one start at least, although they were to be
+    """
 
     compute_dtype: Literal["float32", "bfloat16"]
     compiled: bool
+    obstacle: str = ""
     evaluation: Estimate | None = None
 
 
@@ -149,6 +153,7 @@ class RunFolder:
                 f"start anew with --overwrite"
             )
         reason = "as at the first start"
+        runtime = replace(runtime, obstacle=before.obstacle)
         return runtime.settled(DTYPES[before.compute_dtype], before.compiled, reason)
 
     def begin(self, recipe: Recipe, runtime: Runtime, evaluation: Estimate | None = None) -> None:
@@ -157,7 +162,11 @@ class RunFolder:
             compute_dtype="bfloat16" if runtime.compute_dtype == torch.bfloat16 else "float32",
             compiled=runtime.compiled,
         )
-        self.settled = replace(settled, evaluation=settled.evaluation or evaluation)
+        self.settled = replace(
+            settled,
+            evaluation=settled.evaluation or evaluation,
+            obstacle=runtime.obstacle or settled.obstacle,
+        )
         if not runtime.ranks.is_main:
             return
         if self.is_new:

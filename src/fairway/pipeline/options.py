@@ -22,7 +22,8 @@ class RunOptions:
         audit_seconds: seconds that auditing the result may take; 0 leaves it out
         device: cpu, cuda, or cuda:N for GPU number N; None takes a GPU where there is one
         threads: threads of the CPU; None takes all cores
-        compiled: train through torch.compile; None does so on GPUs only
+        compiled: train through torch.compile; None does so on GPUs, and on a CPU where what was
+            measured there says that it saves more time than compiling takes
         compute_dtype: number type of training; None measures which is faster, once for a run
         resume: go on with the run in the folder; "auto" starts or goes on, whatever is there
         overwrite: move the files of another run, or of this one, to earlier/ in the folder first

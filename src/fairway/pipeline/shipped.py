@@ -39,7 +39,8 @@ from fairway.runtime.setup import Runtime
 from fairway.tokens.batches import Batches
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
-from fairway.train.loop import build_clock, training_steps
+from fairway.train.config import build_clock
+from fairway.train.loop import training_steps
 from fairway.train.param_groups import build_optimizers
 
 REPORT_SECONDS = 2.0  # between two losses that are read and printed

@@ -20,6 +20,7 @@ from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.planner import Estimate
 from fairway.model.gpt import GPT, num_params
 from fairway.pipeline.code import keep_script, script_of
+from fairway.pipeline.compiling import choose_steps
 from fairway.pipeline.folder import RunFolder, owned
 from fairway.pipeline.judging import audit_run, compare, keep_excerpt, prove_score, write_page
 from fairway.pipeline.options import RunOptions
@@ -108,6 +109,7 @@ def train(
         folder = _open_folder(out, recipe, text, runtime, options)
         runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
         model = new_model(recipe, text, runtime)
+        runtime = choose_steps(folder, recipe, runtime, options.compiled)
         expect_to_fit(model, recipe, text.tokenizer.to_bytes(), 0, runtime)
         reserve = seconds_to_calibrate(model, recipe, text, runtime)
         folder.begin(recipe, runtime)
@@ -127,6 +129,7 @@ def run_on(
         return before
     runtime = folder.settle(runtime, options.compiled, options.compute_dtype)
     model, text = new_model(recipe, data, runtime), ValText.of(data, recipe.tokens.val_tokens)
+    runtime = choose_steps(folder, recipe, runtime, options.compiled)
     planned = plan_once(folder, model, recipe, text, runtime, options.fit)
     text = planned_part(planned, text, recipe.budget.eval_seconds)
     reserve = seconds_to_calibrate(model, recipe, data, runtime)

@@ -23,14 +23,8 @@ from fairway.tokens.batches import Batch, Batches
 from fairway.tokens.shards import DataFolder
 from fairway.train.checkpoints import CHECKPOINT, Checkpoints
 from fairway.train.compiled import compile_loss
-from fairway.train.loop import (
-    Step,
-    TrainingInterrupted,
-    build_clock,
-    context_warmup,
-    parts_at,
-    training_steps,
-)
+from fairway.train.config import build_clock, context_warmup, parts_at
+from fairway.train.loop import Step, TrainingInterrupted, training_steps
 from fairway.train.memory import require_memory, surely_fits
 from fairway.train.param_groups import build_optimizers
 from fairway.train.train_state import Checkpoint, checkpoint_state, restore, restore_model
@@ -45,6 +39,7 @@ class Trained:
     spent              seconds of the training budget, of all starts together
     began              when they would have begun in one go, by `time.perf_counter`
     tokens_per_second  of the steps alone
+    compiled, note     as `TrainResult` has them
     """
 
     weights: dict[str, Tensor]
@@ -54,6 +49,8 @@ class Trained:
     steps: int
     tokens: int
     tokens_per_second: float
+    compiled: bool
+    note: str | None
 
     @property
     def deadline(self) -> float | None:
@@ -68,6 +65,8 @@ class Trained:
             steps=self.steps,
             tokens=self.tokens,
             tokens_per_second=self.tokens_per_second,
+            compiled=self.compiled,
+            note=self.note,
         )
 
 
@@ -230,6 +229,8 @@ class Training:
             steps=self.steps,
             tokens=self.tokens,
             tokens_per_second=self.tokens / self.step_seconds,
+            compiled=self.runtime.compiled,
+            note=self.runtime.obstacle or None,
         )
 
     def _stop(self) -> None:

@@ -29,7 +29,8 @@ from fairway.runtime.device import (
 from fairway.runtime.kernel_choice import choose_kernels
 from fairway.runtime.strict_json import JsonObject
 from fairway.train.clock import StepClock
-from fairway.train.loop import TrainConfig, training_steps
+from fairway.train.config import TrainConfig
+from fairway.train.loop import training_steps
 from fairway.train.param_groups import build_optimizers
 
 MEASURE_SECONDS = 6.0  # for each phase of a run: loop off, loop on

@@ -19,7 +19,7 @@ from fairway.recipes.script import (
     under,
 )
 from fairway.tokens.batches import OrderConfig
-from fairway.train.loop import BatchConfig, TrainConfig
+from fairway.train.config import BatchConfig, TrainConfig
 from fairway.train.muon import MuonConfig
 from fairway.train.param_groups import AdamWGroup, OptimizerConfig
 from fairway.train.schedule import MomentumWarmup, Warmdown

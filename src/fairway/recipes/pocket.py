@@ -17,7 +17,7 @@ from fairway.quant.rules import Gptq, KeepHalf, QuantConfig, RoundRows
 from fairway.recipes.diff import derive
 from fairway.recipes.pr1394 import pr1493
 from fairway.recipes.recipe import Budget, Recipe, TokensConfig
-from fairway.train.loop import BatchConfig
+from fairway.train.config import BatchConfig
 from fairway.train.muon import MuonConfig
 from fairway.train.param_groups import CLAIMS, AdamWGroup, Claim, OptimizerConfig
 from fairway.train.schedule import MomentumWarmup, Warmdown

@@ -11,7 +11,7 @@ from fairway.recipes import pr1855 as before
 from fairway.recipes.diff import derive, override
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.script import Environment, Variable, at, fixed, inert, only, switch, under
-from fairway.train.loop import BatchConfig
+from fairway.train.config import BatchConfig
 from fairway.train.schedule import Curriculum
 
 ADAPTERS, TARGETS_PATH = before.ADAPTERS, f"{before.ADAPTERS}.adapters.targets"

@@ -15,7 +15,7 @@ from fairway.model.model_config import ModelConfig
 from fairway.quant.qat import LinearRounding
 from fairway.quant.rules import QuantConfig
 from fairway.tokens.batches import OrderConfig
-from fairway.train.loop import TrainConfig
+from fairway.train.config import TrainConfig
 from fairway.train.schedule import When
 
 

@@ -17,7 +17,7 @@ from fairway.recipes.script import Script
 from fairway.runtime.files import read_file
 from fairway.runtime.plugins import load_plugin
 from fairway.runtime.strict_json import parse_json
-from fairway.train.loop import BatchConfig
+from fairway.train.config import BatchConfig
 from fairway.train.schedule import Curriculum, When
 
 RUNS: tuple[tuple[Callable[[], Recipe], Script | None], ...] = (  # parents before their children

@@ -13,7 +13,7 @@ from fairway.recipes import naive_baseline as launch
 from fairway.recipes.diff import derive, override
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.script import RANKS, Environment, at, inert, switch, under
-from fairway.train.loop import BatchConfig
+from fairway.train.config import BatchConfig
 from fairway.train.param_groups import AdamWGroup
 from fairway.train.schedule import MomentumWarmup, Warmdown, When
 

@@ -20,6 +20,7 @@ LOG = "train.log"
 @dataclass(frozen=True)
 class Runtime:
     """compiled  training runs through `torch.compile`: minutes once, for every step thereafter
+    obstacle  why it does not although it was to; "" where nothing stood in the way
     stop      what the signals said; whoever has steps looks at it between them
     """
 
@@ -28,12 +29,14 @@ class Runtime:
     ranks: Ranks = field(default_factory=Ranks)
     log: RunLog = field(default_factory=RunLog)
     compiled: bool = False
+    obstacle: str = ""
     stop: Stop = field(default_factory=Stop)
 
     def measured(self, compiled: bool | None = None, dtype: str | None = None) -> "Runtime":
         """With the number type that is fastest here; the log says which and why.
 
-        compiled  None: on GPUs, where the kernels that it saves are most of a small model's step
+        compiled  None: on GPUs, where the kernels that it saves are most of a small model's step;
+                  for CPUs see `pipeline/compiling.py`
         dtype     "float32" or "bfloat16"; None measures
         """
         if dtype is None:

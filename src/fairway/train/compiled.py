@@ -1,15 +1,25 @@
 """The loss through `torch.compile`, ready before any clock starts."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Collection
 from itertools import product
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fairway.model.gpt import GPT
 from fairway.model.segments import Parts
+from fairway.runtime.limits import one_line
+from fairway.runtime.native import COMPILERS
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class CannotCompile(ValueError):
+    """Says what failed, in which folder the compiler keeps its results, and the mend."""
 
 
 def compile_loss(
@@ -26,11 +36,9 @@ def compile_loss(
     loops  whether depth recurrence is on: every value that it will have
     parts  how a long row is attended to, likewise
 
-    The tokens are random. No gradient is left behind. Raises ValueError where the compiler of
-    `torch.compile` is missing or fails.
+    The tokens are random. No gradient is left behind. Raises `CannotCompile` where the compiler of
+    `torch.compile` is missing or fails, or its cache is broken.
     """
-    from torch._dynamo.exc import BackendCompilerFailed  # takes a second to import
-
     loss = torch.compile(model.loss, dynamic=False)
     device, vocab_size = model.embed.weight.device, model.config.vocab_size
     generator = torch.Generator().manual_seed(0)  # the run's own numbers stay as they are
@@ -45,13 +53,39 @@ def compile_loss(
         for active, part in product(loops, parts):
             model.loops_active, model.parts = active, part
             loss(tokens, tokens.clone()).backward()
-    except BackendCompilerFailed as error:
-        raise ValueError(
-            f"torch.compile failed ({error.inner_exception}); it needs a C++ compiler on a CPU and "
-            f"Triton on a GPU. Install what is missing, or do without: --compiled False for "
-            f"training, ttt.compiled=false for learning at test time"
+    except Exception as error:  # whatever compilers, their cache and their processes raise
+        inner = getattr(error, "inner_exception", error)
+        raise CannotCompile(
+            f"torch.compile failed ({type(inner).__name__}: {one_line(inner)}). {mend(device)}; or "
+            f"do without: --compiled False for training, ttt.compiled=false for learning at test "
+            f"time"
         ) from error
     finally:
         model.loops_active, model.compute_dtype, model.parts = before
         model.zero_grad(set_to_none=True)
     return loss
+
+
+def cache_folder() -> Path:
+    """Where `torch.compile` keeps what it compiled."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # a second to import
+
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir())
+
+
+def mend(device: torch.device) -> str:
+    """What is wrong with compiler or cache folder, as far as can be seen, and what helps."""
+    if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        return f"There is no C++ compiler: install one of {', '.join(COMPILERS)}"
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 20))
+    except OSError as error:
+        return (
+            f"Its cache folder {folder} cannot be written to ({error.strerror}): make room there, "
+            f"or name another folder in TORCHINDUCTOR_CACHE_DIR"
+        )
+    needs = "the C++ compiler" if device.type == "cpu" else "Triton"
+    return f"If its cache was damaged, remove it: rm -r {folder}; else see whether {needs} works"

@@ -26,7 +26,7 @@ from fairway.model.depth import depth_plan
 from fairway.model.gpt import GPT, num_params
 from fairway.model.model_config import ModelConfig
 from fairway.runtime.kernels import attend_plain
-from fairway.train.loop import TrainConfig
+from fairway.train.config import TrainConfig
 from fairway.train.param_groups import build_optimizers
 
 GIB = 2**30

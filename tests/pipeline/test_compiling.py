@@ -1,0 +1,128 @@
+"""Which steps a run takes: measured before its clock, kept when it goes on, eager where compiling
+fails. The compiler is PyTorch's tracing one, which is quick; the real one is in `test_compiled.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairway.pipeline import compiling, step_costs, story
+from fairway.pipeline.step_costs import StepCosts, costs_file, keep_costs, key_of, read_costs
+from fairway.recipes.recipe import Recipe
+from fairway.recipes.registry import recipe, smoke
+from fairway.result import RunResult
+from fairway.runs.description import read_run
+from fairway.runtime.setup import Runtime
+from fairway.runtime.stopping import Stopped
+
+Go = Callable[..., RunResult]
+TINY = smoke(recipe("pocket"))
+
+
+@pytest.fixture(autouse=True)
+def new_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On which nothing was measured or compiled."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(step_costs, "FOLDER", folder / "steps")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch.compiler.reset()
+
+
+def told(out: Path) -> str:
+    return (out / "train.log").read_text()
+
+
+def settled(out: Path) -> dict:
+    run = read_run(out)
+    assert run is not None
+    return dict(run["settled"])  # type: ignore[call-overload]
+
+
+def measured(chosen: Recipe, eager: float, compiled: float, cold: float = 10.0) -> Path:
+    path = costs_file(key_of(chosen, torch.float32))
+    costs = StepCosts(eager=eager, compiled=compiled, measured="2026-11-28", cold=cold)
+    keep_costs(path, costs, print)
+    return path
+
+
+def test_nothing_measured_is_eager_and_says_how_to_measure(go: Go, tmp_path: Path) -> None:
+    result = go(TINY, tmp_path)
+    assert result.train.compiled is False
+    assert result.train.note is None
+    assert "eager steps: compiled ones were never measured here" in told(tmp_path)
+
+
+def test_asked_for_it_is_compiled_and_measured_for_the_next_run(go: Go, tmp_path: Path) -> None:
+    assert go(TINY, tmp_path, compiled=True).train.compiled
+    costs = read_costs(costs_file(key_of(TINY, torch.float32)), print)
+    assert costs is not None
+    assert min(costs.eager, costs.compiled) > 0
+    assert "a compiled step takes" in told(tmp_path)
+    assert "compiled ones would" in told_by_another(go, tmp_path)
+
+
+def told_by_another(go: Go, tmp_path: Path) -> str:
+    go(TINY, tmp_path / "next")
+    return told(tmp_path / "next")
+
+
+def test_steps_that_save_more_than_compiling_takes_are_compiled(go: Go, tmp_path: Path) -> None:
+    measured(TINY, eager=100.0, compiled=10.0)
+    assert go(TINY, tmp_path).train.compiled
+    assert "compiled steps: compiled ones would save" in told(tmp_path)
+    assert settled(tmp_path)["compiled"] is True
+
+
+def test_a_long_run_tries_what_was_never_measured_and_keeps_what_is_faster(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_costs, "TRIAL_SECONDS", 0.5)
+    slower = StepCosts(eager=0.1, compiled=0.2, measured="2026-11-28")
+    monkeypatch.setattr(compiling, "_measured", lambda *of: slower)
+    train = replace(TINY.train, steps=None, seconds=1.0)
+    result = go(replace(TINY, train=train), tmp_path)
+    assert result.train.compiled is False
+    assert "eager steps after all: they are faster" in told(tmp_path)
+
+
+def test_a_run_that_goes_on_keeps_its_choice(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise Stopped("killed")
+
+    path = measured(TINY, eager=100.0, compiled=10.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(story, "train_and_average", die)
+        with pytest.raises(Stopped):
+            go(TINY, tmp_path)
+    path.unlink()
+    measured(TINY, eager=10.0, compiled=100.0)
+    assert go(TINY, tmp_path, resume="yes").train.compiled
+
+
+def test_where_compiling_fails_the_run_is_eager_and_says_so(
+    go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(graph: object, inputs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    result = go(TINY, tmp_path, compiled=True)
+    assert result.train.compiled is False
+    assert result.train.note is not None
+    assert "No space left on device" in result.train.note
+    assert "eager steps after all: torch.compile failed" in told(tmp_path)
+    assert settled(tmp_path)["compiled"] is False
+    assert settled(tmp_path)["obstacle"] == result.train.note
+
+
+def test_trying_leaves_the_runs_own_numbers_as_they_are(runtime: Runtime) -> None:
+    numbers = torch.get_rng_state()
+    compiling.compile_and_measure(TINY, runtime, None)
+    assert torch.equal(numbers, torch.get_rng_state())
