@@ -92,7 +92,7 @@ def test_the_best_of_more_runs_give_no_verdict(
 ) -> None:
     """Of either side: a weak choice to beat is as good as a lucky one of one's own."""
     folder, database = handed_in(tmp_path), tmp_path / "runs.sqlite"
-    more = {"train__grad_clip": 0.1} if chosen == "new" else {}
+    more: dict[str, Any] = {"train__grad_clip": 0.1} if chosen == "new" else {}
     seventh = write_run(tmp_path / "seventh", 3.1, seed=7, **more)
     known = [*standing, *(tmp_path / "new").iterdir(), seventh]
     RunsDatabase(database).add([RunRecord.of(run) for run in known])

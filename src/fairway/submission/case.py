@@ -84,10 +84,11 @@ def read_case(folder: Path, **options: Any) -> Case:
     """Raises ValueError naming the file that is missing or damaged."""
     described = read_object(folder / SUBMISSION)
     numbers = described.get("seeds")
-    if not isinstance(numbers, list) or not numbers or {type(n) for n in numbers} != {int}:
+    numbers = numbers if isinstance(numbers, list) else []
+    if {type(number) for number in numbers} != {int}:
         raise ValueError(f"{folder / SUBMISSION} lists no seeds; write it with `fairway submit`")
     seeds = []
-    for number in dict.fromkeys(numbers):
+    for number in dict.fromkeys(n for n in numbers if isinstance(n, int)):
         missing = [name for name, needed in COPIED.items() if needed]
         missing = [n for n in missing if not (folder / seed_name(n, number)).is_file()]
         if missing:

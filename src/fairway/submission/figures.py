@@ -120,7 +120,7 @@ def _coded_again(
         text,
         walk_of(model),
         learned=learned,
-        progress=lambda done, total: case.progress(done, total, text=place),
+        progress=case.progress,
     )
     claimed = score.code_bytes  # none where several ranks scored
     told = "none" if claimed is None else f"{claimed:,}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeGuard
 
 from fairway.runs.rules import RuleSet
 from fairway.runtime.files import read_file
@@ -291,7 +291,7 @@ def _near(claimed: float, printed: float) -> bool:
     return abs(claimed - printed) <= ROUNDED
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
