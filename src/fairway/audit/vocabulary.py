@@ -8,8 +8,8 @@ token may be a part of a character. That these bytes are the truth is shown by j
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from fairway.tokens.tokenizer import (
 )
 
 MOST_BYTES = 1 << 27  # of a vocabulary's file; the largest published ones have some 30 MB
+MOST_IDS = 1 << 24
 # How the encodings of cl100k_base and later cut text before merging; a .tiktoken file has no word
 # of it. It decides which tokens a text has, not what a token stands for.
 PATTERN = (
@@ -132,7 +133,7 @@ def _tiktoken_ranks(data: bytes) -> dict[bytes, int] | None:
             ranks[base64.b64decode(spelled, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
             return None
-    if not ranks or b"" in ranks or min(ranks.values()) < 0 or max(ranks.values()) >= 1 << 24:
+    if not ranks or b"" in ranks or min(ranks.values()) < 0 or max(ranks.values()) >= MOST_IDS:
         return None
     if len(set(ranks.values())) < len(ranks):
         raise ValueError("two of its tokens have the same rank")
@@ -167,7 +168,6 @@ def of_tiktoken(encoding: Any) -> Vocabulary:
         except KeyError:
             continue  # ids are not without gaps
         printed[token] = pieces[token].decode("utf-8", "replace")
-    named = {name: token for token, name in special.items()}
     return _of_bytes(
         "tiktoken",
         pieces,
@@ -175,8 +175,14 @@ def of_tiktoken(encoding: Any) -> Vocabulary:
         encode=lambda document: np.array(
             encoding.encode_ordinary(document.decode("utf-8", "replace")), dtype=np.int64
         ),
-        opener=next((named[name] for name in OPENERS if name in named), None),
+        opener=_opener(special),
     )
+
+
+def _opener(named: Mapping[int, str]) -> int | None:
+    """The first of `OPENERS` among ids with names."""
+    tokens = {name: token for token, name in named.items()}
+    return next((tokens[name] for name in OPENERS if name in tokens), None)
 
 
 def of_tokenizer_json(data: bytes) -> Vocabulary:
@@ -199,17 +205,18 @@ def of_tokenizer_json(data: bytes) -> Vocabulary:
             f"a {model.get('type', 'model')} that is neither byte-level nor falls back to bytes: "
             "what its tokens decode to is not the text, and no count of theirs can be right"
         )
-    added = {each["id"]: each for each in described.get("added_tokens") or ()}
-    size = max([tokenizer.get_vocab_size(), *(token + 1 for token in added)])
+    added = tokenizer.get_added_tokens_decoder()  # whose ids are not always those of the file
+    size = 1 + max(tokenizer.get_vocab().values(), default=-1)
+    if size > MOST_IDS:
+        raise ValueError(f"one of its ids is {size - 1:,}; {MOST_IDS:,} ids are the most")
     printed = [tokenizer.id_to_token(token) or "" for token in range(size)]
     pieces = [
-        (b"" if added[token]["special"] else printed[token].encode())
+        (b"" if added[token].special else printed[token].encode())
         if token in added
         else spell(printed[token])
         for token in range(size)
     ]
     alone = [tokenizer.decode([token]) if pieces[token] else "" for token in range(size)]
-    named = {name: token for token, name in enumerate(printed) if token in added}
 
     def encode(document: bytes) -> np.ndarray:
         text = document.decode("utf-8", "replace")
@@ -221,7 +228,7 @@ def of_tokenizer_json(data: bytes) -> Vocabulary:
         printed,
         alone=alone,
         encode=encode,
-        opener=next((named[name] for name in OPENERS if name in named), None),
+        opener=_opener({token: printed[token] for token in added}),
     )
     prefix = spell is _from_fallback and tokenizer.decode(encode(b"a").tolist()) == "a"
     return _without_first_blank(made) if prefix and made.join(encode(b"a")) == b" a" else made
@@ -273,15 +280,8 @@ def _without_first_blank(vocabulary: Vocabulary) -> Vocabulary:
         counts[:1] -= extra_blank(ids)
         return counts
 
-    return Vocabulary(
-        kind=vocabulary.kind,
-        pieces=pieces,
-        printed=vocabulary.printed,
-        alone=vocabulary.alone,
-        encode=vocabulary.encode,
-        count=count,
-        join=lambda ids: vocabulary.join(ids)[extra_blank(ids) :],
-        opener=vocabulary.opener,
+    return replace(
+        vocabulary, count=count, join=lambda ids: vocabulary.join(ids)[extra_blank(ids) :]
     )
 
 

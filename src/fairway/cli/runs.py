@@ -165,7 +165,7 @@ def train(
         data: the data folder, which `fairway prepare` or `fairway fetch` makes
         out: the run folder to write; otherwise runs/ and the recipe's name
     """
-    from fairway.model.gpt import num_params
+    from fairway.model.blank import num_params
     from fairway.pipeline.story import train as train_recipe
     from fairway.runtime.distributed import Ranks
     from fairway.train.checkpoints import CHECKPOINT

@@ -7,18 +7,17 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from fairway.report.checks import fixed
 from fairway.report.style import BLUE, FAINT, GREY, PALE, ROW, inline, line_figure, style
 from fairway.report.table import STAGES, Grid
+from fairway.report.templates import template
 from fairway.runs.compare import shown_p
 from fairway.runs.effects import SCORE, Effect, Equal, Ledger, StageEffect
 from fairway.runs.groups import short
 from fairway.runtime.files import atomic_write
-from fairway.runtime.version import VERSION
 
 EQUAL: dict[Equal, str] = {
     "steps": "at equal steps",
@@ -122,16 +121,13 @@ def _cell(value: object) -> object:
 
 def write_effects_page(ledger: Ledger, out: Path) -> Path:
     """One self-contained page."""
-    pages = PackageLoader("fairway.report", ".")
-    environment = Environment(loader=pages, autoescape=True, undefined=StrictUndefined)
     pictures = []
     with style():
         for number, (recipe, equal) in enumerate(_families(ledger)):
             effects, label = _of(ledger, recipe, equal), f"{recipe}, {EQUAL[equal]}"
             figure = effects_figure(label, effects, ledger.luck.get(equal))
             pictures.append(Markup(inline(figure, f"effects{number}", str(escape(label)))))
-    text = environment.get_template("effects.html.j2").render(
-        version=VERSION,
+    text = template("effects.html.j2").render(
         title="Effects",
         subtitle=f"{ledger.tried} changes, tried in {ledger.num_runs} runs.",
         pictures=pictures,

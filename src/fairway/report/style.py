@@ -30,6 +30,7 @@ WIDTH = 5.6  # inches of 72 points: little more than a phone shows, so text stay
 ROW = 0.34  # inches per bar
 BAR = 0.62  # of a row
 RIM = 0.8  # inches for title and axis together
+WARM_UP = 0.03  # share of the text in which a running mean says nothing yet
 
 
 @contextmanager

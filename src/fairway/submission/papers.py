@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from fairway.artifact.container import unpack
+from fairway.artifact.container import read_config
 from fairway.runtime.files import file_sha256, read_file
 from fairway.runtime.identity import difference, json_sha256
 from fairway.runtime.limits import one_line
@@ -98,7 +98,7 @@ def judge_models(case: Case) -> Iterator[Finding]:
             yield Finding(place, "fail", said, "hand in the model of this run")
             continue
         try:
-            header = unpack(seed.model.read_bytes()).config
+            header = read_config(seed.model.read_bytes())
         except ValueError as error:
             yield Finding(place, "fail", one_line(error), "hand in the model of this run")
             continue
