@@ -74,11 +74,14 @@ def open_model(path: Path, device: "torch.device | str" = "cpu") -> "LoadedModel
     model was made with."""
     from fairway.artifact.loaded_model import load_model
     from fairway.fetch.model_file import HUB_PATH, hub_model
+    from fairway.runtime.compiler_cache import make_usable
     from fairway.runtime.plugins import check_recorded
 
     if str(path).startswith(HUB_PATH):
         path = hub_model(str(path))
     loaded = load_model(path, device)
+    if moved := make_usable():  # what learns, needs it
+        print(moved, file=sys.stderr)
     for plugin in loaded.plugins:
         if difference := check_recorded(plugin):
             print(difference, file=sys.stderr)
