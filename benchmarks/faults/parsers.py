@@ -11,6 +11,7 @@ for each parser; exit status 1 where there was a crash.
 """
 
 import argparse
+import base64
 import contextlib
 import dataclasses
 import io
@@ -36,8 +37,10 @@ from samples import CONFIG, EVALUATE, TEXT, make_samples, model_bytes
 from fairway.artifact.config_json import config_from_json, config_to_json
 from fairway.artifact.container import unpack
 from fairway.artifact.sections import unpack_frame
+from fairway.audit.byte_table_file import read_byte_table
 from fairway.audit.findings import AuditReport
 from fairway.audit.token_file import read_token_file
+from fairway.audit.vocabulary import ALPHABET, open_vocabulary
 from fairway.coding.codecs import CODECS, codec
 from fairway.evaluate.config import EvaluateConfig
 from fairway.interop.plain_tensors import load_plain
@@ -51,11 +54,19 @@ from fairway.report.run_folder import read_curve
 from fairway.result import RunResult
 from fairway.runtime.identity import sealed, unsealed
 from fairway.runtime.strict_json import json_object, parse_json
+from fairway.serve.config import ServeConfig
+from fairway.serve.errors import ApiError
+from fairway.serve.request import parse_json_body, parse_request
 from fairway.tokens.shards import open_shard
 from fairway.tokens.tokenizer import load_tokenizer
 
 SECONDS, MEMORY, LONGEST = 5.0, 3 << 29, 1000
 Change = Callable[[bytes, random.Random], bytes]
+ASKED = {
+    "model": "m", "prompt": ["a", [5, 6]], "max_tokens": 3, "temperature": 0.5, "top_p": 0.9,
+    "n": 2, "stop": ["x"], "seed": 1, "logprobs": 2, "echo": True, "stream": True,
+    "stream_options": {"include_usage": True}, "repetition_penalty": 1.5, "min_p": 0.1, "top_k": 5,
+}  # fmt: skip
 
 
 class Parser(NamedTuple):
@@ -93,13 +104,6 @@ def parsers(folder: Path) -> list[Parser]:
     )
     lines = [line_of(text) for text in ("caf\u00e9 \u2581", "a" * 40)]
 
-    def through_file(read: Callable[[Path], object]) -> Callable[[bytes], object]:
-        def from_bytes(data: bytes) -> object:
-            place.write_bytes(data)
-            return read(place)
-
-        return from_bytes
-
     def unpacked(data: bytes) -> None:
         for name in CODECS:
             try:
@@ -128,9 +132,11 @@ def parsers(folder: Path) -> list[Parser]:
         Parser("proof", 2, [small["proof"]], _framed, ProofFile.from_bytes),
         Parser("model, less weights", 1, [model_bytes()], _framed, unpack),
         Parser("packed bytes", 6, packed, _bytes, unpacked),
-        Parser(".npy", 8, [npy_bytes(np.arange(9))], _bytes, through_file(read_token_file)),
-        Parser("shard", 8, [small["shard"]], _bytes, through_file(lambda p: open_shard(p, 290))),
-        Parser("training log", 5, [log], _bytes, through_file(read_curve)),
+        Parser(".npy", 8, [npy_bytes(np.arange(9))], _bytes, through_file(place, read_token_file)),
+        Parser(
+            "shard", 8, [small["shard"]], _bytes, through_file(place, lambda p: open_shard(p, 290))
+        ),
+        Parser("training log", 5, [log], _bytes, through_file(place, read_curve)),
         Parser(".pt", 2, [torch_bytes(SAVED)], _bytes, lambda data: load_plain(data, "the file")),
         Parser("our tokenizer", 1, [small["our tokenizer"]], _pieces, load_tokenizer),
         Parser("our tokenizer, bytes", 3, [small["our tokenizer"]], _bytes, load_tokenizer),
@@ -142,7 +148,52 @@ def parsers(folder: Path) -> list[Parser]:
         Parser(
             "certificate", 5, [certificate], json_change, lambda d: Certificate.from_json(text(d))
         ),
+        Parser("byte table", 3, [b"[1, 2, 0]", b'{"0": 3}'], json_change, table_of(place)),
+        Parser("vocabulary", 1, [byte_level(), ranks()], vocabulary_change, opened(place)),
+        Parser("request", 5, [json.dumps(ASKED).encode()], json_change, request),
     ]
+
+
+def table_of(place: Path) -> Callable[[bytes], object]:
+    return through_file(place, read_byte_table)
+
+
+def opened(place: Path) -> Callable[[bytes], object]:
+    return through_file(place, open_vocabulary)
+
+
+def byte_level() -> bytes:
+    """A small tokenizer.json."""
+    part = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    named = {"id": 256, "content": "<s>", "single_word": False, "lstrip": False, "rstrip": False}
+    named |= {"normalized": False, "special": True}
+    model = {"type": "BPE", "vocab": ALPHABET, "merges": []}
+    whole = {"version": "1.0", "added_tokens": [named], "pre_tokenizer": part, "decoder": part}
+    return json.dumps(whole | {"model": model}).encode()
+
+
+def ranks() -> bytes:
+    """A small .tiktoken file."""
+    return b"".join(base64.b64encode(bytes([n])) + b" %d\n" % n for n in range(256))
+
+
+def vocabulary_change(data: bytes, chance: random.Random) -> bytes:
+    return json_change(data, chance) if data[:1] == b"{" else _bytes(data, chance)
+
+
+def request(data: bytes) -> object:
+    try:
+        return parse_request(parse_json_body(data), ServeConfig(), 260)
+    except ApiError as error:
+        raise ValueError(error.response().body.decode()) from error
+
+
+def through_file(place: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    def from_bytes(data: bytes) -> object:
+        place.write_bytes(data)
+        return read(place)
+
+    return from_bytes
 
 
 def texts(data: bytes) -> object:

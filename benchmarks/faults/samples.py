@@ -31,7 +31,7 @@ from fairway.model.gpt import GPT
 from fairway.model.mlp import MlpConfig
 from fairway.model.model_config import ModelConfig, SkipConfig
 from fairway.prepare import prepare_documents
-from fairway.proof.compress import CompressConfig, compress_file, decompress
+from fairway.proof.compress import CompressConfig, code, decompress
 from fairway.proof.prove import evaluation_of, prove
 from fairway.proof.verify import verify
 from fairway.quant.lowrank import LowRankConfig, fit_low_rank
@@ -151,8 +151,8 @@ def _read_proof(folder: Path, loaded: LoadedModel) -> str:
 
 def _compressed(folder: Path, loaded: LoadedModel) -> Sample:
     folder.mkdir()
-    (folder / "text").write_bytes(TEXT[:60])
-    compress_file(loaded, folder / "text", folder / "text.fwc", CompressConfig(segments=2))
+    # Coded even where storing it is smaller: what is stored has nothing to read.
+    (folder / "text.fwc").write_bytes(code(loaded, TEXT[:60], CompressConfig(segments=2)))
     read = partial(_read_compressed, loaded=loaded)
     return Sample("compressed", folder, "text.fwc", read, unique=True)
 

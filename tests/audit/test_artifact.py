@@ -14,10 +14,10 @@ import torch
 from fairway.artifact.container import pack, unpack
 from fairway.audit import Case, ProbeResult, artifact
 from fairway.audit.artifact import audit_artifact
-from fairway.audit.byte_total import count_bytes, read_pieces
 from fairway.audit.findings import AuditReport
 from fairway.audit.model_scorer import ModelScorer
 from fairway.audit.scorer import Answer, ProcessScorer
+from fairway.audit.vocabulary import open_vocabulary
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
@@ -26,6 +26,7 @@ from fairway.prepare import prepare_documents
 from fairway.recipes.registry import recipe, smoke
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.files import file_sha256
+from fairway.runtime.identity import sealed
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import Runtime
 from fairway.tokens.byte_count import byte_table
@@ -157,11 +158,27 @@ def test_a_cap_or_a_clock_that_was_missed_is_found(spoiled: Path, audited: Audit
     result = json.loads(file.read_text())
     result["artifact"]["sha256"] = "0" * 64
     file.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match=r"result\.json: its checksum is wrong"):
+        audited(spoiled)
+    file.write_text(json.dumps(sealed(result)))
     report = audited(spoiled, cap_bytes=1000)
     assert "another file" in report.probes["budget"].findings[1].said
     assert report.verdict == "illegal"
     file.unlink()
     assert audited(spoiled).probes["budget"].not_covered
+
+
+@pytest.mark.usefixtures("without_process")
+def test_the_code_that_the_run_counted_is_part_of_its_size(spoiled: Path, audited: Audited) -> None:
+    file, model = spoiled / "run" / "result.json", spoiled / "run" / "model.fwy"
+    result = json.loads(file.read_text())
+    result["artifact"] |= {"bytes_code": 5, "cap_bytes": model.stat().st_size + 5}
+    file.write_text(json.dumps(sealed(result)))
+    assert audited(spoiled).verdict == "legal"
+    result["artifact"]["cap_bytes"] -= 1
+    file.write_text(json.dumps(sealed(result)))
+    report = audited(spoiled)
+    assert (report.verdict, "with 5 of code" in report.text()) == ("over bytes", True)
 
 
 @pytest.mark.usefixtures("without_process")
@@ -214,7 +231,7 @@ def test_two_counts_of_bytes_agree_on_a_published_tokenizer(shared: Path) -> Non
     tokenizer = load_tokenizer(file)
     tokens = np.random.default_rng(0).integers(0, tokenizer.vocab_size, 20_000)
     ours = byte_table(tokenizer).target_bytes(tokens)
-    assert np.array_equal(ours, count_bytes(tokens, read_pieces(str(file))))
+    assert np.array_equal(ours, open_vocabulary(file).targets(tokens))
 
 
 def test_the_parts_of_a_file_are_all_there_is(made: Path) -> None:
@@ -290,11 +307,12 @@ def test_an_evaluation_that_is_not_the_same_twice_is_found(
     assert not audited(made).probes["determinism"].ok
 
 
-def test_an_evaluation_that_a_fresh_process_cannot_run_is_found(
+def test_where_no_fresh_process_starts_there_is_no_verdict_but_its_cause(
     made: Path, audited: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = ProcessScorer(artifact.__file__, "no_such_function")
     monkeypatch.setattr(ModelScorer, "fresh", lambda self: absent)
-    probe = audited(made).probes["determinism"]
-    assert not probe.ok
-    assert "no_such_function" in probe.findings[0].said
+    report = audited(made)
+    assert (report.verdict, report.exit_status) == ("unknown", 2)
+    assert "no_such_function" in report.broken
+    assert not report.probes["determinism"].ok

@@ -91,7 +91,26 @@ def test_the_way_a_tiktoken_file_cuts_text_may_be_named(vocabulary_files: dict[s
         open_vocabulary(vocabulary_files["tiktoken"], "(")
 
 
-def test_the_file_is_read_as_the_library_reads_it(vocabulary_files: dict[str, Path]) -> None:
+def test_the_file_is_read_as_the_library_reads_it(
+    vocabulary_files: dict[str, Path], tmp_path: Path
+) -> None:
     described = json.loads(vocabulary_files["byte-level"].read_text())
-    vocabulary = open_vocabulary(vocabulary_files["byte-level"])
-    assert vocabulary.size == len(described["model"]["vocab"])
+    vocabulary, pieces = (
+        open_vocabulary(vocabulary_files["byte-level"]),
+        described["model"]["vocab"],
+    )
+    assert vocabulary.size == len(pieces)
+    # With gaps between its ids, and an added token that the library gives another id.
+    pieces["qqq"] = 5000
+    described["added_tokens"].append(
+        described["added_tokens"][0] | {"id": 4000, "content": "<pad>"}
+    )
+    (tmp_path / "gaps.json").write_text(json.dumps(described))
+    library = tokenizers.Tokenizer.from_file(str(tmp_path / "gaps.json"))
+    found = open_vocabulary(tmp_path / "gaps.json")
+    assert (found.size, found.pieces[5000], found.pieces[4500]) == (5001, b"qqq", b"")
+    assert found.pieces[library.token_to_id("<pad>")] == b""
+    pieces["qqq"] = 4_000_000_000
+    (tmp_path / "gaps.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match="one of its ids is 4,000,000,000"):
+        open_vocabulary(tmp_path / "gaps.json")

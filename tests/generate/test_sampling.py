@@ -27,6 +27,10 @@ def test_top_p_is_the_smallest_set_that_reaches_it() -> None:
     assert drawn(temperature=1.0, top_p=1.0, times=1000) == {0, 1, 2, 3}
 
 
+def test_the_coldest_takes_the_likeliest() -> None:
+    assert drawn(temperature=5e-324) == drawn(temperature=1e-300, top_k=3) == {1}
+
+
 def test_min_p_is_a_share_of_the_likeliest() -> None:
     assert drawn(temperature=1.0, min_p=0.3) == {1, 3}
     assert drawn(temperature=1.0, min_p=1.0) == {1}
@@ -54,6 +58,10 @@ def test_the_likeliest_always_stays_and_nothing_else_changes(
     [
         {"temperature": -1.0},
         {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"seed": 1 << 63},
+        {"stop": "end"},
+        {"repetition_penalty": 1e-310},
         {"top_k": 0},
         {"top_p": 0.0},
         {"min_p": 1.5},

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fairway.audit.findings import AuditReport
+from fairway.audit.findings import AuditReport, ProbeResult
 from fairway.pipeline import judging
 from fairway.pipeline.judging import audit_run, compare, prove_score, write_page
 from fairway.recipes.registry import recipe, smoke
@@ -51,6 +51,16 @@ def test_an_audit_holds_the_run_to_its_own_budget_and_keeps_what_it_says(
     assert asked["eval_seconds"] == chosen.budget.eval_seconds
     assert asked["seconds"] == 3.0
     assert '"event": "audit"' in (tmp_path / "log").read_text()
+
+
+def test_an_audit_that_could_not_ask_is_an_error_and_no_verdict(
+    song: DataFolder, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = ProbeResult("determinism", False, "", details={"broken": "no answer"})
+    report = AuditReport("model.fwy", {"determinism": alone})
+    monkeypatch.setattr(judging, "audit_artifact", lambda *_, **__: report)
+    with pytest.raises(ValueError, match=r"no verdict: probe 'determinism': no answer.*--resume"):
+        audit_run(tmp_path / "model.fwy", smoke(recipe("pocket")), song, runtime, 3.0)
 
 
 def test_compressors_read_the_text_that_was_scored(song: DataFolder, runtime: Runtime) -> None:

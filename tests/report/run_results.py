@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairway.audit.findings import AuditReport, ProbeResult
+from fairway.proof.certificate import Certificate
 from fairway.recipes.diff import set_json, to_json
 from fairway.recipes.registry import recipe
 from fairway.report.run_folder import RunFolder, TrainingCurve
@@ -23,6 +24,7 @@ from fairway.result import (
     TrainResult,
     write_result,
 )
+from fairway.runs.record import RunRecord
 
 NUM_BYTES, NUM_TOKENS = 1_000_000, 280_000
 
@@ -47,6 +49,24 @@ PROOF = ProofResult(
     claimed_bits_per_byte=1.5041,
     decoded_equal=True,
     holds=True,
+)
+CERTIFICATE = Certificate(
+    artifact_sha256="cd" * 32,
+    text_sha256="ef" * 32,
+    bitstream_sha256="01" * 32,
+    num_tokens=4096,
+    num_bytes=14_625,
+    text_bytes=14_625,
+    coded_bytes=2750,
+    side_bytes=20,
+    coded_bits_per_byte=1.5043,
+    claimed_bits_per_byte=1.5041,
+    read_bits_per_byte=1.5042,
+    decoded_equal=True,
+    encode_seconds=1.0,
+    decode_seconds=1.0,
+    threads=2,
+    circumstances={},
 )
 DIAGNOSTICS = {
     "adapt_then_score": DiagnosticResult(
@@ -128,7 +148,9 @@ def recipe_data(
 
 def run_of(result: RunResult, recipe: dict[str, Any] | None = None) -> RunFolder:
     """A run folder with nothing else in it."""
-    return RunFolder(Path("runs/my run"), result, recipe, None, TrainingCurve())
+    return RunFolder(
+        RunRecord(folder=Path("runs/my run"), result=result), recipe, None, TrainingCurve()
+    )
 
 
 def write_run(

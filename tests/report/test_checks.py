@@ -79,6 +79,8 @@ def test_a_proof_of_a_part_says_which_part() -> None:
 
 def test_an_audit_without_verdict_is_not_legal() -> None:
     assert audit_check(audited(problem="no call")).state == "not run"
+    alone = ProbeResult("determinism", False, "", details={"broken": "no answer"})
+    assert audit_check(audited(alone)).sentence.endswith("probe 'determinism': no answer")
     check = audit_check(
         audited(ProbeResult("causality", False, ""), ProbeResult("bytes", True, ""))
     )

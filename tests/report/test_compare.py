@@ -44,7 +44,7 @@ def test_the_best_is_marked_on_one_text_only() -> None:
 
 def test_a_run_without_score_is_listed() -> None:
     row = run_grid([("r", bare_result())]).rows[0]
-    assert row == ("r", "looped", "1", "not run", "not run", "58", "not run", "not run")
+    assert row == ("r", "looped", "1", "58", "not run", "not run", "not run", "not run")
 
 
 @pytest.mark.parametrize("wrong", [{"decoded_equal": False}, {"holds": False}], ids=str)

@@ -14,7 +14,6 @@ import pytest
 from fairway.audit.findings import Finding, ProbeResult
 from fairway.cli import main
 from fairway.evaluate.diagnostic import WARNING
-from fairway.proof.certificate import Certificate
 from fairway.recipes.diff import from_json, set_json, to_json
 from fairway.report.page import changes_of, commands, recipe_difference, write_report
 from fairway.report.run_folder import read_run
@@ -22,6 +21,7 @@ from fairway.result import CompressorResult, RunResult
 
 from .run_results import (
     ARTIFACT,
+    CERTIFICATE,
     DIAGNOSTICS,
     PROOF,
     TRAIN,
@@ -88,7 +88,7 @@ def page(tmp_path: Path, *results: RunResult, **parents: Any) -> Page:
 def test_the_template_is_a_file_of_the_package() -> None:
     """A wheel holds what `package-data` names; without it no page could be made."""
     folder = importlib.resources.files("fairway.report")
-    assert folder.joinpath("page.html.j2").read_text("utf-8").rstrip().endswith("</html>")
+    assert folder.joinpath("frame.html.j2").read_text("utf-8").rstrip().endswith("</html>")
     project = Path(__file__).parents[2] / "pyproject.toml"
     named = tomllib.loads(project.read_text())["tool"]["setuptools"]["package-data"]
     found = [item.name for item in folder.iterdir() if item.is_file()]
@@ -278,26 +278,8 @@ def test_what_no_single_option_can_say_is_a_note_above_the_command() -> None:
 
 def test_the_certificate_is_on_the_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", bare_result())
-    certificate = Certificate(
-        artifact_sha256="cd" * 32,
-        text_sha256="ef" * 32,
-        bitstream_sha256="01" * 32,
-        num_tokens=4096,
-        num_bytes=14_625,
-        text_bytes=14_625,
-        coded_bytes=2750,
-        side_bytes=20,
-        coded_bits_per_byte=1.5043,
-        claimed_bits_per_byte=1.5041,
-        read_bits_per_byte=1.5042,
-        decoded_equal=True,
-        encode_seconds=1.0,
-        decode_seconds=1.0,
-        threads=2,
-        circumstances={},
-    )
-    (run / "certificate.json").write_text(certificate.to_json())
-    assert read_run(run).certificate == certificate
+    (run / "certificate.json").write_text(CERTIFICATE.to_json())
+    assert read_run(run).certificate == CERTIFICATE
     assert "cd" * 32 in Page(write_report([run], tmp_path / "p.html").read_text("utf-8")).text
 
 

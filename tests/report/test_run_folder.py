@@ -2,14 +2,24 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fairway.report.run_folder import TrainingCurve, read_curve, read_run
 from fairway.result import write_result
+from fairway.runtime.identity import json_sha256, sealed
 
-from .run_results import PROOF, bare_result, full_result, scored_result, write_run
+from .run_results import (
+    CERTIFICATE,
+    PROOF,
+    bare_result,
+    full_result,
+    recipe_data,
+    scored_result,
+    write_run,
+)
 
 
 def log(folder: Path, *lines: object, tail: str = "") -> Path:
@@ -106,3 +116,34 @@ def test_a_file_that_is_not_what_it_should_be_is_named(
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=words):
         read_run(tmp_path)
+
+
+def described_run(folder: Path, seed: int) -> Path:
+    recipe = recipe_data(seed=seed)
+    made = {"recipe": recipe, "versions": {"fairway": "0.1.0"}}
+    result = replace(full_result(seed=seed), made_with=json_sha256(made))
+    write_run(folder, result, recipe)
+    (folder / "run.json").write_text(json.dumps(sealed({"made_with": made})))
+    return folder
+
+
+def test_a_file_of_the_run_next_door_is_no_part_of_the_page(tmp_path: Path) -> None:
+    ours, theirs = (described_run(tmp_path / f"run{seed}", seed) for seed in (1, 2))
+    whole = read_run(ours).result
+    for name in ("result.json", "recipe.json", "run.json"):
+        before = (ours / name).read_bytes()
+        (ours / name).write_bytes((theirs / name).read_bytes())
+        with pytest.raises(ValueError, match=r"another run|two runs"):
+            read_run(ours)
+        (ours / name).write_bytes(before)
+    assert read_run(ours).result == whole
+
+
+def test_a_certificate_of_another_model_is_no_proof_of_this_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", full_result())
+    held = json.loads(CERTIFICATE.to_json())
+    (run / "certificate.json").write_text(json.dumps(held | {"artifact_sha256": "ab" * 32}))
+    assert read_run(run).certificate is not None
+    (run / "certificate.json").write_text(json.dumps(held))
+    with pytest.raises(ValueError, match="certifies another model"):
+        read_run(run)

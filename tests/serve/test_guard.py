@@ -16,6 +16,7 @@ from .conftest import served
 
 TOKEN = "0123456789abcdef0123"
 JSON = {"Content-Type": "application/json"}
+WHOLE = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def answer(
@@ -47,7 +48,7 @@ def test_the_names_of_this_machine_are_its_own(addresses, host: str) -> None:
 
 def test_other_sites_pages_may_not_ask_and_are_told_nothing(addresses) -> None:
     address = addresses["bytes"]
-    for origin in ("https://evil.example", "null", "http://localhost:1"):
+    for origin in ("https://evil.example", "null", "http://localhost:1", "http://[", ""):
         headers = JSON | {"Origin": origin}
         status, _, got = answer(address, "POST", "/score", b'{"text": "a"}', headers)
         assert status == 403
@@ -111,6 +112,8 @@ def test_a_port_that_is_taken_is_said(addresses, models) -> None:
         (b"", 400), (b"{", 400), (b"[]", 400), (b"\xff\xfe", 400), (b'{"model": NaN}', 400),
         (b"[" * 100_000, 400), (b'{"model": "tiny", "prompt": "\\ud800"}', 400),
         (b"9" * 6000, 400), (b'{"prompt": "a"}', 400), (b" " * (1 << 20) + b"{}", 413),
+        (b'{"model": "tiny", "model": "tiny"}', 400), (b'{"model": "tiny", "top_p": 1e999}', 400),
+        (b'{"model": "\\ud800"}', 404), (b'{"model": "tiny", "\\ud800": 1}', 400),
     ],
 )  # fmt: skip
 def test_what_is_no_request_is_refused(addresses, body: bytes, status: int) -> None:
@@ -136,6 +139,32 @@ def test_pages_may_load_nothing_from_elsewhere(addresses) -> None:
     _, _, got = answer(addresses["bytes"], "GET", "/")
     assert got["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
     assert got["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("said", [(), (b"GET /health HTTP/1.1\r\nHost: loc",), (WHOLE, b"GET /")])
+def test_who_does_not_say_what_it_wants_is_sent_away(
+    models, monkeypatch: pytest.MonkeyPatch, said: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setattr("fairway.serve.connection.HEAD_SECONDS", 0.2)
+    with served(models["bytes"]) as server:
+        place = urlsplit(server.address)
+        with socket.create_connection((place.hostname, place.port or 0), timeout=10) as client:
+            heard = b""
+            for part in said:
+                client.sendall(part)
+                if part == WHOLE:
+                    heard += client.recv(1000)
+            while part := client.recv(1000):
+                heard += part
+        assert (b"200 OK" in heard) == (WHOLE in said)
+
+
+def test_an_answer_may_take_longer_than_a_question(models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fairway.serve.connection.HEAD_SECONDS", 0.05)
+    with served(models["bytes"]) as server:
+        body = completion(max_tokens=100, n=4, temperature=2, seed=1)
+        status, said, _ = answer(server.address, "POST", "/v1/completions", body, JSON)
+        assert (status, len(said["choices"])) == (200, 4)
 
 
 def test_who_says_nothing_is_not_waited_for(models, monkeypatch: pytest.MonkeyPatch) -> None:

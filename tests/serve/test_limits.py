@@ -2,8 +2,11 @@
 
 import http.client
 import json
+import os
 import time
-from urllib.parse import urlsplit
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -85,6 +88,14 @@ def test_the_server_does_not_forget_what_is_on_its_way_when_it_stops(models) -> 
         parts += list(stream)
     reasons = [c.finish_reason for part in parts for c in part.choices]
     assert len([reason for reason in reasons if reason]) == 2
+
+
+def test_a_file_whose_name_is_no_text_has_a_name_all_the_same(models) -> None:
+    odd = replace(models["bytes"], path=Path(os.fsdecode(b"caf\xe9.fwy")))
+    with served(odd) as server:
+        assert server.name == r"caf\udce9"
+        for place in ("/health", "/v1/models", f"/v1/models/{quote(server.name)}"):
+            assert answer(server.address, "GET", place)[0] == 200
 
 
 def test_a_fault_of_ours_is_told_in_the_same_shape(models, monkeypatch) -> None:

@@ -52,6 +52,14 @@ def test_a_stream_says_the_same_in_pieces(addresses, kind: str, echo: bool, stop
         assert [c.finish_reason for c in mine] == [None] * (len(mine) - 1) + [choice.finish_reason]
 
 
+def test_the_smallest_share_is_the_likeliest_token(addresses) -> None:
+    asked = {"max_tokens": 12, "seed": 3}
+    greedy = ask(addresses["bytes"], temperature=0, **asked).choices[0].text
+    for settings in ({"top_p": 0}, {"top_p": 1e-9}, {"temperature": 1e-310}):
+        settings = {"temperature": 2} | settings
+        assert ask(addresses["bytes"], **settings, **asked).choices[0].text == greedy
+
+
 def test_each_sample_has_the_seed_after_the_one_before(addresses) -> None:
     both = ask(addresses["bytes"], n=2, seed=7, max_tokens=12).choices
     alone = [ask(addresses["bytes"], seed=seed, max_tokens=12).choices[0] for seed in (7, 8)]

@@ -44,8 +44,8 @@ def test_a_record_that_keeps_the_rules_fails_nothing(record: Path) -> None:
         ("15,990,000", "16,024,793", "bytes", "24,793 over"),
         ("588123", "646000", "clock of training", "646.00 s"),
         ("401000", "895000", "clock of evaluation", "895.00 s"),
-        ("seed: 999", "seed: 7", "number of seeds", "foreign: logs of seed 7"),
-        ("1.08120000", "1.10000000", "score, seed 999", "printed in no log"),
+        ("seed: 999", "seed: 7", "number of seeds", "foreign: train_seed999.log prints seed 7"),
+        ("1.08120000", "1.10000000", "score, seed 999", "printed in no log of it"),
     ],
 )
 def test_what_its_logs_say_against_it_is_found(

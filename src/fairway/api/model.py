@@ -148,7 +148,7 @@ class Model:
 
         Raises ValueError where there is no byte to score.
         """
-        documents = [text] if isinstance(text, str | bytes) else list(text)
+        documents = [text] if isinstance(text, str | bytes | bytearray) else list(text)
         read = ValText.of_documents(map(_bytes, documents), self.tokenizer)
         if not int(read.target_bytes.sum()):
             raise ValueError("there is no byte to score in this text")

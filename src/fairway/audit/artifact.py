@@ -7,7 +7,6 @@ questions that only the inside can answer. How the predictor is probed is in `wh
 
 import hashlib
 import itertools
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ import torch
 from fairway.artifact.container import pack, unpack
 from fairway.artifact.loaded_model import load_model
 from fairway.audit.byte_total import probe_bytes
-from fairway.audit.case import Case, Limits, PieceTable, Probe
+from fairway.audit.case import Case, Limits, Probe
 from fairway.audit.causality import causality_result, stated_order
 from fairway.audit.comparison import Comparison
 from fairway.audit.findings import AuditReport, Finding, ProbeResult, found
@@ -30,6 +29,8 @@ from fairway.audit.repeats import probe_coverage, probe_determinism
 from fairway.audit.run import table_of_probes
 from fairway.audit.scorer import Now, Session
 from fairway.audit.stream import Edit
+from fairway.audit.token_pieces import Vocabulary
+from fairway.audit.vocabulary import of_tokenizer
 from fairway.audit.white_box import (
     ObservedPredictor,
     compare_inside_chunk,
@@ -38,6 +39,9 @@ from fairway.audit.white_box import (
 )
 from fairway.evaluate.config import plan_text
 from fairway.evaluate.planner import estimate, measure_rates
+from fairway.runtime.files import read_file
+from fairway.runtime.identity import unsealed
+from fairway.runtime.limits import one_line
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.shards import DataFolder, TokenStream
 from fairway.tokens.tokenizer import CaseTokenizer, SentencePieceTokenizer
@@ -46,6 +50,7 @@ from fairway.tokens.val_text import ValText
 WALKS = 8  # of the audited text, beside the probes of single chunks
 SHORT_DOCUMENT = 32  # tokens: so short a document may honestly stand in both splits
 BLOCK_TOKENS = 1 << 20
+MOST_RESULT = 1 << 26  # bytes
 SHARES = (3.0, 2.25, 1.5, 1.0, 0.5, 0.25)  # of a chunk, from best to worst
 
 
@@ -178,12 +183,12 @@ def _scorer_probes(
 
 
 def _determinism(case: Case) -> ProbeResult:
-    """As of any scorer; ours has to run in a fresh process, too."""
+    """As of any scorer; where no fresh process answers, nobody knows what one would say."""
     result = probe_determinism(case)
-    if not result.not_covered:
+    if not (result.ok and result.not_covered):
         return result
-    findings = (*result.findings, *(Finding(f"no answer from {gap}") for gap in result.not_covered))
-    return replace(result, ok=False, findings=findings, not_covered=())
+    broken = f"no answer from {'; '.join(result.not_covered)}"
+    return replace(result, ok=False, details={**result.details, "broken": broken})
 
 
 def _compare_walks(case: Case) -> Comparison:
@@ -197,12 +202,12 @@ def _compare_walks(case: Case) -> Comparison:
     return comparison
 
 
-def _counted_by(data: DataFolder, tokens: np.ndarray) -> tuple[int | None, PieceTable | None]:
-    """The bytes that decoding gives, or, where decoding loses some, a table to count them by."""
+def _counted_by(data: DataFolder, tokens: np.ndarray) -> tuple[int | None, Vocabulary | None]:
+    """The bytes that decoding gives, or, where decoding loses some, a vocabulary to count by."""
     tokenizer = data.tokenizer
     cut = tokenizer.inner if isinstance(tokenizer, CaseTokenizer) else tokenizer
     if isinstance(cut, SentencePieceTokenizer) and not cut.lossless:
-        return None, cut.processor
+        return None, of_tokenizer(cut)
     marks = np.flatnonzero(tokens == tokenizer.bos_id)
     words = [part[part != tokenizer.bos_id] for part in np.split(tokens, marks)]
     first = 0 if tokens[0] == tokenizer.bos_id else len(tokenizer.decode([tokens[0]]))
@@ -272,12 +277,12 @@ def _split(stream: TokenStream | np.ndarray, bos_id: int) -> Iterator[np.ndarray
 
 
 def _budget(model: Path, cap_bytes: int | None, eval_seconds: float | None) -> ProbeResult:
-    """The file's size, and the clocks that the run wrote down."""
+    """The file's size, with the code that the run counted, and the clocks that it wrote down."""
     result_file = model.parent / "result.json"
-    result: dict[str, Any] = json.loads(result_file.read_text()) if result_file.is_file() else {}
+    result = _recorded(result_file)
     artifact = result.get("artifact", {})
-    cap = cap_bytes or artifact.get("cap_bytes")
-    size, known, findings, missing = model.stat().st_size, [], [], []
+    cap, code = cap_bytes or artifact.get("cap_bytes"), artifact.get("bytes_code", 0)
+    size, known, findings, missing = model.stat().st_size + code, [], [], []
     over: list[str] = []
     if cap is None:
         missing.append("the cap: name it with --cap-bytes")
@@ -285,9 +290,8 @@ def _budget(model: Path, cap_bytes: int | None, eval_seconds: float | None) -> P
         known.append(f"{size:,} of {cap:,} bytes")
         if size > cap:
             over.append("bytes")
-            findings.append(
-                Finding(f"over bytes: the file has {size:,}, {size - cap:,} over the cap")
-            )
+            whose = f"the file has, with {code:,} of code," if code else "the file has"
+            findings.append(Finding(f"over bytes: {whose} {size:,}, {size - cap:,} over the cap"))
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     if artifact.get("sha256", digest) != digest:
         said = f"{result_file} describes another file than {model}"
@@ -306,6 +310,16 @@ def _budget(model: Path, cap_bytes: int | None, eval_seconds: float | None) -> P
         over = []
     details = {"over": sorted(set(over))} if over else {}
     return found("budget", "; ".join(known) or "nothing known", findings, missing, **details)
+
+
+def _recorded(result: Path) -> dict[str, Any]:
+    """What a run wrote down; nothing where no file is, ValueError where it is damaged."""
+    if not result.is_file():
+        return {}
+    try:
+        return dict(unsealed(read_file(result, MOST_RESULT)))
+    except ValueError as error:
+        raise ValueError(f"{result}: {one_line(error)}") from error
 
 
 def _rebuild(model: Path) -> ProbeResult:

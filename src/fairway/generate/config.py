@@ -34,18 +34,23 @@ class GenerateConfig:
     context: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0 or (self.top_k is not None and self.top_k < 1):
+        if not 0 <= self.temperature < float("inf") or (self.top_k is not None and self.top_k < 1):
             raise ValueError(
-                f"temperature={self.temperature}, top_k={self.top_k}: the temperature must not "
-                "be negative, and at least one token must be left to draw"
+                f"temperature={self.temperature}, top_k={self.top_k}: the temperature must be "
+                "finite and not negative, and at least one token must be left to draw"
             )
         for name, share in {"top_p": self.top_p, "min_p": self.min_p}.items():
             if share is not None and not 0 < share <= 1:
                 raise ValueError(f"{name}={share} is a share: above 0 and at most 1")
-        if not 0 < self.repetition_penalty < float("inf"):
+        if not 1e-3 <= self.repetition_penalty <= 1e3:
             raise ValueError(
-                f"repetition_penalty={self.repetition_penalty} must be positive; 1 is none"
+                f"repetition_penalty={self.repetition_penalty} must be from 0.001 to 1000; 1 is "
+                "none"
             )
+        if not -(1 << 63) <= self.seed < 1 << 63:
+            raise ValueError(f"seed={self.seed} must be an integer of 64 bits")
+        if isinstance(self.stop, str):
+            raise ValueError(f"stop is several texts, in a tuple: stop=({self.stop!r},)")
         if "" in self.stop:
             raise ValueError("an empty stop text would end the writing before it begins")
         if self.num_tokens < 0 or (self.context is not None and self.context < 2):

@@ -23,7 +23,7 @@ def draw(
         return int(logits.argmax())
     if config.top_k is not None:
         logits = top_k(logits, config.top_k)
-    logits = logits.double() / config.temperature
+    logits = (logits.double() - logits.max()) / config.temperature  # finite, however cold
     if config.top_p is not None:
         logits = top_p(logits, config.top_p)
     if config.min_p is not None:

@@ -75,7 +75,7 @@ class FairwayLM(TemplateLM):
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
         """Ids of a text, a BOS before them unless told otherwise."""
-        ids = self.loaded.tokenizer.encode(string.encode("utf-8", "surrogateescape")).tolist()
+        ids = self.loaded.tokenizer.encode(as_bytes(string)).tolist()
         return ids if add_special_tokens is False else [self.eot_token_id, *ids]
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -87,6 +87,10 @@ class FairwayLM(TemplateLM):
             return before, self.tok_encode(moved + continuation, add_special_tokens=False)
         pairs = zip(before, whole, strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if shared == len(whole):
+            raise ValueError(
+                f"of {continuation!r:.60} the model's tokenizer keeps nothing to score"
+            )
         return whole[:shared], whole[shared:]
 
     def loglikelihood(
@@ -102,10 +106,7 @@ class FairwayLM(TemplateLM):
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
         """Nats of whole documents, negative; what their ends cost is not in it."""
-        documents = [
-            arguments(request)[0].encode("utf-8", "surrogateescape") for request in requests
-        ]
-        found = [-math.fsum(self._nats(document)) for document in documents]
+        found = [-math.fsum(self._nats(as_bytes(arguments(r)[0]))) for r in requests]
         for request, logarithm in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, logarithm)
         return found
@@ -123,7 +124,7 @@ class FairwayLM(TemplateLM):
         for number, request in enumerate(requests):
             prompt, asked = arguments(request)
             config = generation(asked, seed=number)
-            written = b"".join(generate(self.loaded, prompt.encode(), config))
+            written = b"".join(generate(self.loaded, as_bytes(prompt), config))
             texts.append(written.decode("utf-8", "replace"))
             self.cache_hook.add_partial("generate_until", request.args, texts[-1])
         return texts
@@ -184,6 +185,10 @@ class FairwayLM(TemplateLM):
 
 def arguments(request: Instance) -> tuple[Any, ...]:
     return request.args
+
+
+def as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def generation(asked: dict[str, Any], seed: int = 0) -> GenerateConfig:

@@ -84,11 +84,14 @@ def proof_result(certificate: Certificate) -> ProofResult:
 def audit_run(
     artifact: Path, recipe: Recipe, data: DataFolder, runtime: Runtime, seconds: float
 ) -> AuditReport | None:
-    """Probe the artifact for about so many seconds; 0 leaves it out."""
+    """Probe the artifact for about so many seconds; 0 leaves it out.
+
+    Raises ValueError where a probe could not be asked, for then there is no verdict to keep.
+    """
     if not seconds:
         return None
     with runtime.log.stage("audit") as stage:
-        return audit_artifact(
+        report = audit_artifact(
             artifact,
             data,
             seconds=seconds,
@@ -97,6 +100,12 @@ def audit_run(
             seed=recipe.seed,
             progress=stage.update,
         )
+    if report.broken:
+        raise ValueError(
+            f"the audit found no verdict: {report.broken}; the score is kept, and the same command "
+            "with --resume asks again, or with --audit-seconds 0 leaves it out"
+        )
+    return report
 
 
 def compare(data: DataFolder, text: ValText, runtime: Runtime) -> dict[str, CompressorResult]:

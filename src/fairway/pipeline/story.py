@@ -18,7 +18,8 @@ from pathlib import Path
 from fairway.artifact.config_json import plugins_of
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.planner import Estimate
-from fairway.model.gpt import GPT, num_params
+from fairway.model.blank import num_params
+from fairway.model.gpt import GPT
 from fairway.pipeline.code import keep_script, script_of
 from fairway.pipeline.compiling import choose_steps
 from fairway.pipeline.folder import RunFolder, owned
@@ -207,6 +208,7 @@ def facts(result: RunResult) -> dict[str, object]:
         "nats": result.score.nats,
         "tokens": result.score.tokens,
         "bytes": result.score.bytes,
+        "code_bytes": result.score.code_bytes,
     }
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from fairway.artifact.budget import predict_bytes
+from fairway.model.blank import blank, num_params
 from fairway.model.flops import flops_per_token
-from fairway.model.gpt import GPT, num_params
+from fairway.model.gpt import GPT
 from fairway.planning.published import DOLLARS, GPUS, NODE, STEPS, StepModel, fit_steps
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe as named
@@ -181,8 +182,7 @@ def _gpus(words: str) -> tuple[int, str]:
 
 
 def blank_model(recipe: Recipe) -> GPT:
-    with torch.device("meta"):
-        return GPT(recipe.model)
+    return blank(recipe.model)
 
 
 def _has_loop(recipe: Recipe) -> bool:

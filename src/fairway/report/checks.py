@@ -144,7 +144,7 @@ def audit_check(audit: AuditReport | None) -> Check:
         failed = [probe.name for probe in audit.probes.values() if not probe.ok]
         return Check(name, "broken", "illegal", f"Illegal: the scorer failed {', '.join(failed)}.")
     if audit.verdict == "unknown":
-        return Check(name, "not run", audit.verdict, f"No verdict: {audit.problem}")
+        return Check(name, "not run", audit.verdict, f"No verdict: {audit.problem or audit.broken}")
     said = "; ".join(
         finding.said
         for probe in audit.probes.values()

@@ -9,6 +9,8 @@ from fairway.result import RunResult
 from fairway.runs.groups import Group
 from fairway.runs.record import RunRecord
 
+OUTCOME = ("bits per byte", "bytes", "proof", "audit")  # columns of a run's row
+
 
 def group_grid(groups: Sequence[Group]) -> Grid:
     """Mean and sample standard deviation by group."""
@@ -38,15 +40,12 @@ def run_grid(results: Sequence[tuple[str, RunResult]]) -> Grid:
             folder,
             result.recipe,
             str(result.seed),
-            fixed(result.score.bits_per_byte if result.score else None, 5),
-            count(result.artifact.bytes_total if result.artifact else None),
             fixed(result.train.seconds, 0),
-            _proved(result),
-            result.audit.verdict if result.audit else NOT_RUN,
+            *_outcome(result),
         )
         for folder, result in results
     ]
-    columns = ("run", "recipe", "seed", "bits per byte", "bytes", "train s", "proof", "audit")
+    columns = ("run", "recipe", "seed", "train s", *OUTCOME)
     return Grid("Runs", columns, tuple(rows))
 
 
@@ -59,25 +58,27 @@ def record_grid(records: Sequence[RunRecord]) -> Grid:
             str(record.seed),
             f"{record.result.train.steps:,}",
             fixed(record.result.train.seconds, 1),
-            fixed(record.result.score.bits_per_byte if record.result.score else None, 5),
-            count(record.result.artifact.bytes_total if record.result.artifact else None),
-            _proved(record.result),
-            record.result.audit.verdict if record.result.audit else NOT_RUN,
+            *_outcome(record.result),
             "finished" if record.finished else "unfinished",
         )
         for record in records
     ]
-    columns = (
-        "run", "recipe", "seed", "steps", "train s", "bits per byte", "bytes", "proof", "audit",
-        "state",
-    )  # fmt: skip
+    columns = ("run", "recipe", "seed", "steps", "train s", *OUTCOME, "state")
     return Grid(f"{len(records)} runs", columns, tuple(rows))
 
 
-def _proved(result: RunResult) -> str:
-    if result.proof is None:
-        return NOT_RUN
-    return "decodes" if result.proof.decoded_equal and result.proof.holds else "BROKEN"
+def _outcome(result: RunResult) -> tuple[str, str, str, str]:
+    """The cells of `OUTCOME`."""
+    proof = NOT_RUN
+    if result.proof is not None:
+        holds = result.proof.decoded_equal and result.proof.holds
+        proof = "decodes" if holds else "BROKEN"
+    return (
+        fixed(result.score.bits_per_byte if result.score else None, 5),
+        count(result.artifact.bytes_total if result.artifact else None),
+        proof,
+        result.audit.verdict if result.audit else NOT_RUN,
+    )
 
 
 def _deviation(values: Sequence[float]) -> str:

@@ -5,7 +5,7 @@ were dearest, cheapest, and helped most by learning, each of another document.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -266,6 +266,15 @@ def read_excerpt(path: Path, result: RunResult) -> Excerpt:
     held, facts = read_tensors(path, "an excerpt of a scored text")
     if facts.get("result") != _identity(result):
         raise ValueError(f"{path} belongs to another run than the result beside it; delete it")
+    try:
+        return _excerpt(held, facts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is an excerpt of another version ({error!r}); delete it"
+        ) from error
+
+
+def _excerpt(held: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> Excerpt:
     data, at_byte, at_token, pieces = held["data"].numpy().tobytes(), 0, 0, []
     columns = [held[name].double().numpy() for name in ("frozen", "bits")]
     counts = held["token_bytes"].long().numpy()

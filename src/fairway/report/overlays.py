@@ -15,6 +15,7 @@ from fairway.report.style import (
     GREY,
     INK,
     ORANGE,
+    WARM_UP,
     Line,
     draw_lines,
     inline,
@@ -26,7 +27,6 @@ from fairway.runs.groups import Group
 
 COLOURS = (BLUE, ORANGE, GREEN, INK, GREY)
 LABEL = 34  # characters of a group's name in a picture
-WARM_UP = 0.03  # share of the text in which a running mean says nothing yet
 
 
 def overlay_svgs(groups: Sequence[Group]) -> dict[str, str]:

@@ -10,8 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from fairway.audit.findings import KINDS
 from fairway.recipes.diff import diff, from_json, set_json, to_json
@@ -29,16 +28,16 @@ from fairway.report.table import (
     run_title,
     stage_grid,
 )
+from fairway.report.templates import template
 from fairway.result import ScoreResult
 from fairway.runs.compare import compare
 from fairway.runs.groups import group_runs
-from fairway.runs.record import RunRecord
+from fairway.runs.record import ABOUT
 from fairway.runs.rules import CHALLENGE
-from fairway.runtime.version import VERSION
+from fairway.runtime.files import atomic_write
 
 Recipes = Mapping[str, RecipeData]
 Change = tuple[str, str, str]  # dotted setting, value before, value now, as JSON text
-ABOUT = frozenset({"name", "parent", "claim_bpb"})  # says which recipe it is, not what it does
 
 
 def write_report(runs: Sequence[Path], out: Path, recipes: Recipes | None = None) -> Path:
@@ -49,7 +48,7 @@ def write_report(runs: Sequence[Path], out: Path, recipes: Recipes | None = None
     Raises ValueError when a folder has no result.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render([read_run(path) for path in runs], recipes or {}), encoding="utf-8")
+    atomic_write(out, render([read_run(path) for path in runs], recipes or {}).encode())
     return out
 
 
@@ -57,12 +56,8 @@ def render(runs: Sequence[RunFolder], recipes: Recipes) -> str:
     """The page as text: the same runs give the same text."""
     if not runs:
         raise ValueError("a report needs a run folder: `fairway report RUN...`")
-    pages = PackageLoader("fairway.report", ".")
-    environment = Environment(loader=pages, autoescape=True, undefined=StrictUndefined)
-    environment.filters["breakable"] = breakable
     several, first = len(runs) > 1, runs[0].result
-    return environment.get_template("page.html.j2").render(
-        version=VERSION,
+    return template("page.html.j2").render(
         title=f"{len(runs)} runs compared" if several else first.recipe,
         subtitle="The first recipe is what the others are measured against."
         if several
@@ -76,7 +71,7 @@ def render(runs: Sequence[RunFolder], recipes: Recipes) -> str:
 
 
 def _comparison(runs: Sequence[RunFolder]) -> dict[str, object]:
-    groups = group_runs([RunRecord.of(run.path) for run in runs])
+    groups = group_runs([run.record for run in runs])
     return {
         "groups": group_grid(groups),
         "pictures": [Markup(svg) for svg in overlay_svgs(groups).values()],
@@ -84,15 +79,6 @@ def _comparison(runs: Sequence[RunFolder]) -> dict[str, object]:
         "runs": run_grid([(run.name, run.result) for run in runs]),
         "rules": str(CHALLENGE),
     }
-
-
-def breakable(setting: str) -> Markup:
-    """A dotted name that a line may break after each dot and underscore, and nowhere else.
-
-    >>> breakable("train.grad_clip")
-    Markup('train.<wbr>grad_<wbr>clip')
-    """
-    return Markup(escape(setting).replace(".", Markup(".<wbr>")).replace("_", Markup("_<wbr>")))
 
 
 def scored_words(score: ScoreResult | None) -> str:
@@ -184,7 +170,7 @@ def recipe_difference(recipe: RecipeData, parent: RecipeData) -> list[Change]:
 
 def made_of(run: RunFolder, most_files: int = 6) -> str:
     """By which versions, and of which files, as far as the folder knows."""
-    by = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    by = ", ".join(f"{name} {version}" for name, version in run.record.versions.items())
     files = [f"{name} sha256 {digest}" for name, digest in run.result.data.items()]
     more = len(files) - most_files
     if more > 0:

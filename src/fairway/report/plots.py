@@ -24,6 +24,7 @@ from fairway.report.style import (
     INK,
     ORANGE,
     QUIET,
+    WARM_UP,
     Bar,
     Line,
     bar_chart,
@@ -39,8 +40,6 @@ from fairway.report.table import (
     tensor_groups,
 )
 from fairway.result import RunResult
-
-WARM_UP_SHARE = 0.03  # of the text, in which a running mean says nothing yet
 
 
 def loss_figure(run: RunFolder) -> Figure | None:
@@ -102,7 +101,7 @@ def running_figure(result: RunResult) -> Figure | None:
     last = max(points[-1][0] for points in curves.values())
     lines = []
     for name, points in curves.items():
-        shown = [(x, y) for x, y in points if x >= WARM_UP_SHARE * last] or points
+        shown = [(x, y) for x, y in points if x >= WARM_UP * last] or points
         x, y = [x / 1e6 for x, _ in shown], [y for _, y in shown]
         colour = colours.get(name) or next(spare, INK)
         lines.append(Line(x, y, f"{name} {y[-1]:.4f}", colour, name=name))
@@ -155,13 +154,12 @@ def artifact_figure(result: RunResult) -> Figure | None:
         text = f"{size / unit:.3f}"
         bars.append(Bar(part, size / unit, text, BLUE, start=start / unit))
         start += size
-    over = cap is not None and total > cap
     bars.append(
         Bar(
             "total",
             total / unit,
             f"{total / unit:.3f}" + ("" if cap is None else f" of {cap / unit:g}"),
-            ORANGE if over else GREEN,
+            ORANGE if artifact.over_cap else GREEN,
             tick=(cap or 0) / unit,
         )
     )
@@ -197,13 +195,12 @@ def seconds_figure(result: RunResult) -> Figure | None:
         if part is None:
             continue
         text, budget = f"{part.seconds:,.1f}", part.budget_seconds
-        over = budget is not None and part.seconds > budget
         bars.append(
             Bar(
                 label,
                 part.seconds,
                 text if budget is None else f"{text} of {budget:,.0f}",
-                ORANGE if over else BLUE,
+                ORANGE if part.over_time else BLUE,
                 outline=budget or 0.0,
             )
         )

@@ -4,19 +4,21 @@ Nothing is computed and nothing is written here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from fairway.proof.certificate import Certificate
 from fairway.report.excerpt import EXCERPT, Excerpt, read_excerpt
-from fairway.result import RunResult, read_result
+from fairway.result import RunResult
+from fairway.runs.description import MOST_DESCRIPTION, RECIPE
+from fairway.runs.record import RunRecord
 from fairway.runtime.files import read_file
 from fairway.runtime.identity import unsealed
 from fairway.runtime.limits import one_line
 from fairway.runtime.strict_json import parse_json
 
-MOST_LOG, MOST_RECIPE = 1 << 30, 1 << 26  # bytes
+MOST_LOG = 1 << 30  # bytes
 MOST_NUMBER = 1e300  # in a log
 
 RecipeData = Mapping[str, Any]  # a recipe as recipe.json has it
@@ -38,34 +40,33 @@ class TrainingCurve:
 class RunFolder:
     """One run. Only `result.json` must be there; what else is missing is None or empty.
 
-    recipe    as `recipe.json` has it: another version may have written it
-    versions  of what made it, by name, as `run.json` has them
+    recipe  as `recipe.json` has it: another version may have written it
     """
 
-    path: Path
-    result: RunResult
+    record: RunRecord
     recipe: RecipeData | None
     certificate: Certificate | None
     curve: TrainingCurve
     excerpt: Excerpt | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def result(self) -> RunResult:
+        return self.record.result
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        return self.record.folder.name
 
 
 def read_run(path: Path) -> RunFolder:
-    """Raises ValueError when the folder has no result, or a file in it is not what it should be."""
-    result, excerpt = read_result(path), path / EXCERPT
+    """ValueError where the folder has no result, or a file in it is damaged or another run's."""
+    record, excerpt = RunRecord.of(path), path / EXCERPT
     return RunFolder(
-        path,
-        result,
-        _read_recipe(path / "recipe.json"),
-        _read_certificate(path / "certificate.json"),
+        record,
+        _read_recipe(path / RECIPE),
+        _read_certificate(path / "certificate.json", record.result),
         read_curve(path / "train.log"),
-        read_excerpt(excerpt, result) if excerpt.is_file() else None,
-        _read_versions(path / "run.json"),
+        read_excerpt(excerpt, record.result) if excerpt.is_file() else None,
     )
 
 
@@ -122,26 +123,16 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def _read_recipe(path: Path) -> RecipeData | None:
+    return unsealed(read_file(path, MOST_DESCRIPTION)) if path.is_file() else None
+
+
+def _read_certificate(path: Path, result: RunResult) -> Certificate | None:
     if not path.is_file():
         return None
     try:
-        return unsealed(read_file(path, MOST_RECIPE))
-    except ValueError as error:
-        raise ValueError(f"{path}: {one_line(error)}; run the stage that writes it again") from None
-
-
-def _read_versions(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    made: Any = unsealed(read_file(path, MOST_RECIPE)).get("made_with")
-    found = made.get("versions") if isinstance(made, dict) else None
-    return {str(name): str(value) for name, value in (found or {}).items()}
-
-
-def _read_certificate(path: Path) -> Certificate | None:
-    if not path.is_file():
-        return None
-    try:
-        return Certificate.load(path)
+        found = Certificate.load(path)
+        if result.artifact is not None and found.artifact_sha256 != result.artifact.sha256:
+            raise ValueError("it certifies another model than that of the result beside it")
+        return found
     except ValueError as error:
         raise ValueError(f"{path}: {one_line(error)}; `fairway prove` writes it again") from error

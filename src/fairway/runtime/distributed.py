@@ -1,8 +1,9 @@
 """This process among its peers: who it is, and the few collectives the project needs.
 
 `Ranks` is built once where the program starts and then passed; nothing else reads the variables
-torchrun sets. On one process every collective is the identity, so callers never ask how many ranks
-there are. What is sent, and when, is decided by the callers: `train/loop.py`, `train/muon.py`.
+torchrun sets, but for `launched.py`, where PyTorch is not to be imported. On one process every
+collective is the identity, so callers never ask how many ranks there are. What is sent, and when,
+is decided by the callers: `train/loop.py`, `train/muon.py`.
 """
 
 # torch names its foreach functions as if they were private.

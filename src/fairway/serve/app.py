@@ -40,7 +40,8 @@ class Service:
         self.loaded, self.config = loaded, config
         self.reader = TextReader(loaded, *windows_of(loaded))
         self.worker = Worker(active=config.active, waiting=config.waiting, seconds=config.seconds)
-        self.name = config.name or (loaded.path.stem if loaded.path else "model")
+        name = config.name or (loaded.path.stem if loaded.path else "model")
+        self.name = name.encode("utf-8", "backslashreplace").decode()  # of files, not all is UTF-8
         self.started = int(time.time())
 
     async def completions(self, request: Request) -> Response:

@@ -1,6 +1,8 @@
 """What went wrong, in OpenAI's shape."""
 
-from starlette.responses import JSONResponse
+import json
+
+from starlette.responses import Response
 
 
 class ApiError(Exception):
@@ -29,5 +31,7 @@ class ApiError(Exception):
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": error}
 
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.to_json(), self.status, headers=self.headers)
+    def response(self) -> Response:
+        """In ASCII, for what was asked may hold halves of characters."""
+        body = json.dumps(self.to_json())
+        return Response(body, self.status, self.headers, media_type="application/json")

@@ -57,7 +57,7 @@ class Guard:
                 421, f"this server is not called {host!r:.80}; --allowed-hosts names more"
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and not _is_page_of(origin, host):
             raise ApiError(403, f"pages of {origin!r:.80} may not ask this server")
         if self.token is not None and not OPEN.fullmatch(path):
             shown = headers.get("authorization", "").removeprefix("Bearer ")
@@ -79,6 +79,13 @@ def _name(host: str) -> str | None:
         return urlsplit(host).hostname
     except ValueError:
         return None
+
+
+def _is_page_of(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False
 
 
 async def read_body(request: Request, most: int) -> bytes:

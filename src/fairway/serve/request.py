@@ -2,16 +2,19 @@
 
 import json
 import secrets
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fairway.generate import GenerateConfig
+from fairway.runtime.strict_json import parse_json
 from fairway.serve.config import ServeConfig
 from fairway.serve.errors import ApiError
 
 MOST_LOGPROBS = 5
 MOST_STOPS = 4
+ONLY_THE_LIKELIEST = sys.float_info.min  # the share that top_p=0 means
 # What OpenAI's interface has and a model of ours does not: refused unless it changes nothing.
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "suffix": (None, ""),
@@ -44,12 +47,10 @@ class CompletionRequest:
 
 
 def parse_json_body(body: bytes) -> dict[str, Any]:
-    def refuse(number: str) -> None:
-        raise ValueError(f"{number} is no JSON")
-
+    """ApiError, with status 400, for what is no JSON object."""
     try:
-        parsed = json.loads(body, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+        parsed = parse_json(body)
+    except ValueError as error:
         raise ApiError(400, f"the body is not JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise ApiError(400, "the body is not a JSON object")
@@ -129,7 +130,7 @@ def _config(given: _Fields, limits: ServeConfig) -> GenerateConfig:
         return GenerateConfig(
             num_tokens=given.integer("max_tokens", 16, 0, limits.max_tokens),
             temperature=given.number("temperature", 1.0, 0, 2),
-            top_p=given.number("top_p", 1.0, 0, 1) or None,
+            top_p=given.number("top_p", 1.0, 0, 1) or ONLY_THE_LIKELIEST,
             top_k=given.integer("top_k", None, 1, 1 << 20),
             min_p=given.number("min_p", 0.0, 0, 1) or None,
             repetition_penalty=given.number("repetition_penalty", 1.0, 0, 100),

@@ -11,6 +11,7 @@ import uvicorn
 from fairway.artifact.loaded_model import LoadedModel
 from fairway.serve.app import make_app
 from fairway.serve.config import ServeConfig
+from fairway.serve.connection import PromptConnection
 
 MOST_CONNECTIONS = 256
 GRACE_SECONDS = 10  # for answers that are on their way when the server is asked to stop
@@ -29,6 +30,7 @@ class ModelServer:
         self.name: str = app.state.name
         settings = uvicorn.Config(
             app,
+            http=PromptConnection,
             log_level="warning",
             access_log=False,
             server_header=False,
