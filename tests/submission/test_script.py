@@ -113,6 +113,21 @@ def test_it_scores_as_a_run_with_kernels_did(
 
 
 @pytest.mark.slow
+def test_it_learns_from_what_the_run_learned_from(
+    song: DataFolder, run: Run, tmp_path: Path
+) -> None:
+    """A run whose clock left time for two lessons is scored again with these two, however fast."""
+    chosen = tiny()
+    out = run(chosen, tmp_path / "run")
+    (out / f"model_seed{chosen.seed}.fwy").write_bytes((out / "model.fwy").read_bytes())
+    assert started(out / SCRIPT, song.path, chosen.seed, "--eval")["lessons"] > 2
+    result = json.loads((out / "result.json").read_bytes())
+    result["evaluate"]["learned"] = [[0, 1], [2, 3]]
+    (out / f"result_seed{chosen.seed}.json").write_text(json.dumps(result))
+    assert started(out / SCRIPT, song.path, chosen.seed, "--eval")["lessons"] == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "most"), [("pr1413", 40_000), ("pr2135", 48_000)])
 def test_the_code_of_a_record_keeps_within_its_bytes(name: str, most: int) -> None:
     assert len(pack_source(minified(readable_source(as_published(name))))) <= most

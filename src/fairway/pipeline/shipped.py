@@ -182,10 +182,16 @@ def train(
 def score(frozen: Frozen, recipe: Recipe, path: Path, data: DataFolder, runtime: Runtime) -> None:
     """The text scored by the file alone, learning as the run did; printed as the last line.
 
-    In settled arithmetic the score is the length of the text's code, which is written; several
-    ranks write none, as in a run, and print what the nats come to.
+    Where the result of the run lies beside its model, the lessons are those that it names, for its
+    clock was that of another machine; else they are as many as the recipe's seconds allow. In
+    settled arithmetic the score is the length of the text's code, which is written; several ranks
+    write none, as in a run, and print what the nats come to.
     """
     artifact, ranks, config = unpack(path.read_bytes()), runtime.ranks, recipe.evaluate
+    learned, seconds = None, recipe.budget.eval_seconds
+    result = path.with_name(path.name.replace("model", "result").replace(".fwy", ".json"))
+    if result.is_file():
+        learned, seconds = json.loads(result.read_bytes())["evaluate"].get("learned"), None
     if artifact.config != frozen.header:
         raise ValueError(f"{path} is the model of another recipe than this script's")
     model = GPT(recipe.model)
@@ -198,9 +204,9 @@ def score(frozen: Frozen, recipe: Recipe, path: Path, data: DataFolder, runtime:
         spent = time.perf_counter() - began
         clocked = Clocked(
             predictor,
-            None,
+            learned,
             targets_left=text.num_targets,
-            budget=Budget(recipe.budget.eval_seconds, 0.0, spent),
+            budget=Budget(seconds, 0.0, spent),
             ranks=ranks,
         )
         total, bits, code_bytes = Score(), 0.0, None
