@@ -26,6 +26,7 @@ OTHERS = {
 }  # house.py counts the source, and has a target of its own
 NEEDS = {
     "evaluate.py": ("run", "data"),
+    "plan.py": ("data",),
     "pmatic.py": ("run", "data"),
     "proof.py": ("run", "data"),
     "serve.py": ("run",),
