@@ -208,6 +208,7 @@ def facts(result: RunResult) -> dict[str, object]:
         "nats": result.score.nats,
         "tokens": result.score.tokens,
         "bytes": result.score.bytes,
+        "code_bytes": result.score.code_bytes,
     }
 
 

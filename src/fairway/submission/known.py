@@ -107,7 +107,7 @@ RULES = (
     ),
     Rule(
         when=lambda run: run.evaluate.arithmetic == "native",
-        answers={"self._settled": False},
+        answers={"self._settled": False, "config.settled": False},
         left_out=("fairway.evaluate.config:make_settled_predictor",),
         unused=(
             "fairway.train.param_groups:Optimizers.state_dict Optimizers.load_state_dict",
