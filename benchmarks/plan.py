@@ -61,9 +61,7 @@ def by_the_processor(chosen: Recipe, data: DataFolder, runtime: Runtime) -> None
         folder.begin(chosen, runtime)
         model, begin = GPT(chosen.model), time.process_time()
         trained = train_and_average(model, chosen, data, folder, runtime)
-    compare(
-        "processor seconds of a step", predicted, (time.process_time() - begin) / trained.steps
-    )
+    compare("processor seconds of a step", predicted, (time.process_time() - begin) / trained.steps)
 
 
 def main() -> None:
