@@ -2,13 +2,14 @@
 
 import csv
 import io
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from fairway.recipes.diff import ABSENT
-from fairway.report.effects import effects_csv, effects_grids, write_effects_page
+from fairway.report.effects import effects_csv, effects_grids, told, write_effects_page
 from fairway.report.table import as_plain
 from fairway.runs.effects import SCORE, Effect, Equal, Ledger, StageEffect
 
@@ -79,6 +80,11 @@ def test_the_page_holds_all_and_loads_nothing(ledger: Ledger, tmp_path: Path) ->
     parser = Loads()
     parser.feed(text)
     assert all(link.startswith("#") for link in parser.links)
+    assert parser.told == [told(effect) for effect in ledger.effects]
+    assert parser.told[0] == (
+        'model.loop null → {"last": 5}: -0.02000 ± 0.00700 bits per byte, p (Holm) 0.0200, '
+        "step time +25%, bytes +1,200, seeds 1, 2"
+    )
     assert write_effects_page(ledger, tmp_path / "again.html").read_text() == text
 
 
@@ -86,7 +92,10 @@ class Loads(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.links: list[str] = []
+        self.told: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag not in ("script", "link", "img")
+        assert tag not in ("link", "img")
         self.links += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href")]
+        panels = [panel for k, v in attrs if k == "data-values" for panel in json.loads(v or "")]
+        self.told += [row["said"] for panel in panels for row in panel["rows"]]
