@@ -24,12 +24,8 @@ from typing import ClassVar, Literal, NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-<<<<<<< HEAD
 from fairway.runtime import kernels_matrices
-from fairway.runtime.distributed import Ranks
-=======
 from fairway.runtime.distributed import Pending, Ranks
->>>>>>> main
 from fairway.runtime.plugins import Pluggable
 
 Triple = tuple[float, float, float]
