@@ -349,7 +349,7 @@ def read_sample(job: Path, answer: Path) -> None:
     noted.load_state(under("ledger/", tensors))
     ledger = Watching(config.learner.margins(), noted.ties)
     try:
-        with untuned():  # which would take the best instructions here, too
+        with untuned():  # which would take this processor's best instructions
             sample.read_slowly(model.eval(), ledger)
     except Deviates:
         write_tensors(answer, {}, {})
