@@ -24,4 +24,4 @@ def breakable(setting: str) -> Markup:
     >>> breakable("train.grad_clip 0.3")
     Markup('train.<wbr>grad_<wbr>clip 0.3')
     """
-    return Markup(re.sub(r"[._](?=[A-Za-z])", r"\g<0><wbr>", escape(setting)))
+    return Markup(re.sub(r"[._](?=[A-Za-z])", r"\g<0><wbr>", str(escape(setting))))
