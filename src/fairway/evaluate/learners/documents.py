@@ -19,6 +19,7 @@ from fairway.evaluate.learner import Learner, Trial, WindowConfig
 from fairway.evaluate.predictor import ALONE, Reader, Rounding
 from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.model.adapters import AdapterConfig, Adapters
+from fairway.model.decode_step import window_logits
 from fairway.model.gpt import GPT
 from fairway.runtime.device import send
 from fairway.runtime.distributed import Ranks
@@ -157,7 +158,7 @@ class DocumentPredictor(Frozen):
         for members in self._batches(chunk.plan):
             one = make_window_batch(chunk, members, self.device)
             adapters = self._adapters(chunk.plan, members)
-            yield one, self.model(one.inputs, start=one.start, adapters=adapters)
+            yield one, window_logits(self.model, one.inputs, start=one.start, adapters=adapters)
 
     def learn(self, chunk: Chunk) -> None:
         plan = chunk.plan
