@@ -29,10 +29,10 @@ def has_begun(log: Path) -> bool:
     return any(json.loads(line).get("step", 0) >= 1 for line in lines if line.endswith("\n"))
 
 
-def seconds_to_first_step(data: Path, *options: str) -> float:
+def seconds_to_first_step(data: Path, option: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        words = ["train", RECIPE, str(data), "--out", str(out), *options]
+        words = ["train", RECIPE, str(data), "--out", str(out), option]
         begin = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "fairway", *words],
@@ -60,12 +60,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="warm ones")
     parser.add_argument("--brief", action="store_true", help="eager steps, once")
     args = parser.parse_args()
-    kinds = {"eager": ["--compiled", "False"], "compiled": ["--compiled", "True"]}
+    kinds = {"eager": "--no-compiled", "compiled": "--compiled"}
     with given_or_small_data(args.data) as data:
-        for kind, options in kinds.items():
-            cold = seconds_to_first_step(data, *options)
+        for kind, option in kinds.items():
+            cold = seconds_to_first_step(data, option)
             repeats = 1 if args.brief else args.repeats
-            warm = min(seconds_to_first_step(data, *options) for _ in range(repeats))
+            warm = min(seconds_to_first_step(data, option) for _ in range(repeats))
             show(f"start to first step, {kind}", cold_seconds=cold, seconds=warm)
             if args.brief:
                 return
