@@ -377,7 +377,7 @@ class _AttendInBlocks(torch.autograd.Function):
             block, end = slice(begin, begin + ctx.step), weights.size(2)
             d_y = grad[:, :, block].reshape(rows, -1, width)
             d_weights = torch.bmm(d_y, v[:, :end].transpose(1, 2))
-            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
             queries = q[:, :, block].reshape(rows, -1, width)
             d_q[:, :, block] = torch.bmm(d_scores, k[:, :end]).view(rows, -1, end - begin, width)
             of_keys = torch.bmm(queries.transpose(1, 2), d_scores)  # (N, K, begin + t)
