@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import cast
@@ -140,7 +140,7 @@ class Ranks:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         timeout = timedelta(seconds=timeout_seconds)
-        with self._collective("meet", device):
+        with self._peers_expected("meet", self.meter.collective(device)):
             found = dist.rendezvous(init_method, self.rank, self.world_size, timeout=timeout)
             store = agreed_store(next(found)[0], self.rank, self.world_size, timeout_seconds)
             dist.init_process_group(
@@ -180,7 +180,7 @@ class Ranks:
         if self.world_size == 1:
             return value
         total = value.clone()
-        with self._collective("sum", total.device):
+        with self._peers_expected("sum", self.meter.collective(total.device)):
             dist.all_reduce(total)
         return total
 
@@ -190,7 +190,7 @@ class Ranks:
             return
         for bucket in buckets(tensors, BUCKET_BYTES):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            with self._collective("sum", flat.device):
+            with self._peers_expected("sum", self.meter.collective(flat.device)):
                 dist.all_reduce(flat)
             parts = flat.split([tensor.numel() for tensor in bucket])
             shaped = [part.view(tensor.shape) for part, tensor in zip(parts, bucket, strict=True)]
@@ -212,19 +212,15 @@ class Ranks:
         if self.world_size == 1:
             return Pending(self, value[None])
         gathered = value.new_empty(self.world_size, *value.shape)
-        with self._peers_expected("gather"):
-            self.meter.launch()
+        with self._peers_expected("gather", self.meter.launching()):
             work = gather_into(gathered.view(-1), value.reshape(-1), async_op=True)
         return Pending(self, gathered, work, "gather")
 
     def start_scatter(self, value: Tensor, sizes: Sequence[int]) -> "Pending":
         """Send each rank its part of `value` (N,), as long as `sizes` says, which all ranks agree
-        on; to wait for: (world_size, sizes[rank]), every rank's part for this one."""
-        if self.world_size == 1:
-            return Pending(self, value[None])
+        on; to wait for: (world_size, sizes[rank]), every rank's part for this one. Not on one."""
         received = value.new_empty(self.world_size, sizes[self.rank])
-        with self._peers_expected("scatter"):
-            self.meter.launch()
+        with self._peers_expected("scatter", self.meter.launching()):
             work = dist.all_to_all_single(
                 received.view(-1),
                 value,
@@ -237,7 +233,7 @@ class Ranks:
     def broadcast(self, value: Tensor, source: int = 0) -> Tensor:
         """Overwrite `value` with that of rank `source`, and return it."""
         if self.world_size > 1:
-            with self._collective("broadcast", value.device):
+            with self._peers_expected("broadcast", self.meter.collective(value.device)):
                 dist.broadcast(value, source)
         return value
 
@@ -246,15 +242,10 @@ class Ranks:
         self.sum(torch.zeros(()))
 
     @contextmanager
-    def _collective(self, verb: str, device: torch.device) -> Iterator[None]:
-        """From its beginning to its end."""
-        with self._peers_expected(verb), self.meter.collective(device):
-            yield
-
-    @contextmanager
-    def _peers_expected(self, verb: str) -> Iterator[None]:
+    def _peers_expected(self, verb: str, metered: AbstractContextManager[None]) -> Iterator[None]:
         try:
-            yield
+            with metered:
+                yield
         except RuntimeError as error:
             lost = self.watchdog.who_is_lost() or (
                 f"another rank has most likely failed, and its traceback says why ({error})"
@@ -275,11 +266,9 @@ class Pending:
 
     def wait(self) -> Tensor:
         """The result: on a GPU, what is launched from now on finds it; the host goes on at once."""
+        ranks, device = self.ranks, self.result.device
         if self.work is not None:
-            with (
-                self.ranks._peers_expected(self.verb),
-                self.ranks.meter.waiting(self.result.device),
-            ):
+            with ranks._peers_expected(self.verb, ranks.meter.waiting(device)):
                 self.work.wait()
             self.work = None
         return self.result
