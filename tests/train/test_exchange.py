@@ -102,7 +102,7 @@ def parameters(*shapes: tuple[int, ...]) -> dict[str, nn.Parameter]:
 def test_every_gradient_is_in_one_bucket_and_a_bucket_has_one_matrix_for_a_rank() -> None:
     named = parameters((4, 6), (6, 4), (3,), (4, 6), (5, 5), (4, 6), (4, 6), (), (2, 7))
     owners = {"6": 0, "5": 1, "3": 2, "1": 0, "0": 1, "4": 0}
-    buckets = make_buckets(named, owners, 3)
+    buckets = make_buckets(named, owners, Ranks(0, 3))
     assert sorted(name for bucket in buckets for name in bucket.names) == sorted(named)
     owned = [bucket for bucket in buckets if bucket.names[0] in owners]
     # Backward fills the last layers first.

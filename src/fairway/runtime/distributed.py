@@ -60,7 +60,6 @@ class Ranks:
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
-    meter: Meter = field(default_factory=Meter, compare=False, repr=False)
     watchdog: Watchdog = field(default_factory=Watchdog, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +83,11 @@ class Ranks:
             )
         rank, world_size, local_rank = (int(env[name]) for name in names)
         return cls(rank, world_size, local_rank, int(env.get("LOCAL_WORLD_SIZE", 1)))
+
+    @property
+    def meter(self) -> Meter:
+        """Where this rank stands among the collectives, and how long it has waited in them."""
+        return self.watchdog.meter
 
     @property
     def is_main(self) -> bool:
@@ -156,7 +160,6 @@ class Ranks:
             gloo = group._get_backend(torch.device("cpu"))
             gloo._set_default_timeout(timedelta(seconds=ALONE_SECONDS))
         store = cast(Store, store)
-        self.watchdog.meter = self.meter
         self.watchdog.start(store, self.rank, self.world_size, peer_seconds=peer_seconds, say=say)
 
     def stop(self) -> None:
@@ -188,7 +191,7 @@ class Ranks:
         """Replace each tensor by its total over all ranks, in place, many per message."""
         if self.world_size == 1:
             return
-        for bucket in buckets(tensors, BUCKET_BYTES):
+        for bucket in _buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
             with self._peers_expected("sum", self.meter.collective(flat.device)):
                 dist.all_reduce(flat)
@@ -214,7 +217,7 @@ class Ranks:
         gathered = value.new_empty(self.world_size, *value.shape)
         with self._peers_expected("gather", self.meter.launching()):
             work = gather_into(gathered.view(-1), value.reshape(-1), async_op=True)
-        return Pending(self, gathered, work, "gather")
+        return Pending(self, gathered, work)
 
     def start_scatter(self, value: Tensor, sizes: Sequence[int]) -> "Pending":
         """Send each rank its part of `value` (N,), as long as `sizes` says, which all ranks agree
@@ -228,7 +231,7 @@ class Ranks:
                 list(sizes),
                 async_op=True,
             )
-        return Pending(self, received, work, "scatter")
+        return Pending(self, received, work)
 
     def broadcast(self, value: Tensor, source: int = 0) -> Tensor:
         """Overwrite `value` with that of rank `source`, and return it."""
@@ -262,13 +265,12 @@ class Pending:
     ranks: Ranks
     result: Tensor
     work: dist.Work | None = None
-    verb: str = ""
 
     def wait(self) -> Tensor:
         """The result: on a GPU, what is launched from now on finds it; the host goes on at once."""
         ranks, device = self.ranks, self.result.device
         if self.work is not None:
-            with ranks._peers_expected(self.verb, ranks.meter.waiting(device)):
+            with ranks._peers_expected("exchange data", ranks.meter.waiting(device)):
                 self.work.wait()
             self.work = None
         return self.result
@@ -307,13 +309,13 @@ def supervised(main: Callable[[], int], ranks: Ranks) -> int:
     os._exit(status)
 
 
-def buckets(tensors: Sequence[Tensor], most_bytes: int) -> Iterator[list[Tensor]]:
-    """Neighbours of one dtype and device, up to `most_bytes` together."""
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one dtype and device, up to `BUCKET_BYTES` together."""
     bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:
         kind, num_bytes = (tensor.dtype, tensor.device), tensor.numel() * tensor.element_size()
-        full = size + num_bytes > most_bytes
+        full = size + num_bytes > BUCKET_BYTES
         if bucket and (full or kind != (bucket[0].dtype, bucket[0].device)):
             yield bucket
             bucket, size = [], 0

@@ -90,7 +90,6 @@ RULES = (
             "fairway.runtime.run_log:RunLog",
             "fairway.runtime.stopping:Stop",
             "fairway.runtime.attention_backend:_obstacle_plain _obstacle_flex",
-            "fairway.runtime.meter:Meter",
             "fairway.runtime.watchdog:Watchdog",
         ),
         unused=(

@@ -49,8 +49,7 @@ class GradientExchange:
         self, parameters: Mapping[str, nn.Parameter], owners: Mapping[str, int], ranks: Ranks
     ) -> None:
         self.parameters, self.owners, self.ranks = dict(parameters), owners, ranks
-        several = ranks.world_size > 1
-        self.buckets = make_buckets(parameters, owners, ranks.world_size) if several else []
+        self.buckets = [] if ranks.world_size == 1 else make_buckets(parameters, owners, ranks)
         self.sent: list[Pending] = []  # of the first buckets
         self.last = False
         self._arrived: set[str] = set()  # names whose gradients of this step are there
@@ -86,12 +85,9 @@ class GradientExchange:
         totals = [parts[0] for parts in received]
         for rank in range(1, self.ranks.world_size):
             torch._foreach_add_(totals, [parts[rank] for parts in received])
-        sums = [
-            total if bucket.names[0] in self.owners else self.ranks.start_gather(total)
-            for bucket, total in zip(self.buckets, totals, strict=True)
-        ]
-        for bucket, total in zip(self.buckets, sums, strict=True):
-            self._take(bucket, total if isinstance(total, Tensor) else total.wait().flatten())
+        for bucket, total in zip(self.buckets, totals, strict=True):
+            owned = bucket.names[0] in self.owners
+            self._take(bucket, total if owned else self.ranks.all_gather(total).flatten())
         self.sent, self._arrived = [], set()
         loss, norms = self._tell(loss)
         return loss, norms, [p.grad for p in self.parameters.values() if p.grad is not None]
@@ -114,17 +110,18 @@ class GradientExchange:
             parameter.grad = None
 
     def _take(self, bucket: Bucket, sums: Tensor) -> None:
-        mine = [n for n in bucket.names if self.owners.get(n, self.ranks.rank) == self.ranks.rank]
-        begin = 0
-        for parameter in (self.parameters[name] for name in mine):
-            parameter.grad = sums[begin : begin + parameter.numel()].view_as(parameter)
-            begin += parameter.numel()
+        rank = self.ranks.rank
+        for name in bucket.names:
+            if self.owners.get(name, rank) == rank:
+                parameter = self.parameters[name]
+                parameter.grad = sums[: parameter.numel()].view_as(parameter)
+                sums = sums[parameter.numel() :]
 
     def _tell(self, loss: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and norms, in one message. A norm is told by its owner, or else the first rank."""
         rank, zero = self.ranks.rank, loss.new_zeros(())
-        told = {n: p.grad for n, p in self.parameters.items() if self.owners.get(n, 0) == rank}
-        found = torch._foreach_norm(list(told.values())) if told else ()
+        told = {n: p for n, p in self.parameters.items() if self.owners.get(n, 0) == rank}
+        found = torch._foreach_norm(gradients_of(told.values())) if told else ()
         norms = dict(zip(told, found, strict=True))
         mine = torch.stack([loss, *(norms.get(name, zero) for name in self.parameters)])
         total, *others = self.ranks.all_gather(mine)
@@ -134,15 +131,16 @@ class GradientExchange:
 
 
 def make_buckets(
-    parameters: Mapping[str, nn.Parameter], owners: Mapping[str, int], world_size: int
+    parameters: Mapping[str, nn.Parameter], owners: Mapping[str, int], ranks: Ranks
 ) -> list[Bucket]:
     """Every parameter in one bucket: neighbours of one size, as many as there are ranks, where they
     have owners, and neighbours up to `BUCKET_BYTES`. Backward fills the first ones first."""
+    world_size = ranks.world_size
     filled: list[list[str]] = []  # the one that was filled last comes last
     unfilled: dict[object, list[str]] = {}
     for name, parameter in reversed(list(parameters.items())):
         owned = name in owners
-        kind = (parameter.numel() if owned else -1, parameter.dtype, parameter.device)
+        kind = (owned and parameter.numel(), parameter.dtype, parameter.device)
         bucket = [*unfilled.pop(kind, []), name]
         limit = world_size * parameter.nbytes if owned else BUCKET_BYTES
         if sum(parameters[n].nbytes for n in bucket) >= limit:

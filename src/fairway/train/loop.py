@@ -239,11 +239,11 @@ def _backward(
     """
     device = next(model.parameters()).device
     loss = torch.zeros((), device=device)
-    for left, (tokens, targets) in zip(reversed(range(len(work))), work, strict=True):
-        tokens, targets = send(tokens, device), send(targets, device)
+    for batch in work:
+        tokens, targets = (send(part, device) for part in batch)
         part = model.loss(tokens, targets) * (tokens.numel() / total_tokens)  # type: ignore[operator]
         # What is clipped before it is summed cannot leave earlier.
-        exchange.last = not left and not config.clip_on_each_rank
+        exchange.last = batch is work[-1] and not config.clip_on_each_rank
         part.backward()
         loss += part.detach()
     if config.clip_on_each_rank:
