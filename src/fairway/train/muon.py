@@ -24,6 +24,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
+from fairway.runtime import kernels_matrices
 from fairway.runtime.distributed import Pending, Ranks
 from fairway.runtime.plugins import Pluggable
 
@@ -133,6 +134,9 @@ def orthogonalize(
     tall = matrices.size(-2) > matrices.size(-1)
     x = (matrices.mT if tall else matrices).to(dtype)  # the products A are then the smaller ones
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + EPS)
+    if kernels_matrices.take(x):
+        x = kernels_matrices.orthogonalize(x, coefficients)
+        return x.mT if tall else x
     gram = x.new_empty(x.size(0), x.size(1), x.size(1))
     inner, spare = torch.empty_like(gram), torch.empty_like(x)
     for a, b, c in coefficients:
