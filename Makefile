@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup demo test test-slow test-gpu check format bench house docs file-map clean
+.PHONY: setup demo test test-examples test-slow test-gpu check format bench house docs file-map clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fairway needs Python 3.11 or newer; choose one with make PYTHON=python3.12")'
@@ -19,6 +19,9 @@ demo: setup  ## text to a proven score, in minutes, on two cores
 test: setup  ## what must stay true
 	$(BIN)/pytest -q -n 2 -m "not slow and not gpu"
 
+test-examples: setup  ## what a newcomer does: a first day from the built wheel, and the notebook
+	$(BIN)/pytest -q -n 2 -m examples tests/test_examples.py
+
 test-slow: setup  ## what takes longer than five seconds to show
 	$(BIN)/pytest -q -m "slow and not gpu"
 
@@ -30,6 +33,7 @@ check: setup  ## exactly what CI runs; the cheapest step first
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(MAKE) --no-print-directory test
+	$(MAKE) --no-print-directory test-examples
 
 format: setup  ## let the tools decide about commas
 	$(BIN)/ruff format .

@@ -67,6 +67,7 @@ def test_the_notebook_is_the_script() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.examples
 def test_the_notebook_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +85,7 @@ def test_the_notebook_runs_from_top_to_bottom(
 
 
 @pytest.mark.slow
+@pytest.mark.examples
 def test_a_first_day_from_the_built_wheel(tmp_path: Path) -> None:
     """What a newcomer does, in miniature, with nothing of the source tree but the examples."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

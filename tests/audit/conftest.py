@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fairway.audit.vocabulary import Vocabulary, open_vocabulary
+from fairway.audit.token_pieces import Vocabulary
+from fairway.audit.vocabulary import open_vocabulary
 
 from .clock import Clock
 

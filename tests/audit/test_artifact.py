@@ -14,10 +14,10 @@ import torch
 from fairway.artifact.container import pack, unpack
 from fairway.audit import Case, ProbeResult, artifact
 from fairway.audit.artifact import audit_artifact
-from fairway.audit.byte_total import count_bytes, read_pieces
 from fairway.audit.findings import AuditReport
 from fairway.audit.model_scorer import ModelScorer
 from fairway.audit.scorer import Answer, ProcessScorer
+from fairway.audit.vocabulary import open_vocabulary
 from fairway.evaluate.config import EvaluateConfig
 from fairway.evaluate.learners.phased import Phased
 from fairway.evaluate.learners.sgd import Sgd
@@ -231,7 +231,7 @@ def test_two_counts_of_bytes_agree_on_a_published_tokenizer(shared: Path) -> Non
     tokenizer = load_tokenizer(file)
     tokens = np.random.default_rng(0).integers(0, tokenizer.vocab_size, 20_000)
     ours = byte_table(tokenizer).target_bytes(tokens)
-    assert np.array_equal(ours, count_bytes(tokens, read_pieces(str(file))))
+    assert np.array_equal(ours, open_vocabulary(file).targets(tokens))
 
 
 def test_the_parts_of_a_file_are_all_there_is(made: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from fairway.interop.environment import ignored_variables, model_config, parse_environment
-from fairway.model.gpt import num_params
+from fairway.model.blank import num_params
 from fairway.recipes.registry import SCRIPTS
 
 FULL_1855 = {

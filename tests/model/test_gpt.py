@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from fairway.model.attention import GateConfig
+from fairway.model.blank import num_params
 from fairway.model.depth import Loop
-from fairway.model.gpt import GPT, num_params
+from fairway.model.gpt import GPT
 from fairway.model.mlp import MlpConfig
 from fairway.model.model_config import ParallelConfig, SkipConfig
 

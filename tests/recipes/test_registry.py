@@ -11,7 +11,8 @@ from fairway.average import build_average
 from fairway.evaluate.chunks import read_chunks
 from fairway.evaluate.config import make_predictor, plan_evaluation
 from fairway.evaluate.predictor import score_stream
-from fairway.model.gpt import GPT, num_params
+from fairway.model.blank import num_params
+from fairway.model.gpt import GPT
 from fairway.quant.hessian import Calibration, collect_calibration
 from fairway.quant.quantized import QuantizedTensor, dequantize
 from fairway.quant.rules import quantize

@@ -2,49 +2,15 @@
 
 import csv
 import io
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from fairway.recipes.diff import ABSENT
-from fairway.report.effects import effects_csv, effects_grids, write_effects_page
+from fairway.report.effects import effects_csv, effects_grids, told, write_effects_page
 from fairway.report.table import as_plain
-from fairway.runs.effects import SCORE, Effect, Equal, Ledger, StageEffect
-
-
-def effect(
-    path: str, old: object, new: object, mean: float, equal: Equal = "steps", **about: float
-) -> Effect:
-    stage = StageEffect(
-        differences=(mean - 0.01, mean + 0.01), standard_error=0.007, p=0.01, p_holm=0.02
-    )
-    return Effect(
-        recipe="pocket",
-        path=path,
-        old=old,
-        new=new,
-        equal=equal,
-        seeds=(1, 2),
-        backgrounds=1,
-        stages={"float": stage, SCORE: stage},
-        step_time=1.25,
-        num_bytes=about.get("num_bytes"),
-    )
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    return Ledger(
-        effects=(
-            effect("model.loop", None, {"last": 5}, -0.02, num_bytes=1200.0),
-            effect("train.grad_clip", 0.3, 1.0, 0.004),
-            effect("<b>evil</b>", ABSENT, "a,b", 0.001, "seconds"),
-        ),
-        num_runs=9,
-        unmatched=("pocket, train.steps 7",),
-        luck={"steps": 0.0123, "seconds": None},
-    )
+from fairway.runs.effects import SCORE, Ledger
 
 
 def test_tables_tell_changes_seeds_errors_and_how_many_were_tried(ledger: Ledger) -> None:
@@ -79,6 +45,11 @@ def test_the_page_holds_all_and_loads_nothing(ledger: Ledger, tmp_path: Path) ->
     parser = Loads()
     parser.feed(text)
     assert all(link.startswith("#") for link in parser.links)
+    assert parser.told == [told(effect) for effect in ledger.effects]
+    assert parser.told[0] == (
+        'model.loop null → {"last": 5}: -0.02000 ± 0.00700 bits per byte, p (Holm) 0.0200, '
+        "step time +25%, bytes +1,200, seeds 1, 2"
+    )
     assert write_effects_page(ledger, tmp_path / "again.html").read_text() == text
 
 
@@ -86,7 +57,10 @@ class Loads(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.links: list[str] = []
+        self.told: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag not in ("script", "link", "img")
+        assert tag not in ("link", "img")
         self.links += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href")]
+        panels = [panel for k, v in attrs if k == "data-values" for panel in json.loads(v or "")]
+        self.told += [row["said"] for panel in panels for row in panel["rows"]]

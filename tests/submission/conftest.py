@@ -1,6 +1,7 @@
 """An honest run of seconds and its script, made once."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,11 +40,12 @@ Run = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def run(song: DataFolder) -> Run:
-    """Makes a run, in plain forms as scripts have them."""
+    """Makes a run; in plain forms, as scripts have them, or with all kernels there are."""
 
-    def made(chosen: Recipe, out: Path, **options: object) -> Path:
+    def made(chosen: Recipe, out: Path, *, plain: bool = True, **options: object) -> Path:
         out.mkdir(parents=True, exist_ok=True)
-        with pytest.MonkeyPatch.context() as patched, switched_off():
+        forms = switched_off() if plain else nullcontext()
+        with pytest.MonkeyPatch.context() as patched, forms:
             patched.setattr(story, "compare", lambda data, text, runtime: {})
             patched.setattr(story, "write_page", lambda runs, out: out)
             runtime = Runtime(torch.device("cpu"), log=RunLog(quiet=True))

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,8 @@ import pytest
 
 from fairway.audit.findings import AuditReport, ProbeResult
 from fairway.result import RESULT
-from fairway.runs.record import ARTIFACT
+from fairway.runs.database import DATABASE, RunsDatabase
+from fairway.runs.record import ARTIFACT, RunRecord
 from fairway.runs.rules import RuleSet
 from fairway.runtime.files import file_sha256
 from fairway.runtime.identity import sealed, unsealed
@@ -205,10 +209,164 @@ def test_a_foreign_file_is_named(forged: Path) -> None:
     assert "old_run.log" in failed(answers(forged))["files"]
 
 
+def test_a_link_is_named(forged: Path, tmp_path: Path) -> None:
+    """What it points to may be another file tomorrow."""
+    (forged / "README.md").rename(tmp_path / "elsewhere")
+    (forged / "README.md").symlink_to(tmp_path / "elsewhere")
+    assert failed(answers(forged))["files"] == "links: README.md"
+
+
+@pytest.mark.parametrize("name", [seed_name(LOG, 42), SUBMISSION])
+def test_a_file_that_is_too_long_is_named_before_it_is_read(name: str, forged: Path) -> None:
+    with (forged / name).open("r+b") as file:
+        file.truncate(1 << 34)
+    with pytest.raises(ValueError, match=rf"{name}.* 17,179,869,184 bytes"):
+        read_case(forged, rules=RULES)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_number_that_is_none_is_refused(number: str, forged: Path) -> None:
+    path = forged / SUBMISSION
+    told = json.loads(path.read_text())
+    path.write_text(path.read_text().replace(str(told["val_bpb"]), number, 1))
+    with pytest.raises(ValueError, match=f"the number {number}"):
+        read_case(forged, rules=RULES)
+
+
+def test_seeds_that_are_no_numbers_do_not_count(forged: Path) -> None:
+    edited(forged / SUBMISSION, lambda told: told.update(seeds=[0, 42, "1234"]))
+    with pytest.raises(ValueError, match="lists no seeds"):
+        read_case(forged, rules=RULES)
+
+
+def everywhere(folder: Path, seed: int, change: Callable[[dict], None], **facts: object) -> None:
+    """A result changed, its log and the summary with it, as far as their words go."""
+    edited(folder / seed_name(RESULT, seed), change, seal=True)
+    log = folder / seed_name(LOG, seed)
+    log.write_text(log.read_text() + json.dumps({"event": "facts", **facts}) + "\n")
+    edited(
+        folder / SUBMISSION,
+        lambda told: told["seed_results"][str(seed)].update(log_sha256=file_sha256(log)),
+    )
+
+
+def test_a_model_with_a_tail_is_refused_though_every_hash_agrees(forged: Path) -> None:
+    model = forged / seed_name(ARTIFACT, 0)
+    model.write_bytes(model.read_bytes() + b"tail")
+    sha256 = file_sha256(model)
+
+    def hide(result: dict) -> None:
+        artifact = result["artifact"]
+        artifact.update(sha256=sha256, bytes_total=artifact["bytes_total"] + 4)
+
+    everywhere(forged, 0, hide, model_sha256=sha256)
+    held = json.loads((forged / seed_name(RESULT, 0)).read_bytes())["artifact"]["bytes_total"]
+
+    def tell(told: dict) -> None:
+        told["seed_results"]["0"].update(model_sha256=sha256, artifact_bytes=held)
+        told["bytes_total"] = max(one["artifact_bytes"] for one in told["seed_results"].values())
+
+    edited(forged / SUBMISSION, tell)
+    found = failed(answers(forged))
+    assert "model, seed 0" in found
+    assert found["proof, seed 0"] == "it is of another model"
+    assert not any(check.startswith(("score", "log", "bytes")) for check in found)
+
+
+def test_a_seed_that_is_another_under_a_new_number_is_named(forged: Path) -> None:
+    """The run of seed 42 once more, as if it were 1234's."""
+    for name in (ARTIFACT, "proof.fwp", "certificate.json"):
+        shutil.copy(forged / seed_name(name, 42), forged / seed_name(name, 1234))
+    ours = json.loads((forged / seed_name(RESULT, 42)).read_bytes())
+    kept = {name: ours[name] for name in ("artifact", "score", "proof")}
+    everywhere(forged, 1234, lambda result: result.update(kept), nats=ours["score"]["nats"])
+    found = failed(answers(forged))
+    for seed in (42, 1234):
+        assert found[f"seed {seed}"] == "foreign: its model is that of another seed, too"
+
+
+@pytest.mark.parametrize("name", ["steps", "train_time_s", "artifact_bytes", "val_loss"])
+def test_a_figure_that_the_run_does_not_give_is_named(name: str, forged: Path) -> None:
+    edited(forged / SUBMISSION, lambda told: told["seed_results"]["42"].update({name: 7}))
+    assert failed(answers(forged))["score, seed 42"] == f"edited: {name} not as in its run"
+
+
+def test_the_largest_size_and_the_spread_are_those_of_the_seeds(forged: Path) -> None:
+    edited(forged / SUBMISSION, lambda told: told.update(bytes_total=1, val_bpb_std=0.0))
+    said = failed(answers(forged))["mean"]
+    assert said == "edited: val_bpb_std, bytes_total not as the seeds give"
+
+
+def test_a_comment_that_makes_other_comments_statements_is_seen(forged: Path) -> None:
+    """Python reads a script's bytes as its first line says; in UTF-8 both are the same program."""
+    source = unpack_script((forged / SCRIPT).read_bytes())
+    hidden = f"# coding: utf-7\n# +AAo-print('and more')\n{source}"
+    (forged / SCRIPT).write_bytes(pack_source(hidden))
+    assert "not equal to source" in failed(answers(forged))["code"]
+
+
+@pytest.mark.parametrize("line", ["left-pad==1.0", "torch @ file:///tmp/torch", "-r more.txt"])
+def test_a_package_that_the_script_does_not_import_is_named(line: str, forged: Path) -> None:
+    path = forged / "requirements.txt"
+    path.write_text(f"{path.read_text()}{line}\n")
+    assert line.partition("==")[0] in failed(answers(forged))["packages"]
+
+
 def test_a_result_that_was_edited_without_its_seal_is_refused(forged: Path) -> None:
     edited(forged / seed_name(RESULT, 0), lambda result: result.update(seed=1))
     with pytest.raises(ValueError, match="was edited, or is damaged"):
         read_case(forged, rules=RULES)
+
+
+def test_a_database_that_knows_none_of_the_runs_says_nothing_of_them(honest: Path) -> None:
+    found = {one.check: one for one in answers(honest, known=0)}["selection"]
+    assert (found.answer, found.said) == (
+        "unknown",
+        "the database knows of 0 of these 3 runs",
+    )
+
+
+def test_how_many_runs_there_were_is_told_by_the_database_beside_them(
+    runs: list[Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "runs"
+    copies = [Path(shutil.copytree(run, place / run.name)) for run in runs[:3]]
+    RunsDatabase(place / DATABASE).add([RunRecord.of(run) for run in copies])
+    out = tmp_path / "record"
+    assert submit(copies[:2], out, About())["runs_known"] == 3
+    assert "2 of 3 runs" in failed(answers(out))["selection"]
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from fairway.submission.folder import About, submit
+
+copies = 0
+copy = shutil.copyfile
+
+def dying(source, target):
+    global copies
+    copies += 1
+    if copies == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return copy(source, target)
+
+shutil.copyfile = dying
+submit([Path(run) for run in sys.argv[2:]], Path(sys.argv[1]), About(), overwrite=True)
+"""
+
+
+def test_a_submit_that_is_killed_leaves_what_was_there(
+    runs: list[Path], forged: Path, tmp_path: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in forged.iterdir()}
+    words = [sys.executable, "-c", KILLED, str(forged), *map(str, runs[:3])]
+    done = subprocess.run(words, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert {path.name: path.read_bytes() for path in forged.iterdir()} == before
+    submit(runs[:3], forged, About(author="us"), overwrite=True)
+    assert not failed(answers(forged))
 
 
 def test_runs_that_are_no_seeds_of_one_thing_are_named_and_nothing_is_written(

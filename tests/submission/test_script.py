@@ -7,12 +7,14 @@ import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from fairway.pipeline.packing import header_of
 from fairway.recipes.registry import RECIPES, recipe
 from fairway.result import read_result
+from fairway.submission.figures import SAME_DEVICE
 from fairway.submission.script import (
     SCRIPT,
     make_script,
@@ -84,9 +86,45 @@ def test_it_trains_and_scores_as_the_run_did(
         found = started(script, song.path, chosen.seed, *arguments)
         assert result.score is not None
         assert (found["nats"], found["bytes"]) == (result.score.nats, result.score.bytes)
+        assert found["val_bpb"] == result.score.bits_per_byte
+        assert found["code_bytes"] == result.score.code_bytes
     assert (out / f"retrained_seed{chosen.seed}.fwy").read_bytes() == artifact
     assert result.artifact is not None
     assert result.artifact.bytes_total == len(artifact) + script.stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arithmetic", ["settled", "native"])
+def test_it_scores_as_a_run_with_kernels_did(
+    arithmetic: Literal["settled", "native"], song: DataFolder, run: Run, tmp_path: Path
+) -> None:
+    """Settled, to the last digit, for no kernel takes part; native, as near as `check` asks."""
+    chosen = tiny()
+    chosen = replace(chosen, evaluate=replace(chosen.evaluate, arithmetic=arithmetic))
+    out = run(chosen, tmp_path / "run", plain=False)
+    (out / f"model_seed{chosen.seed}.fwy").write_bytes((out / "model.fwy").read_bytes())
+    found, score = started(out / SCRIPT, song.path, chosen.seed, "--eval"), read_result(out).score
+    assert score is not None
+    if arithmetic == "settled":
+        assert score.code_bytes
+        assert (found["val_bpb"], found["code_bytes"]) == (score.bits_per_byte, score.code_bytes)
+    else:
+        assert found["nats"] == pytest.approx(score.nats, rel=SAME_DEVICE)
+
+
+@pytest.mark.slow
+def test_it_learns_from_what_the_run_learned_from(
+    song: DataFolder, run: Run, tmp_path: Path
+) -> None:
+    """A run whose clock left time for two lessons is scored again with these two, however fast."""
+    chosen = tiny()
+    out = run(chosen, tmp_path / "run")
+    (out / f"model_seed{chosen.seed}.fwy").write_bytes((out / "model.fwy").read_bytes())
+    assert started(out / SCRIPT, song.path, chosen.seed, "--eval")["lessons"] > 2
+    result = json.loads((out / "result.json").read_bytes())
+    result["evaluate"]["learned"] = [[0, 1], [2, 3]]
+    (out / f"result_seed{chosen.seed}.json").write_text(json.dumps(result))
+    assert started(out / SCRIPT, song.path, chosen.seed, "--eval")["lessons"] == 2
 
 
 @pytest.mark.slow

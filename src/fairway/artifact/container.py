@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fairway.artifact.sections import (
+    Frame,
     Refused,
     Section,
     best_packed,
@@ -88,6 +89,11 @@ def pack(
     return pack_frame(MAGIC, {"config": config, "tensors": lines}, sections)
 
 
+def read_config(data: bytes) -> dict[str, Any]:
+    """What `pack` was given as `config`, without decoding a weight. Raises ValueError."""
+    return _frame(data).header["config"]
+
+
 def unpack(data: bytes, accept: Accept = lambda config, shapes: None) -> Artifact:
     """Inverse of `pack`. Raises ValueError naming the part that is damaged or missing.
 
@@ -96,9 +102,7 @@ def unpack(data: bytes, accept: Accept = lambda config, shapes: None) -> Artifac
     accept  raises ValueError where config and shapes do not go together; called before any weight
             is decoded
     """
-    frame = unpack_frame(
-        MAGIC, data, "a fairway artifact", "; for files of other scripts there is `fairway import`"
-    )
+    frame = _frame(data)
     lines = _lines(frame.header)
     weights = sum(line.num_weights for line in lines)
     if weights > MOST_WEIGHTS:
@@ -123,6 +127,16 @@ def unpack(data: bytes, accept: Accept = lambda config, shapes: None) -> Artifac
         extras={name.removeprefix("extra:"): frame.read(name, MOST_EXTRA) for name in extras},
         sizes=frame.sizes,
     )
+
+
+def _frame(data: bytes) -> Frame:
+    frame = unpack_frame(
+        MAGIC, data, "a fairway artifact", "; for files of other scripts there is `fairway import`"
+    )
+    header = frame.header
+    if not isinstance(header.get("config"), dict) or not isinstance(header.get("tensors"), list):
+        raise Refused("its header holds no config and list of tensors")
+    return frame
 
 
 class _Line(NamedTuple):
@@ -192,8 +206,6 @@ def _require_proportion(numbers: int, sections: Mapping[str, Section]) -> None:
 
 def _lines(header: dict[str, Any]) -> list[_Line]:
     """The header's lines, each of the right types and sizes, or `Refused` names the odd one."""
-    if not isinstance(header.get("config"), dict) or not isinstance(header.get("tensors"), list):
-        raise Refused("its header holds no config and list of tensors")
     lines = [_line(line) for line in header["tensors"]]
     if len({line.name for line in lines}) < len(lines):
         raise Refused("its header lists a tensor twice")

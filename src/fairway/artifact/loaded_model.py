@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from fairway.artifact.config_json import config_from_json
-from fairway.artifact.container import MAGIC, MOST_FILE, Artifact, unpack
+from fairway.artifact.container import MAGIC, MOST_FILE, Artifact, read_config, unpack
+from fairway.model.blank import blank
 from fairway.model.gpt import GPT
 from fairway.model.model_config import ModelConfig
 from fairway.runtime.files import read_file
@@ -56,9 +57,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
     Raises ValueError naming the file and what is wrong with it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"no model at {path}; `fairway run` and `fairway pack` write model.fwy")
-    data = read_file(path, MOST_FILE)
+    data = _read(path)
     try:
         artifact = unpack(data, accept=_blank)
         model = rebuild(artifact).to(device)
@@ -81,6 +80,17 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> LoadedModel:
     )
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The config in an artifact file, as plain data; its weights are not decoded.
+
+    Raises ValueError naming the file and what is wrong with it.
+    """
+    try:
+        return read_config(_read(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def rebuild(artifact: Artifact) -> GPT:
     """The model of an artifact's config, with the artifact's weights."""
     found = {name: tuple(tensor.shape) for name, tensor in artifact.tensors.items()}
@@ -95,6 +105,12 @@ def rebuild(artifact: Artifact) -> GPT:
     model.load_state_dict(weights)
     model.loops_active = artifact.config.get("loops_active") is not False
     return model.eval()
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise ValueError(f"no model at {path}; `fairway run` and `fairway pack` write model.fwy")
+    return read_file(path, MOST_FILE)
 
 
 def _blank(settings: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) -> GPT:
@@ -115,8 +131,7 @@ def _blank(settings: Mapping[str, Any], found: Mapping[str, tuple[int, ...]]) ->
     config = config_from_json(ModelConfig, settings["model"])
     if config.num_layers > len(found):  # said before they are built
         raise ValueError(f"{config.num_layers} layers of {len(found)} tensors; pack it again")
-    with torch.device("meta"):  # extra heads served training alone and are not shipped
-        model = GPT(replace(config, extra_heads=0))
+    model = blank(replace(config, extra_heads=0))  # which served training alone
     _require_shapes(found, {name: tuple(t.shape) for name, t in model.state_dict().items()})
     return model
 

@@ -9,7 +9,8 @@ from fairway.audit.byte_audit import audit_bytes
 from fairway.audit.case import Case, Limits, Probe
 from fairway.audit.findings import KINDS, AuditReport, Finding, ProbeResult
 from fairway.audit.run import PROBES, run_audit
-from fairway.audit.vocabulary import Vocabulary, open_vocabulary
+from fairway.audit.token_pieces import Vocabulary
+from fairway.audit.vocabulary import open_vocabulary
 from fairway.runtime.callable_module import make_callable
 
 __all__ = [

@@ -20,7 +20,7 @@ import torch
 from fairway.artifact.container import pack, unpack
 from fairway.artifact.loaded_model import load_model
 from fairway.audit.byte_total import probe_bytes
-from fairway.audit.case import Case, Limits, PieceTable, Probe
+from fairway.audit.case import Case, Limits, Probe
 from fairway.audit.causality import causality_result, stated_order
 from fairway.audit.comparison import Comparison
 from fairway.audit.findings import AuditReport, Finding, ProbeResult, found
@@ -29,6 +29,8 @@ from fairway.audit.repeats import probe_coverage, probe_determinism
 from fairway.audit.run import table_of_probes
 from fairway.audit.scorer import Now, Session
 from fairway.audit.stream import Edit
+from fairway.audit.token_pieces import Vocabulary
+from fairway.audit.vocabulary import of_tokenizer
 from fairway.audit.white_box import (
     ObservedPredictor,
     compare_inside_chunk,
@@ -200,12 +202,12 @@ def _compare_walks(case: Case) -> Comparison:
     return comparison
 
 
-def _counted_by(data: DataFolder, tokens: np.ndarray) -> tuple[int | None, PieceTable | None]:
-    """The bytes that decoding gives, or, where decoding loses some, a table to count them by."""
+def _counted_by(data: DataFolder, tokens: np.ndarray) -> tuple[int | None, Vocabulary | None]:
+    """The bytes that decoding gives, or, where decoding loses some, a vocabulary to count by."""
     tokenizer = data.tokenizer
     cut = tokenizer.inner if isinstance(tokenizer, CaseTokenizer) else tokenizer
     if isinstance(cut, SentencePieceTokenizer) and not cut.lossless:
-        return None, cut.processor
+        return None, of_tokenizer(cut)
     marks = np.flatnonzero(tokens == tokenizer.bos_id)
     words = [part[part != tokenizer.bos_id] for part in np.split(tokens, marks)]
     first = 0 if tokens[0] == tokenizer.bos_id else len(tokenizer.decode([tokens[0]]))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fairway.audit.vocabulary import Vocabulary
+from fairway.audit.token_pieces import Vocabulary
 
 MOST_EXAMPLES = 8
 

@@ -1,77 +1,23 @@
 """Is the denominator the bytes of the original text, token by token?
 
-Bytes are counted here once more, by the field's rule and from the tokenizer's pieces alone, so that
-a fault in the counting everybody else shares cannot vouch for itself. The known wrong rules stand
-beside the right one: where one of them gives exactly what the scorer states, it has a name. Nothing
-is called here; the counts came with the nats.
+Bytes are counted here once more, from the vocabulary alone (`vocabulary.py`), so that a fault in
+the counting everybody else shares cannot vouch for itself. The known wrong rules stand beside the
+right one: where one of them gives exactly what the scorer states, it has a name. Nothing is called
+here; the counts came with the nats.
 """
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from fairway.audit.case import Case, PieceTable
+from fairway.audit.byte_audit import WAYS
+from fairway.audit.case import Case
 from fairway.audit.findings import Finding, ProbeResult, found
 from fairway.audit.scorer import Answer
+from fairway.audit.token_pieces import Vocabulary
+from fairway.tokens.tokenizer import BOUNDARY
 
-MARK = "\u2581"  # stands for a space in front of a word
 MARK_AS_BYTES = ("<0xE2>", "<0x96>", "<0x81>")  # what a lone space decays to without its own piece
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """What each token id of a SentencePiece vocabulary stands for; arrays are (V,).
-
-    text       the piece as printed
-    marked     it begins with the word-boundary mark
-    fallback   it is one raw byte, printed <0xNN>
-    boundary   it stands for no text: control, unknown or unused
-    operator   it is made of private-use characters, as reversible text transforms use them
-    """
-
-    text: tuple[str, ...]
-    marked: np.ndarray
-    fallback: np.ndarray
-    boundary: np.ndarray
-    operator: np.ndarray
-
-    @property
-    def stripped_bytes(self) -> np.ndarray:
-        """(V,) UTF-8 bytes without the mark; 1 for a raw byte, 0 for a piece without text."""
-        sizes = np.array([len(p.removeprefix(MARK).encode()) for p in self.text], dtype=np.int64)
-        return np.where(self.boundary, 0, np.where(self.fallback, 1, sizes))
-
-
-def read_pieces(tokenizer: PieceTable | str | Path) -> Pieces:
-    """A `.model` file, or a loaded `SentencePieceProcessor`."""
-    if isinstance(tokenizer, str | Path):
-        import sentencepiece  # only who names a tokenizer file needs it
-
-        if not Path(tokenizer).is_file():
-            raise ValueError(f"{tokenizer} does not exist; --tokenizer takes a .model file")
-        tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
-    t, ids = tokenizer, range(tokenizer.vocab_size())
-    text = tuple(t.id_to_piece(i) for i in ids)
-    return Pieces(
-        text,
-        np.array([piece.startswith(MARK) for piece in text]),
-        np.array([t.is_byte(i) for i in ids]),
-        np.array([t.is_control(i) or t.is_unknown(i) or t.is_unused(i) for i in ids]),
-        np.array([bool(p) and all("\ue000" <= c <= "\uf8ff" for c in p) for p in text]),
-    )
-
-
-def count_bytes(tokens: np.ndarray, pieces: Pieces) -> np.ndarray:
-    """Bytes (n - 1,) of the targets tokens[1:].
-
-    Text without its mark, one more for the mark unless no text precedes it (a document's first
-    word has no space in front), one for a raw byte, none for a piece without text.
-    """
-    before, now = tokens[:-1], tokens[1:]
-    return pieces.stripped_bytes[now] + (pieces.marked[now] & ~pieces.boundary[before])
-
 
 # What scorers were caught counting, by the symptom's name in `findings.LOOKS_LIKE`: bytes added to
 # the right count for each marked piece, for each that opens a document, for each raw byte, and
@@ -97,26 +43,26 @@ SIZES = (  # typical ones on English web text, see the catalogue
 def probe_bytes(case: Case) -> ProbeResult:
     """Compare the counts that came with the nats with the tokenizer's and with the original."""
     answer, tokens, original = case.answer, case.stream, case.num_bytes
-    pieces = None if case.tokenizer is None else read_pieces(case.tokenizer)
-    if pieces is not None and int(tokens.max()) >= len(pieces.text):
+    vocabulary = case.tokenizer
+    if vocabulary is not None and int(tokens.max()) >= vocabulary.size:
         raise ValueError(
-            f"token {int(tokens.max())} is not in the tokenizer, which has {len(pieces.text):,} "
+            f"token {int(tokens.max())} is not in the tokenizer, which has {vocabulary.size:,} "
             "pieces; give the tokenizer these tokens were made with"
         )
     if case.original is not None:  # its first token is text too, but no target
-        first = 0 if pieces is None else int(pieces.stripped_bytes[tokens[0]])
+        first = 0 if vocabulary is None else int(vocabulary.count(tokens[:1])[0])
         original = len(case.original) - first
     counts = answer.num_bytes
     if counts is None:
         return _without_counts(answer, original)
-    expected = None if pieces is None else count_bytes(tokens, pieces)
+    expected = None if vocabulary is None else vocabulary.targets(tokens)
     total = float(counts.sum())
-    transformed = pieces is not None and bool(pieces.operator[tokens[1:]].any())
+    transformed = vocabulary is not None and bool(_operators(vocabulary)[tokens[1:]].any())
     findings = _improper_counts(counts, len(tokens) - 1)
-    if pieces is not None and expected is not None and not findings:
+    if vocabulary is not None and expected is not None and not findings:
         if not transformed:
-            findings += _against_pieces(counts, tokens, pieces, expected)
-        findings += _decayed_spaces(tokens, pieces)
+            findings += _against_pieces(counts, tokens, vocabulary, expected)
+        findings += _decayed_spaces(tokens, vocabulary)
     gaps = []
     if original is not None and total != original and not findings:
         if expected is not None and total == expected.sum() and not transformed:
@@ -161,8 +107,14 @@ def _improper_counts(counts: np.ndarray, targets: int) -> list[Finding]:
     return findings
 
 
+def _operators(vocabulary: Vocabulary) -> np.ndarray:
+    """(V,) pieces of private-use characters alone, as reversible text transforms use them."""
+    texts = [piece.decode("utf-8", "replace") for piece in vocabulary.pieces]
+    return np.array([bool(t) and all("\ue000" <= c <= "\uf8ff" for c in t) for t in texts])
+
+
 def _against_pieces(
-    counts: np.ndarray, tokens: np.ndarray, pieces: Pieces, expected: np.ndarray
+    counts: np.ndarray, tokens: np.ndarray, vocabulary: Vocabulary, expected: np.ndarray
 ) -> list[Finding]:
     """Token by token where the scorer states each count, by the total where it states one."""
 
@@ -173,30 +125,45 @@ def _against_pieces(
         return []
     excess = counts.sum() / max(1, expected.sum()) - 1
     size = f"{counts.sum():,.0f} bytes stated, {expected.sum():,} by the pieces ({excess:+.2%})"
-    marked, silent = pieces.marked[tokens[1:]], pieces.boundary[tokens[:-1]]
-    names = np.where(pieces.boundary, [len(piece.encode()) for piece in pieces.text], 0)
-    terms = np.stack([marked, marked & silent, pieces.fallback[tokens[1:]], names[tokens[1:]]])
+    terms = _terms(tokens, vocabulary, expected)
     for symptom, times in WRONG_RULES.items():
-        added = np.array(times) @ terms.astype(np.int64)
+        added = np.array(times) @ terms
         if np.any(added) and same(expected + added):
             return [Finding.of(symptom, f"{size}: {symptom}")]
+    for way, count in WAYS.items():
+        told = count(vocabulary)[tokens[1:]]
+        if not np.array_equal(told, expected) and same(told):
+            return [Finding.of("counted in a usual, wrong way", f"{size}: counted as {way}")]
     if counts.size == 1:
         return [Finding.of("the total is another one", size)]
     off = np.flatnonzero(counts != expected)
     examples = {int(t): i for i, t in reversed(list(zip(off, tokens[1:][off], strict=True)))}
     shown = "; ".join(
-        f"{pieces.text[token]!r} {counts[i]:g} instead of {expected[i]}"
+        f"{vocabulary.printed[token]!r} {counts[i]:g} instead of {expected[i]}"
         for token, i in list(examples.items())[:4]
     )
     said = f"{size}; {off.size:,} tokens are miscounted: {shown}"
     return [Finding.of("some tokens are miscounted", said)]
 
 
-def _decayed_spaces(tokens: np.ndarray, pieces: Pieces) -> list[Finding]:
+def _terms(tokens: np.ndarray, vocabulary: Vocabulary, expected: np.ndarray) -> np.ndarray:
+    """(4, n - 1) for the wrong rules: pieces with a blank in front, those whose blank is not
+    counted, raw bytes, and bytes of the names of what has no text."""
+    now = tokens[1:]
+    blank = np.array([piece[:1] == b" " for piece in vocabulary.pieces])
+    raw = np.array([name.startswith("<0x") and len(name) == 6 for name in vocabulary.printed])
+    names = np.array([len(name.encode("utf-8", "replace")) for name in vocabulary.printed])
+    names = np.where(vocabulary.is_text, 0, names)
+    uncounted = vocabulary.sizes[now] - expected
+    return np.stack([blank[now], uncounted, raw[now], names[now]]).astype(np.int64)
+
+
+def _decayed_spaces(tokens: np.ndarray, vocabulary: Vocabulary) -> list[Finding]:
     """Lone spaces spelled as the mark's three raw bytes, for want of a piece of their own."""
-    if MARK in pieces.text or not all(name in pieces.text for name in MARK_AS_BYTES):
+    printed = list(vocabulary.printed)
+    if BOUNDARY in printed or not all(name in printed for name in MARK_AS_BYTES):
         return []
-    a, b, c = (pieces.text.index(name) for name in MARK_AS_BYTES)
+    a, b, c = (printed.index(name) for name in MARK_AS_BYTES)
     spelled = (tokens[1:-2] == a) & (tokens[2:-1] == b) & (tokens[3:] == c)
     times = int(np.count_nonzero(spelled))
     if not times:

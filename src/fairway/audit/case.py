@@ -7,8 +7,6 @@ time, the comparison of edited streams, the result of another probe.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -16,23 +14,13 @@ from fairway.audit.comparison import ROUNDING_NATS, Comparison, Repeats, repeat
 from fairway.audit.findings import ProbeResult
 from fairway.audit.scorer import Answer, Session
 from fairway.audit.scoring_order import ScoringOrder
+from fairway.audit.token_pieces import Vocabulary
 from fairway.runtime.progress import Progress, silent
 
 CAUSALITY_SHARE = 0.35  # of the time after the first calls; normalization gets what is left
 EXTRA_EDITS = 120  # far end, single tokens and moved documents, beside the cut points
 OTHER_CALLS = 32  # repeats, fresh process, truncation, memory
 CALLS_WANTED = 600  # a stream too slow for so many is probed on its beginning
-
-
-class PieceTable(Protocol):
-    """What is asked of a tokenizer: a `SentencePieceProcessor`, or what looks like one."""
-
-    def vocab_size(self) -> int: ...
-    def id_to_piece(self, id: int, /) -> str: ...
-    def is_control(self, id: int, /) -> bool: ...
-    def is_unknown(self, id: int, /) -> bool: ...
-    def is_unused(self, id: int, /) -> bool: ...
-    def is_byte(self, id: int, /) -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +91,7 @@ class Case:
 
     stream        (n,) int64: the text, and `answer` what the scorer answered to it
     num_bytes     original bytes that stream[1:] stand for; or `original`, the text itself
-    tokenizer     what the stream was made with, or its .model file
+    tokenizer     the vocabulary that the stream was made with
     made_up       a pseudo-text, which nobody can have stored
     tolerance     nats that equal calls may differ by: rounding in another order, or 0 for a scorer
                   that is known to repeat itself
@@ -118,7 +106,7 @@ class Case:
     vocab_size: int
     num_bytes: int | None = None
     original: bytes | None = None
-    tokenizer: PieceTable | str | Path | None = None
+    tokenizer: Vocabulary | None = None
     made_up: bool = False
     limits: Limits = Limits()
     seed: int = 0

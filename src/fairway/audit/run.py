@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fairway.audit.byte_total import probe_bytes
-from fairway.audit.case import Case, Limits, PieceTable, Probe
+from fairway.audit.case import Case, Limits, Probe
 from fairway.audit.causality import probe_causality
 from fairway.audit.findings import AuditReport, Finding, ProbeResult
 from fairway.audit.normalization import probe_normalization
@@ -20,6 +20,7 @@ from fairway.audit.repeats import length_note, probe_coverage, probe_determinism
 from fairway.audit.scorer import Now, ScorerFunction, Session, open_scorer
 from fairway.audit.stream import pseudo_text
 from fairway.audit.token_file import read_token_file
+from fairway.audit.vocabulary import vocabulary_of
 from fairway.runtime.limits import one_line
 from fairway.runtime.plugins import load_plugin
 from fairway.runtime.progress import Progress, silent
@@ -43,7 +44,7 @@ def run_audit(
     tokens: np.ndarray | str | Path | None = None,
     num_bytes: int | None = None,
     text: bytes | None = None,
-    tokenizer: PieceTable | str | Path | None = None,
+    tokenizer: object = None,
     seconds: float = 60.0,
     seed: int = 0,
     progress: Progress = silent,
@@ -56,7 +57,8 @@ def run_audit(
     scorer      `FILE.py:FUNCTION`, which runs in processes of its own, or a function of this one
     tokens      (n,) the stream to score, or its .npy file; None takes a pseudo-text
     num_bytes   original bytes that tokens[1:] stand for; or `text`, the original itself
-    tokenizer   .model file or SentencePieceProcessor the tokens were made with
+    tokenizer   what the tokens were made with: a file as `fairway bytes` takes it, or what
+                `vocabulary_of` does
     seconds     what the audit may take, by `now`; what it does not get to is said in the report
     progress    given the plan, then what each probe found
     probes      more of them, functions or plug-ins `package.module:name`; asked after ours
@@ -67,6 +69,7 @@ def run_audit(
     begin = now()
     _check_text(tokens is not None, num_bytes, text, tokenizer)
     table = table_of_probes(PROBES, probes)
+    vocabulary = None if tokenizer is None else vocabulary_of(tokenizer)
     stream = _read_tokens(tokens, vocab_size, seed)
     session = Session(open_scorer(scorer), begin + seconds, seconds, now=now)
     with contextlib.closing(session.scorer):
@@ -79,7 +82,7 @@ def run_audit(
             vocab_size=vocab_size,
             num_bytes=num_bytes,
             original=text,
-            tokenizer=tokenizer,
+            tokenizer=vocabulary,
             made_up=tokens is None,
             limits=limits or Limits(),
             seed=seed,
@@ -98,9 +101,7 @@ def run_audit(
     )
 
 
-def _check_text(
-    real: bool, num_bytes: int | None, text: bytes | None, tokenizer: PieceTable | str | Path | None
-) -> None:
+def _check_text(real: bool, num_bytes: int | None, text: bytes | None, tokenizer: object) -> None:
     if not real and any(value is not None for value in (num_bytes, text, tokenizer)):
         raise ValueError(
             "bytes and tokenizers belong to a text: pass the tokens too (--tokens FILE.npy)"

@@ -8,20 +8,22 @@ token may be a part of a character. That these bytes are the truth is shown by j
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fairway.artifact.loaded_model import is_model_file, load_model
+from fairway.audit.token_pieces import Vocabulary, of_bytes
 from fairway.runtime.extras import extra
 from fairway.runtime.files import read_file
 from fairway.tokens.byte_count import byte_table
 from fairway.tokens.tokenizer import (
     BOUNDARY,
     MAGIC,
+    ByteTokenizer,
+    CaseTokenizer,
     SentencePieceTokenizer,
     Tokenizer,
     load_tokenizer,
@@ -37,43 +39,6 @@ PATTERN = (
     r"\s++$|\s*[\r\n]|\s+(?!\S)|\s"
 )
 OPENERS = ("<|bos|>", "<|endoftext|>", "<|begin_of_text|>", "<s>", "[BOS]", "<bos>")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Vocabulary:
-    """What every id stands for, and how a text becomes ids.
-
-    pieces    (V) the bytes of each id in the middle of a text; empty for those that stand for none
-    printed   (V) how the vocabulary's own file spells it, if it does so in letters; else `alone`
-    alone     (V) what the library decodes it to by itself, as text
-    encode    one document to ids, without marks around it
-    count     ids (n,) of one document, without marks -> bytes (n,) that each stands for
-    join      the ids of one document -> its bytes
-    opener    the id that opens a document, if the vocabulary has one
-    """
-
-    kind: str
-    pieces: Sequence[bytes]
-    printed: Sequence[str]
-    alone: Sequence[str]
-    encode: Callable[[bytes], np.ndarray]
-    count: Callable[[np.ndarray], np.ndarray]
-    join: Callable[[np.ndarray], bytes]
-    opener: int | None = None
-
-    @property
-    def size(self) -> int:
-        return len(self.pieces)
-
-    @property
-    def is_text(self) -> np.ndarray:
-        """(V,) whether an id stands for bytes of text."""
-        return np.array([bool(piece) for piece in self.pieces])
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """(V,) int64: bytes of each id in the middle of a text."""
-        return np.array([len(piece) for piece in self.pieces], dtype=np.int64)
 
 
 def open_vocabulary(path: Path, pattern: str | None = None) -> Vocabulary:
@@ -105,23 +70,32 @@ def open_vocabulary(path: Path, pattern: str | None = None) -> Vocabulary:
         raise ValueError(f"{path}: {error}") from error
 
 
+def vocabulary_of(tokenizer: Any) -> Vocabulary:
+    """Of a file's path, or of what a library has opened: a `SentencePieceProcessor`, a
+    `tiktoken.Encoding`, a `tokenizers.Tokenizer` or what wraps one, or a tokenizer of ours.
+
+    Raises ValueError for what is none of them.
+    """
+    if isinstance(tokenizer, Vocabulary):
+        return tokenizer
+    if isinstance(tokenizer, str | Path):
+        return open_vocabulary(Path(tokenizer))
+    if isinstance(tokenizer, ByteTokenizer | SentencePieceTokenizer | CaseTokenizer):
+        return of_tokenizer(tokenizer)
+    if hasattr(tokenizer, "serialized_model_proto"):
+        return of_sentencepiece(tokenizer.serialized_model_proto())
+    if hasattr(tokenizer, "encode_ordinary"):
+        return of_tiktoken(tokenizer)
+    within = getattr(tokenizer, "backend_tokenizer", tokenizer)  # as transformers has it
+    if hasattr(within, "to_str"):
+        return of_tokenizer_json(within.to_str().encode())
+    if hasattr(tokenizer, "id_to_piece"):
+        return of_piece_table(tokenizer)
+    raise ValueError(f"{type(tokenizer).__name__} is no tokenizer whose bytes are known")
+
+
 def _is_pickle(data: bytes) -> bool:
     return data[:1] == b"\x80" and data[1:2] <= b"\x08" and data[-1:] == b"."
-
-
-def _of_bytes(kind: str, pieces: list[bytes], printed: list[str], **others: Any) -> Vocabulary:
-    """Where every id stands for the same bytes wherever it is."""
-    sizes = np.array([len(piece) for piece in pieces], dtype=np.int64)
-    alone = others.pop("alone", None) or [piece.decode("utf-8", "replace") for piece in pieces]
-    return Vocabulary(
-        kind=kind,
-        pieces=pieces,
-        printed=printed,
-        alone=alone,
-        count=lambda ids: sizes[ids],
-        join=lambda ids: b"".join(pieces[token] for token in ids.tolist()),
-        **others,
-    )
 
 
 def _tiktoken_ranks(data: bytes) -> dict[bytes, int] | None:
@@ -168,7 +142,7 @@ def of_tiktoken(encoding: Any) -> Vocabulary:
         except KeyError:
             continue  # ids are not without gaps
         printed[token] = pieces[token].decode("utf-8", "replace")
-    return _of_bytes(
+    return of_bytes(
         "tiktoken",
         pieces,
         printed,
@@ -222,16 +196,21 @@ def of_tokenizer_json(data: bytes) -> Vocabulary:
         text = document.decode("utf-8", "replace")
         return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
-    made = _of_bytes(
+    letter = encode(b"a")  # which may come with a blank that is in no text
+    prefixed = (
+        spell is _from_fallback
+        and tokenizer.decode(letter.tolist()) == "a"
+        and b"".join(pieces[token] for token in letter) == b" a"
+    )
+    return of_bytes(
         kind,
         pieces,
         printed,
         alone=alone,
         encode=encode,
         opener=_opener({token: printed[token] for token in added}),
+        first_blank=not prefixed,
     )
-    prefix = spell is _from_fallback and tokenizer.decode(encode(b"a").tolist()) == "a"
-    return _without_first_blank(made) if prefix and made.join(encode(b"a")) == b" a" else made
 
 
 def _kinds(part: Any) -> list[str]:
@@ -265,24 +244,11 @@ def _from_fallback(printed: str) -> bytes:
             return bytes([int(printed[3:5], 16)])
         except ValueError:
             pass
+    return _from_marked(printed)
+
+
+def _from_marked(printed: str) -> bytes:
     return printed.replace(BOUNDARY, " ").encode()
-
-
-def _without_first_blank(vocabulary: Vocabulary) -> Vocabulary:
-    """The same where the blank before a document's first word is not in the text."""
-    pieces = vocabulary.pieces
-
-    def extra_blank(ids: np.ndarray) -> int:
-        return int(len(ids) > 0 and pieces[ids[0]][:1] == b" ")
-
-    def count(ids: np.ndarray) -> np.ndarray:
-        counts = vocabulary.count(ids).copy()
-        counts[:1] -= extra_blank(ids)
-        return counts
-
-    return replace(
-        vocabulary, count=count, join=lambda ids: vocabulary.join(ids)[extra_blank(ids) :]
-    )
 
 
 def of_sentencepiece(data: bytes) -> Vocabulary:
@@ -300,43 +266,52 @@ def of_sentencepiece(data: bytes) -> Vocabulary:
             "neither a .tiktoken file, a tokenizer.json, a SentencePiece model nor a model or "
             f"tokenizer of ours ({str(error)[:80]})"
         ) from error
-    size = processor.vocab_size()
-    printed = [processor.id_to_piece(token) for token in range(size)]
-    silent = (processor.is_control, processor.is_unknown, processor.is_unused)
+    return of_piece_table(processor, first_blank=not settings.normalizer_spec.add_dummy_prefix)
+
+
+def of_piece_table(table: Any, *, first_blank: bool = False) -> Vocabulary:
+    """Of a `SentencePieceProcessor`, or of what tells of its pieces as one does and cuts no text.
+
+    first_blank  a blank that opens a document is in the text, and not put there by the library
+    """
+    size = table.vocab_size()
+    printed = [table.id_to_piece(token) for token in range(size)]
+    silent = (table.is_control, table.is_unknown, table.is_unused)
     pieces = [
-        b"" if any(is_silent(token) for is_silent in silent) else _from_fallback(printed[token])
+        b""
+        if any(is_silent(token) for is_silent in silent)
+        else (_from_fallback if table.is_byte(token) else _from_marked)(printed[token])
         for token in range(size)
     ]
-    made = _of_bytes(
+    cuts = hasattr(table, "encode")
+    bos_id = table.bos_id() if cuts else -1
+    return of_bytes(
         "SentencePiece",
         pieces,
         printed,
-        alone=[processor.decode([token]) if pieces[token] else "" for token in range(size)],
+        alone=[table.decode([token]) if piece else "" for token, piece in enumerate(pieces)]
+        if cuts
+        else None,
         encode=lambda document: np.array(
-            processor.encode(document.decode("utf-8", "replace")), dtype=np.int64
+            table.encode(document.decode("utf-8", "replace")), dtype=np.int64
         ),
-        opener=processor.bos_id() if processor.bos_id() >= 0 else None,
+        opener=bos_id if bos_id >= 0 else None,
+        first_blank=first_blank,
     )
-    return _without_first_blank(made) if settings.normalizer_spec.add_dummy_prefix else made
 
 
 def of_tokenizer(tokenizer: Tokenizer) -> Vocabulary:
     """Of a tokenizer of ours."""
     if isinstance(tokenizer, SentencePieceTokenizer) and not tokenizer.lossless:
         return of_sentencepiece(tokenizer.model)
-    table = byte_table(tokenizer)
     pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
-
-    def count(ids: np.ndarray) -> np.ndarray:
-        return table.target_bytes(np.concatenate(([tokenizer.bos_id], ids)))
-
     return Vocabulary(
         kind=f"fairway, {tokenizer.transform or tokenizer.kind}",
         pieces=pieces,
         printed=[piece.decode("utf-8", "replace") for piece in pieces],
         alone=[piece.decode("utf-8", "replace") for piece in pieces],
         encode=lambda document: tokenizer.encode(document).astype(np.int64),
-        count=count,
+        targets=byte_table(tokenizer).target_bytes,
         join=tokenizer.decode,
         opener=tokenizer.bos_id,
     )

@@ -41,6 +41,7 @@ from fairway.cli import files, judge, ledger, plans, recipes, record, runs, scor
 from fairway.cli.answer import Answer, No
 from fairway.cli.parsing import Asked, BadWords, ask, completion_script
 from fairway.cli.signatures import Command
+from fairway.runtime.launched import is_first_process
 from fairway.runtime.version import VERSION
 
 
@@ -195,7 +196,7 @@ def _refused(error: BadWords, as_json: bool, command: str | None = None) -> int:
 def _print_error(
     error: BaseException, message: str, status: int, command: str | None = None
 ) -> None:
-    if int(os.environ.get("RANK", 0)) == 0:  # one object, however many processes there are
+    if is_first_process():  # one object, however many processes there are
         told = {"type": type(error).__name__, "message": message, "exit_status": status}
         print(json.dumps({"error": {"command": command} | told}))
 

@@ -69,16 +69,23 @@ def read_env(path: Path) -> dict[str, str]:
     return {name: str(int(v) if isinstance(v, bool) else v) for name, v in env.items()}
 
 
+def model_file(path: Path) -> Path:
+    """Where it lies here; one at hf://OWNER/NAME is fetched."""
+    from fairway.fetch.model_file import HUB_PATH, hub_model
+
+    return hub_model(str(path)) if str(path).startswith(HUB_PATH) else path
+
+
 def open_model(path: Path, device: "torch.device | str" = "cpu") -> "LoadedModel":
     """`load_model`, of a file or of hf://OWNER/NAME; says where a plug-in is not the one that the
     model was made with."""
     from fairway.artifact.loaded_model import load_model
-    from fairway.fetch.model_file import HUB_PATH, hub_model
+    from fairway.runtime.compiler_cache import make_usable
     from fairway.runtime.plugins import check_recorded
 
-    if str(path).startswith(HUB_PATH):
-        path = hub_model(str(path))
-    loaded = load_model(path, device)
+    loaded = load_model(model_file(path), device)
+    if moved := make_usable():  # what learns, needs it
+        print(moved, file=sys.stderr)
     for plugin in loaded.plugins:
         if difference := check_recorded(plugin):
             print(difference, file=sys.stderr)

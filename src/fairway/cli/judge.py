@@ -57,8 +57,8 @@ def audit(
         tokens: of a scorer: .npy file of the token ids to score; otherwise some are made up
         num_bytes: of a scorer: bytes of the text that the tokens stand for; otherwise they are left
             unchecked
-        tokenizer: of a scorer: SentencePiece file, to count bytes token by token; otherwise none is
-            counted
+        tokenizer: of a scorer: the vocabulary of its tokens, in a file of any kind that `fairway
+            bytes` takes, to count bytes token by token; otherwise none is counted
     """
     if ".py:" in subject or vocab_size is not None:
         _refuse("a model", subject, data=data, cap_bytes=cap_bytes, eval_seconds=eval_seconds)

@@ -34,8 +34,8 @@ from tyro.constructors import (
 from fairway.cli.answer import Answer
 from fairway.cli.signatures import (
     Command,
-    Seldom,
     command_name,
+    in_short,
     metadata_of,
     parameters_of,
     positional_of,
@@ -295,10 +295,8 @@ def _form(command: Command, settled: object = None, *, whole: bool = False) -> t
     settled  in the place of the parameter that is settled by others; without one it has no option
     """
     parameters = parameters_of(command)
-    for name, parameter in parameters.items():
-        if Seldom in metadata_of(parameter) and not whole:
-            hint = Annotated[parameter.annotation, Suppress]
-            parameters[name] = parameter.replace(annotation=hint)
+    if not whole:
+        parameters = {name: in_short(parameter) for name, parameter in parameters.items()}
     mark = settled_of(command)
     if mark is not None:
         parameter = parameters.pop(mark.name)

@@ -33,7 +33,7 @@ def recipes(
         for each, summary in SUMMARIES.items():
             print(f"{each:16s} {summary}")
         return {"recipes": list(SUMMARIES)}
-    from fairway.model.gpt import num_params
+    from fairway.model.blank import num_params
     from fairway.recipes.diff import diff as differences
     from fairway.recipes.diff import to_json
     from fairway.recipes.registry import recipe

@@ -27,7 +27,8 @@ def submit(
 
     Writes one script that holds all of the code and stands alone, submission.json, README.md,
     requirements.txt, and for each seed its log, model, result and proof. Runs that are no seeds of
-    one thing, or not what their folders say, are refused.
+    one thing, or not what their folders say, are refused. How many runs there were is told by
+    runs.sqlite beside the run folders, which `fairway seeds` keeps.
 
     Args:
         runs: run folders, one for each seed
@@ -68,7 +69,8 @@ def check(
         rules: the rules by which it is judged
         against: run folders of what it is to beat
         runs: the database of runs, in which it is looked up how many there were
-        seconds: time limit in seconds of the new audit; 0 leaves it out
+        seconds: time limit in seconds of the new audit, which 0 leaves out, and of decoding each
+            proof, which goes as far as its first checkpoint at least
     """
     from fairway.runs.rules import rule_set
     from fairway.submission.case import is_ours, read_case
@@ -92,7 +94,7 @@ def check(
             seconds=seconds,
             progress=print_text,
         )
-        findings = judge(case, *standing_groups(folder, against))
+        findings = judge(case, *standing_groups(folder, against, runs))
     else:
         findings = judge_published(folder, chosen)
     width = max(len(finding.check) for finding in findings)

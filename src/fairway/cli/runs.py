@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import DisallowNone, arg
+from tyro.conf import DisallowNone, Positional, arg
 
 from fairway.cli.answer import Answer, No, print_text, read_env, with_settings
 from fairway.cli.signatures import Seldom, SettledBy
-from fairway.cli.words import Counts, Data, Files, MaybeFolder, RecipeName, Settings
+from fairway.cli.words import Counts, Files, RecipeName, Settings
 from fairway.pipeline.options import RunOptions, SlurmOptions
 
 if TYPE_CHECKING:
@@ -63,20 +63,43 @@ def changed_recipe(asked: Mapping[str, Any], further: Sequence[str]) -> "Recipe"
     return chosen
 
 
-How = Annotated[RunOptions, DisallowNone, arg(name="")]
-Changed = Annotated[Changes, arg(name="")]
-SeldomHow = Annotated[RunOptions, DisallowNone, arg(name=""), Seldom]
-Jobs = Annotated[SlurmOptions, DisallowNone, arg(name=""), Seldom]
-Database = Annotated[Path | None, arg(metavar="FILE"), Seldom]
-AS_USUAL, UNCHANGED, HERE = RunOptions(), Changes(), SlurmOptions()
+Data = Annotated[
+    Path,
+    Positional,
+    arg(
+        metavar="DATA",
+        help="the data folder, which `fairway prepare` or `fairway fetch` makes",
+    ),
+]
 Fields = Annotated[Any, SettledBy(changed_recipe), arg(name="")]
+RunFolder = Annotated[
+    Path | None,
+    arg(metavar="FOLDER", help="the run folder to write; otherwise runs/ and the recipe's name"),
+]
+FOR_EXPERTS = (
+    "proof_share", "compiled", "compute_dtype", "checkpoint_seconds", "peer_seconds"
+)  # fmt: skip
+How = Annotated[RunOptions, DisallowNone, arg(name=""), Seldom(FOR_EXPERTS)]
+SeldomHow = Annotated[RunOptions, DisallowNone, arg(name=""), Seldom()]
+Changed = Annotated[Changes, arg(name="")]
+Jobs = Annotated[SlurmOptions, DisallowNone, arg(name=""), Seldom()]
+Database = Annotated[
+    Path | None,
+    arg(
+        metavar="FILE",
+        help="record the run in this database, which `fairway runs` lists; otherwise in that of "
+        "the variable FAIRWAY_RUNS, if it is set",
+    ),
+    Seldom(),
+]
+AS_USUAL, UNCHANGED, HERE = RunOptions(), Changes(), SlurmOptions()
 
 
 def run(
     recipe: RecipeName,
     data: Data,
     fields: Fields,
-    out: MaybeFolder = None,
+    out: RunFolder = None,
     how: How = AS_USUAL,
     changes: Changed = UNCHANGED,
     runs: Database = None,
@@ -84,18 +107,10 @@ def run(
     """train, average, quantize, pack, score, prove, audit, report: RECIPE DATA --out RUN
 
     Every field of the recipe is an option too, such as --train.seconds 600; --help-all lists them.
-
-    Args:
-        recipe: a name (`fairway recipes`), the recipe.json of any run, or a function of your own
-            that returns one: package.module:function or path/file.py:function
-        data: the data folder, which `fairway prepare` or `fairway fetch` makes
-        out: the run folder to write; otherwise runs/ and the recipe's name
-        runs: record the run in this database, which `fairway runs` lists; otherwise in that of the
-            variable FAIRWAY_RUNS, if it is set
     """
     from fairway.pipeline.story import run as run_recipe
 
-    folder = out or Path("runs") / fields.name
+    folder = out or usual_folder(fields)
     return _shown_result(run_recipe(fields, data, folder, how, runs=database(runs)), folder)
 
 
@@ -109,7 +124,7 @@ def seeds(
     changes: Changed = UNCHANGED,
     slurm: bool = False,
     jobs: Jobs = HERE,
-    runs: Database = None,
+    runs: Annotated[Path | None, arg(metavar="FILE"), Seldom()] = None,
 ) -> Answer:
     """run, go on with and summarize several seeds: RECIPE DATA --seeds 0 42 1234 --out DIR
 
@@ -117,8 +132,6 @@ def seeds(
     is gone on with. Every option of `fairway run` is one here, too; --help-all lists them.
 
     Args:
-        recipe: as `fairway run` takes it
-        data: the data folder, which `fairway prepare` or `fairway fetch` makes
         seeds: seeds to run
         out: the folder of the run folders
         slurm: run them as an array of Slurm jobs, through submitit, and wait for them
@@ -151,26 +164,20 @@ def train(
     recipe: RecipeName,
     data: Data,
     fields: Fields,
-    out: MaybeFolder = None,
+    out: RunFolder = None,
     how: How = AS_USUAL,
     changes: Changed = UNCHANGED,
 ) -> Answer:
     """the first stage of `run` alone: RECIPE DATA --out RUN; `pack` goes on from it
 
     Every field of the recipe is an option too, such as --train.seconds 600; --help-all lists them.
-
-    Args:
-        recipe: a name (`fairway recipes`), the recipe.json of any run, or a function of your own
-            that returns one: package.module:function or path/file.py:function
-        data: the data folder, which `fairway prepare` or `fairway fetch` makes
-        out: the run folder to write; otherwise runs/ and the recipe's name
     """
-    from fairway.model.gpt import num_params
+    from fairway.model.blank import num_params
     from fairway.pipeline.story import train as train_recipe
     from fairway.runtime.distributed import Ranks
     from fairway.train.checkpoints import CHECKPOINT
 
-    folder = out or Path("runs") / fields.name
+    folder = out or usual_folder(fields)
     facts = asdict(train_recipe(fields, data, folder, how))
     if not Ranks.from_env().is_main:
         return {}
@@ -179,7 +186,7 @@ def train(
 
 def demo(
     fields: Fields,
-    out: MaybeFolder = None,
+    out: RunFolder = None,
     how: How = AS_USUAL,
     changes: Changed = UNCHANGED,
     runs: Database = None,
@@ -187,16 +194,11 @@ def demo(
     """the whole pipeline on the built-in text, a few minutes on two CPU cores
 
     The recipe is `pocket`, and every field of it is an option too; --help-all lists them.
-
-    Args:
-        out: the run folder to write; otherwise runs/pocket
-        runs: record the run in this database, which `fairway runs` lists; otherwise in that of the
-            variable FAIRWAY_RUNS, if it is set
     """
     from fairway.demo import prepare_builtin
     from fairway.pipeline.story import run as run_recipe
 
-    folder = out or Path("runs") / fields.name
+    folder = out or usual_folder(fields)
     if how.resume == "no":
         how = replace(how, overwrite=True)
 
@@ -205,6 +207,10 @@ def demo(
 
     found = run_recipe(fields, folder / "data", folder, how, prepare=prepare, runs=database(runs))
     return _shown_result(found, folder)
+
+
+def usual_folder(recipe: "Recipe") -> Path:
+    return Path("runs") / recipe.name
 
 
 def database(named: Path | None) -> Path | None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from fairway.cli.answer import Answer, No, open_decoder, open_model, shown, with_settings
+from fairway.cli.answer import (
+    Answer,
+    No,
+    model_file,
+    open_decoder,
+    open_model,
+    shown,
+    with_settings,
+)
 from fairway.cli.signatures import SettledBy
 from fairway.cli.words import (
     Count,
@@ -69,11 +77,14 @@ class Present:
 
 def present_evaluation(asked: Mapping[str, Any], further: Sequence[str]) -> "EvaluateConfig":
     """The model's own after each --set; without a model, what an evaluation is by itself."""
+    from fairway.artifact.loaded_model import read_settings
     from fairway.evaluate.config import EvaluateConfig
-    from fairway.proof.prove import evaluation_of
+    from fairway.proof.prove import named_evaluation
 
-    model = asked["model"]
-    found = EvaluateConfig() if model is None else evaluation_of(open_model(Path(model)))
+    found = EvaluateConfig()
+    if asked["model"] is not None:
+        path = model_file(Path(asked["model"]))
+        found = named_evaluation(read_settings(path).get("evaluate") or {}, path)
     return with_settings(Present(found), asked["set"]).evaluate
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_type_hints
 
-from tyro.conf import Positional
+from tyro.conf import Positional, Suppress
 
 from fairway.cli.answer import Answer
 
@@ -25,8 +25,31 @@ class SettledBy:
     settle: Callable[[Mapping[str, Any], Sequence[str]], Any]
 
 
+@dataclass(frozen=True)
 class Seldom:
-    """Marks a parameter that `--help` leaves out and `--help-all` shows."""
+    """Marks a parameter that `--help` leaves out and `--help-all` shows, or some of its fields.
+
+    fields  of the parameter's settings, which alone are left out; empty: all of it
+    """
+
+    fields: tuple[str, ...] = ()
+
+
+def in_short(parameter: inspect.Parameter) -> inspect.Parameter:
+    """The parameter as `--help` shows it."""
+    mark = next((data for data in metadata_of(parameter) if isinstance(data, Seldom)), None)
+    if mark is None:
+        return parameter
+    if not mark.fields:
+        return parameter.replace(annotation=Annotated[parameter.annotation, Suppress])
+    settings, *metadata = get_args(parameter.annotation)
+    hints = get_type_hints(settings, include_extras=True)
+    hidden = {name: Annotated[hints[name], Suppress] for name in mark.fields}
+    looks = {"__annotations__": hidden, "__doc__": settings.__doc__}
+    shorter = dataclass(frozen=True, kw_only=True)(type(settings.__name__, (settings,), looks))
+    return parameter.replace(
+        annotation=Annotated[shorter, *metadata], default=shorter(**vars(parameter.default))
+    )
 
 
 def command_name(command: Command) -> str:

@@ -8,7 +8,15 @@ from tyro.conf import Positional, UseAppendAction, arg
 # Known by their place.
 Model = Annotated[Path, Positional, arg(metavar="MODEL")]
 Data = Annotated[Path, Positional, arg(metavar="DATA")]
-RecipeName = Annotated[str, Positional, arg(metavar="RECIPE")]
+RecipeName = Annotated[
+    str,
+    Positional,
+    arg(
+        metavar="RECIPE",
+        help="a name (`fairway recipes`), the recipe.json of any run, or a function of your own "
+        "that returns one: package.module:function or path/file.py:function",
+    ),
+]
 PublishedName = Annotated[str, Positional, arg(metavar="NAME")]
 InFile = Annotated[Path, Positional, arg(metavar="FILE")]
 InFiles = Annotated[tuple[Path, ...], Positional, arg(metavar="FILE")]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fairway.artifact.loaded_model import LoadedModel
-from fairway.model.gpt import num_params
+from fairway.model.blank import num_params
 from fairway.result import RunResult, read_result
 
 

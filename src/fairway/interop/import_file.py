@@ -7,7 +7,7 @@ from fairway.artifact.config_json import config_to_json
 from fairway.artifact.container import pack
 from fairway.interop.challenge import import_artifact
 from fairway.interop.settings import published_evaluation
-from fairway.model.gpt import num_params
+from fairway.model.blank import num_params
 from fairway.runtime.files import atomic_write
 from fairway.runtime.strict_json import JsonObject
 from fairway.tokens.tokenizer import load_tokenizer

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fairway.interop.environment import model_config, parse_environment, published_script
+from fairway.model.blank import blank
 from fairway.model.gpt import GPT
 from fairway.model.model_config import ModelConfig
 from fairway.recipes.registry import SCRIPTS
@@ -89,8 +90,7 @@ class Source(NamedTuple):
 
 def sources(lineage: str, config: ModelConfig) -> dict[str, tuple[Source, ...]]:
     """For each of our parameters the published tensors it is made of (several are stacked)."""
-    with torch.device("meta"):
-        names = GPT(config).state_dict().keys()
+    names = blank(config).state_dict().keys()
     banked = published_script(lineage).banked
     return {name: _sources_of(name, config, banked) for name in names}
 
@@ -116,8 +116,7 @@ def _sources_of(name: str, config: ModelConfig, banked: bool) -> tuple[Source, .
 
 def published_shapes(lineage: str, config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that a checkpoint of this model holds."""
-    with torch.device("meta"):
-        ours = GPT(config).state_dict()
+    ours = blank(config).state_dict()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, parts in sources(lineage, config).items():
         for part in parts:

@@ -5,7 +5,6 @@ Block, then model. Optional parts are modules that exist or do not. The sizes ar
 and what enters the first block is in `embedding.py`.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,9 @@ from fairway.model.linear import Linear
 from fairway.model.mlp import MLP
 from fairway.model.model_config import ModelConfig
 from fairway.model.segments import Parts, Segments, neighbour_mask, places_in_parts
+from fairway.runtime.device import send
 from fairway.runtime.kernels import (
+    linear,
     mix_norm,
     rms_norm,
     scaled_cast,
@@ -46,7 +47,7 @@ class Block(nn.Module):
         self.mlp_scale = nn.Parameter(torch.ones(dim))
         self.residual_mix = None
         if config.residual_mix:
-            self.residual_mix = nn.Parameter(torch.stack((torch.ones(dim), torch.zeros(dim))))
+            self.residual_mix = nn.Parameter(torch.tensor([[1.0] * dim, [0.0] * dim]))
         # Late blocks refine rather than rewrite: they read a damped copy of the stream.
         self.read_scale = (layer + 1) ** -0.5 if config.layer_scale else 1.0
         parallel = config.parallel is not None and layer >= config.parallel.start
@@ -193,11 +194,14 @@ class GPT(nn.Module):
     def plan(self) -> DepthPlan:
         return self.looped_plan if self.loops_active else self.single_plan
 
-    def new_cache(self, rows: int, context: int) -> Cache:
-        """An empty cache for `rows` sequences of at most `context` tokens decoded in step."""
+    def new_cache(self, rows: int, context: int, num_slots: int | None = None) -> Cache:
+        """An empty cache for `rows` sequences of at most `context` tokens decoded in step.
+
+        num_slots  None: one for each block that runs
+        """
         attention = self.config.attention
         return Cache(
-            num_slots=len(self.plan.layers),
+            num_slots=num_slots or len(self.plan.layers),
             rows=rows,
             context=context,
             num_kv_heads=attention.num_kv_heads,
@@ -333,8 +337,10 @@ class GPT(nn.Module):
 
         tokens  (T,)
         """
-        x = self.hidden(tokens[None], segments=segments)[segments.own.to(tokens.device)]
-        targets = targets[segments.places[segments.own].to(tokens.device)]
+        # Where they are is known on the host: a mask would be waited for.
+        rows, columns = (send(i, tokens.device) for i in segments.own.nonzero(as_tuple=True))
+        x = self.hidden(tokens[None], segments=segments)[rows, columns]
+        targets = targets[send(segments.places[segments.own], tokens.device)]
         cap = self.config.logit_softcap
         return softcapped_cross_entropy(self._project(x), targets, cap) * len(targets)
 
@@ -348,7 +354,7 @@ class GPT(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         weight = self.embed.weight if self.head is None else self.head.weight
-        return nn.functional.linear(x, scaled_cast(weight, None, x))
+        return linear(x, scaled_cast(weight, None, x))
 
     def _embed(self, seen: Tensor, new: int, cache: Cache | None) -> Tensor:
         tokens = seen[:, seen.size(1) - new :]
@@ -374,10 +380,3 @@ class GPT(nn.Module):
         if self.skip_gates is None:
             return x + skip
         return torch.lerp(skip, x, torch.sigmoid(self.skip_gates[index].to(x.dtype)))
-
-
-def num_params(config: ModelConfig) -> int:
-    """Parameters that ship, without allocating them."""
-    with torch.device("meta"):
-        model = GPT(config)
-    return sum(math.prod(t.shape) for t in model.shipped_state_dict().values())

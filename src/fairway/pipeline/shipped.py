@@ -24,10 +24,11 @@ from fairway.average import build_average
 from fairway.evaluate.bpb import Score
 from fairway.evaluate.chunks import cut_chunk
 from fairway.evaluate.clocked import Budget, Clocked
-from fairway.evaluate.config import make_predictor, plan_text
+from fairway.evaluate.config import plan_text
 from fairway.evaluate.predictor import score_stream
 from fairway.model.gpt import GPT
 from fairway.pipeline.packing import calibrate, make_artifact, seconds_to_calibrate
+from fairway.pipeline.scoring import coded_predictor
 from fairway.pipeline.training import Dealt, compile_training
 from fairway.quant.qat import detach, late_rounding
 from fairway.recipes.recipe import Recipe
@@ -168,10 +169,10 @@ def train(
         ):
             average.update(step)
             dealt.step_done(step.micro_batches)
-            if time.perf_counter() - reported >= REPORT_SECONDS:
+            if step.arrived is not None and time.perf_counter() - reported >= REPORT_SECONDS:
                 reported = time.perf_counter()
-                seconds, loss = reported - began, step.loss.item()
-                stage.update(seconds, step=step.number, train_loss=loss)
+                number, loss = step.arrived
+                stage.update(reported - began, step=number, train_loss=loss)
         detach(model)
     model.load_state_dict(average.state_dict())
     deadline = None if config.seconds is None else began + config.seconds
@@ -179,33 +180,48 @@ def train(
 
 
 def score(frozen: Frozen, recipe: Recipe, path: Path, data: DataFolder, runtime: Runtime) -> None:
-    """The text scored by the file alone, learning as the run did; printed as the last line."""
-    artifact, ranks = unpack(path.read_bytes()), runtime.ranks
+    """The text scored by the file alone, learning as the run did; printed as the last line.
+
+    Where the result of the run lies beside its model, the lessons are those that it names, for its
+    clock was that of another machine; else they are as many as the recipe's seconds allow. In
+    settled arithmetic the score is the length of the text's code, which is written; several ranks
+    write none, as in a run, and print what the nats come to.
+    """
+    artifact, ranks, config = unpack(path.read_bytes()), runtime.ranks, recipe.evaluate
+    learned, seconds = None, recipe.budget.eval_seconds
+    result = path.with_name(path.name.replace("model", "result").replace(".fwy", ".json"))
+    if result.is_file():
+        learned, seconds = json.loads(result.read_bytes())["evaluate"].get("learned"), None
     if artifact.config != frozen.header:
         raise ValueError(f"{path} is the model of another recipe than this script's")
     model = GPT(recipe.model)
     model.load_state_dict(artifact.state_dict())
     text = ValText.of(data, recipe.tokens.val_tokens)
-    plans = plan_text(recipe.evaluate, text)
     with runtime.log.stage("score and learn", total=text.num_targets) as stage:
         began = time.perf_counter()
-        predictor = make_predictor(
-            model.to(runtime.device).eval(), recipe.evaluate, seed=recipe.seed, ranks=ranks
-        )
+        model = model.to(runtime.device).eval()
+        predictor: Any = coded_predictor(model, config, text, seed=recipe.seed, ranks=ranks)
         spent = time.perf_counter() - began
         clocked = Clocked(
             predictor,
-            None,
+            learned,
             targets_left=text.num_targets,
-            budget=Budget(recipe.budget.eval_seconds, 0.0, spent),
+            budget=Budget(seconds, 0.0, spent),
             ranks=ranks,
         )
-        total = Score()
-        score_stream(clocked, (cut_chunk(plan, text) for plan in plans), booked=total)
-        stage.update(total.num_tokens, bits_per_byte=total.bits_per_byte)
+        total, bits, code_bytes = Score(), 0.0, None
+        chunks = (cut_chunk(plan, text) for plan in plan_text(config, text))
+        if config.settled and ranks.world_size == 1:
+            score_stream(clocked, chunks, predictor.book, total)
+            coded = predictor.finish(total, clocked.spent_seconds)
+            bits, code_bytes = coded.bits_per_byte, coded.num_bytes
+        else:
+            bits = score_stream(clocked, chunks, booked=total).bits_per_byte
+        stage.update(total.num_tokens, bits_per_byte=bits)
     runtime.log.write(
         "score",
-        val_bpb=total.bits_per_byte,
+        val_bpb=bits,
+        code_bytes=code_bytes,
         val_loss=total.nats_per_token,
         nats=total.nats,
         tokens=total.num_tokens,

@@ -18,7 +18,8 @@ from pathlib import Path
 from fairway.artifact.config_json import plugins_of
 from fairway.artifact.loaded_model import load_model
 from fairway.evaluate.planner import Estimate
-from fairway.model.gpt import GPT, num_params
+from fairway.model.blank import num_params
+from fairway.model.gpt import GPT
 from fairway.pipeline.code import keep_script, script_of
 from fairway.pipeline.compiling import choose_steps
 from fairway.pipeline.folder import RunFolder, owned
@@ -155,6 +156,7 @@ def run_on(
     if "float" not in first.stages:
         found.add_stage("float", passes.windows(model, "score float"))
     if not packed:
+        runtime.ranks.barrier()  # whose neighbours in the folder may still be keeping their score
         passes.clean()  # what was begun on another file
         weights, config = trained.weights, planned.config
         pack_run(artifact, recipe, config, weights, calibration, data, len(script), runtime)
@@ -207,6 +209,7 @@ def facts(result: RunResult) -> dict[str, object]:
         "nats": result.score.nats,
         "tokens": result.score.tokens,
         "bytes": result.score.bytes,
+        "code_bytes": result.score.code_bytes,
     }
 
 

@@ -16,6 +16,7 @@ from fairway.artifact.config_json import config_to_json
 from fairway.pipeline.options import Tracking
 from fairway.recipes.recipe import Recipe
 from fairway.runtime.extras import extra
+from fairway.runtime.launched import is_first_process
 from fairway.runtime.limits import one_line
 from fairway.runtime.progress import Progress
 
@@ -40,7 +41,7 @@ def tracked(
 
     Raises ValueError where its package is missing.
     """
-    if name is None or int(os.environ.get("RANK", "0")) != 0:
+    if name is None or not is_first_process():
         yield progress
         return
     tracker = TRACKERS[name](recipe, out)

@@ -32,6 +32,7 @@ from fairway.proof.bitstream import in_step, read_in_step
 from fairway.proof.prefix import Prefix, prefix_of
 from fairway.proof.reproducible import Checkpoints
 from fairway.proof.split_reader import SplitReader
+from fairway.runtime.native import untuned
 from fairway.runtime.plugins import load_plugin
 from fairway.runtime.strict_json import Json
 from fairway.runtime.tensor_file import read_tensors, under, write_tensors
@@ -254,7 +255,8 @@ def read_sample(job: Path, answer: Path) -> None:
     noted.load_state(under("ledger/", tensors))
     ledger = Watching(config.learner.margins(), noted.ties)
     try:
-        _read_slowly(sample.predictor(model.eval(), ledger), sample)
+        with untuned():  # as on a machine without a compiler
+            _read_slowly(sample.predictor(model.eval(), ledger), sample)
     except Deviates:
         write_tensors(answer, {}, {})
         return

@@ -8,9 +8,11 @@ The certificate says yes only if the text came back and the bitstream is as long
 
 import hashlib
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -133,12 +135,17 @@ def _decoded(
 
 def evaluation_of(loaded: LoadedModel) -> EvaluateConfig:
     """How the artifact says that it is to be evaluated."""
-    if not loaded.evaluate:
+    return named_evaluation(loaded.evaluate, loaded.path)
+
+
+def named_evaluation(settings: Mapping[str, Any], path: Path | None) -> EvaluateConfig:
+    """The same of the settings under "evaluate" in the artifact's config."""
+    if not settings:
         raise ValueError(
-            f"{loaded.path or 'the model'} does not say how it is evaluated; name a recipe's "
+            f"{path or 'the model'} does not say how it is evaluated; name a recipe's "
             "evaluation, or pass evaluate=EvaluateConfig(context=...)"
         )
-    config = config_from_json(EvaluateConfig, loaded.evaluate)
+    config = config_from_json(EvaluateConfig, settings)
     check_evaluation(config)
     return config
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup, escape
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairway.report.checks import fixed
-from fairway.report.style import BLUE, FAINT, GREY, PALE, ROW, inline, line_figure, style
+from fairway.report.style import BLUE, FAINT, GREY, PALE, ROW, TOLD, inline, line_figure, style
 from fairway.report.table import STAGES, Grid
 from fairway.report.templates import template
 from fairway.runs.compare import shown_p
@@ -25,6 +26,10 @@ EQUAL: dict[Equal, str] = {
     "neither": "at another length",
 }
 SHOWN = ("float", "quantized", "sliding", SCORE)
+COLUMNS = (
+    "change", "seeds", *(STAGES.get(stage, stage) for stage in SHOWN), "±", "p (Holm)",
+    "step time", "bytes",
+)  # fmt: skip
 FAR = 3.0  # times as far as nine of ten changes reach: drawn at the edge, with its number
 MOST_ROWS = 40  # of one picture
 
@@ -34,10 +39,6 @@ def effects_grids(ledger: Ledger) -> list[Grid]:
     grids = []
     for recipe, equal in _families(ledger):
         effects = _of(ledger, recipe, equal)
-        columns = (
-            "change", "seeds", *(STAGES.get(stage, stage) for stage in SHOWN), "±", "p (Holm)",
-            "step time", "bytes",
-        )  # fmt: skip
         rows = tuple(_row(effect) for effect in effects)
         notes = _notes(ledger, equal) if (recipe, equal) == _families(ledger)[-1] else []
         luck = ledger.luck.get(equal)
@@ -47,7 +48,7 @@ def effects_grids(ledger: Ledger) -> list[Grid]:
                 f"the best of {len(effects)} changes without any effect would seem "
                 f"{luck:.5f} bits per byte better",
             )
-        grids.append(Grid(f"{recipe}, {EQUAL[equal]}", columns, rows, tuple(notes)))
+        grids.append(Grid(f"{recipe}, {EQUAL[equal]}", COLUMNS, rows, tuple(notes)))
     return grids
 
 
@@ -149,33 +150,47 @@ def effects_figure(heading: str, effects: Sequence[Effect], luck: float | None) 
     axes.axvline(0.0, color=GREY, linewidth=1.0)
     reach = _reach([effect.stages[SCORE] for effect in shown])
     for row, effect in enumerate(shown):
-        score = effect.stages[SCORE]
-        margin = score.margin or 0.0
-        clear = score.p_holm is not None and score.p_holm < 0.05
-        fill = BLUE if clear else "none"
-        if reach is not None and abs(score.mean) > reach:
-            edge = math.copysign(reach, score.mean)
-            axes.plot([edge], [row], ">" if edge > 0 else "<", color=BLUE, markerfacecolor=fill)
-            align, step = ("right", -8) if edge > 0 else ("left", 8)
-            axes.annotate(
-                fixed(score.mean, 3, sign=True),
-                (edge, row),
-                xytext=(step, 0),
-                textcoords="offset points",
-                va="center",
-                ha=align,
-            )
-            continue
-        axes.plot([score.mean - margin, score.mean + margin], [row, row], color=BLUE)
-        axes.plot([score.mean], [row], "o", color=BLUE, markerfacecolor=fill)
+        _draw(axes, row, effect, reach)
     if reach is not None:
         axes.set_xlim(-1.05 * reach, 1.05 * reach)
     axes.set_yticks(range(len(shown)), [_label(effect) for effect in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="x", color=FAINT)
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel("bits per byte, less is better; filled: p (Holm) < 0.05")
+    axes.set_xlabel("bits per byte; filled: p < 0.05")
     return figure
+
+
+def _draw(axes: Axes, row: int, effect: Effect, reach: float | None) -> None:
+    """One change's mark, with its error, or at the edge with its number."""
+    score = effect.stages[SCORE]
+    clear = score.p_holm is not None and score.p_holm < 0.05
+    x, shape = score.mean, "o"
+    if reach is not None and abs(score.mean) > reach:
+        x, shape = math.copysign(reach, score.mean), ">" if score.mean > 0 else "<"
+        axes.annotate(
+            fixed(score.mean, 3, sign=True),
+            (x, row),
+            xytext=(-8 if x > 0 else 8, 0),
+            textcoords="offset points",
+            va="center",
+            ha="right" if x > 0 else "left",
+        )
+    else:
+        margin = score.margin or 0.0
+        axes.plot([x - margin, x + margin], [row, row], color=BLUE)
+    fill = BLUE if clear else "none"
+    axes.plot([x], [row], shape, color=BLUE, markerfacecolor=fill, label=f"{TOLD}{told(effect)}")
+
+
+def told(effect: Effect) -> str:
+    """What is known of one change, as a sentence."""
+    found = dict(zip(COLUMNS, _row(effect), strict=True))
+    score = fixed(effect.stages[SCORE].mean, 5, sign=True)
+    off = f" ± {found['±']}" if found["±"] else ""
+    named = (f"{name} {found[name]}" for name in ("p (Holm)", "step time", "bytes") if found[name])
+    seeds = ", ".join(map(str, effect.seeds))
+    return f"{effect.name}: {score}{off} bits per byte, {', '.join(named)}, seeds {seeds}"
 
 
 def _reach(effects: Sequence[StageEffect]) -> float | None:

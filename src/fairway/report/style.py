@@ -26,6 +26,7 @@ VARIABLES = {
 }  # fmt: skip
 
 READABLE = "values of "  # begins the id of a line whose values the page tells
+TOLD = "told: "  # begins the label of a row's mark, of which the page tells the rest
 WIDTH = 5.6  # inches of 72 points: little more than a phone shows, so text stays legible
 ROW = 0.34  # inches per bar
 BAR = 0.62  # of a row
@@ -249,7 +250,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 def inline(figure: Figure, key: str, label: str) -> str:
     """An <svg> element in the page's own colours, with ids that begin with `key`.
 
-    What `hover.js` says of its lines stands in the attribute `data-values`.
+    What `hover.js` says of its lines or rows stands in the attribute `data-values`.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -264,40 +265,61 @@ def inline(figure: Figure, key: str, label: str) -> str:
 
 
 def readable_values(figure: Figure, most: int = 120) -> list[dict[str, Any]]:
-    """For each panel with lines: what x is called, and per line the values of up to `most` points.
+    """Of each panel with lines or rows that are told: what x is called, where it lies, for each
+    line the values of up to `most` points, for each row its words.
 
-    at  x of each point in the units of the <svg>; the figure must have been drawn
+    at  x of each point, or y of the row, in the units of the <svg>; the figure must have been drawn
     """
-    panels = []
+    panels, points = [], 72 / figure.dpi
+    below = [axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()]
     for axes in figure.axes:
-        lines = [line for line in axes.lines if str(line.get_gid() or "").startswith(READABLE)]
-        if not lines:
+        lines, rows = _read_lines(axes, most, points), _read_rows(axes, points)
+        if not (lines or rows):
             continue
-        below = [other.get_xlabel() for other in figure.axes if other.get_xlabel()]
-        read = []
-        for line in lines:
-            points = np.asarray(line.get_xydata(), float)
-            points = points[:: max(1, -(-len(points) // most))]
-            at = axes.transData.transform(points)[:, 0] * 72 / figure.dpi
-            read.append(
-                {
-                    "name": str(line.get_gid())[len(READABLE) :],
-                    "at": [round(float(x), 1) for x in at],
-                    "x": [float(f"{x:.4g}") for x, _ in points],
-                    "y": [float(f"{y:.5g}") for _, y in points],
-                }
-            )
         box = axes.get_window_extent()
-        top, height = figure.bbox.height - box.y1, box.height
+        place = {
+            "left": box.x0,
+            "top": figure.bbox.height - box.y1,
+            "width": box.width,
+            "height": box.height,
+        }
         panels.append(
-            {
-                "x": axes.get_xlabel() or (below[0] if below else ""),
-                "top": round(top * 72 / figure.dpi, 1),
-                "height": round(height * 72 / figure.dpi, 1),
-                "lines": read,
-            }
+            {"x": axes.get_xlabel() or (below[0] if below else ""), "lines": lines, "rows": rows}
+            | {name: round(pixels * points, 1) for name, pixels in place.items()}
         )
     return panels
+
+
+def _read_lines(axes: Axes, most: int, scale: float) -> list[dict[str, Any]]:
+    read = []
+    for line in axes.lines:
+        name = str(line.get_gid() or "")
+        if not name.startswith(READABLE):
+            continue
+        points = np.asarray(line.get_xydata(), float)
+        points = points[:: max(1, -(-len(points) // most))]
+        at = axes.transData.transform(points)[:, 0] * scale
+        read.append(
+            {
+                "name": name.removeprefix(READABLE),
+                "at": [round(float(x), 1) for x in at],
+                "x": [float(f"{x:.4g}") for x, _ in points],
+                "y": [float(f"{y:.5g}") for _, y in points],
+            }
+        )
+    return read
+
+
+def _read_rows(axes: Axes, scale: float) -> list[dict[str, Any]]:
+    height = axes.get_figure().bbox.height  # type: ignore[union-attr]
+    read = []
+    for mark in axes.lines:
+        words = str(mark.get_label())
+        if words.startswith(TOLD):
+            _, y = axes.transData.transform(mark.get_xydata())[0]
+            at = round(float(height - y) * scale, 1)
+            read.append({"at": at, "said": words.removeprefix(TOLD)})
+    return read
 
 
 def _page_colours(svg: str) -> str:

@@ -31,7 +31,7 @@ class Absent:
     def take(x: Tensor) -> bool:
         return False
 
-    take_loss = take
+    take_loss = take_products = take
     in_use = nullcontext  # likewise: nothing to switch on
 
 
@@ -245,10 +245,15 @@ def exclude_self(y: Tensor, values: Tensor) -> Tensor:
 
 def scaled_cast(weight: Tensor, scale: Tensor | None, like: Tensor) -> Tensor:
     """A float32 weight (R, C), its rows times a scale (R,), in the type of `like`."""
-    if on_cpu.take(like) and (like.dtype != torch.float32 or scale is not None):
+    if on_cpu.take(like) and (like.dtype != weight.dtype or scale is not None):
         return on_cpu.scaled_cast((weight,), scale, like.dtype)
     weight = weight if scale is None else weight * scale[:, None]
     return weight.to(like.dtype)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., C) times a weight (R, C) of its type -> (..., R)."""
+    return on_cpu.linear(x, weight) if on_cpu.take_products(x) else F.linear(x, weight)
 
 
 def one_product_pays(x: Tensor) -> bool:
@@ -259,7 +264,7 @@ def one_product_pays(x: Tensor) -> bool:
 def linear_together(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     """x (..., C) times each of these float32 weights (R, C), as one product."""
     weight = on_cpu.scaled_cast(weights, None, x.dtype)
-    return F.linear(x, weight).split([len(weight) for weight in weights], dim=-1)
+    return linear(x, weight).split([len(weight) for weight in weights], dim=-1)
 
 
 def shift_right(x: Tensor, before: Tensor | None) -> Tensor:
@@ -338,5 +343,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     """`attend_plain`, in the form that is fastest for these tensors."""
     training_on_cpu = q.device.type == "cpu" and q.requires_grad and mask is None
     if training_on_cpu and q.size(2) == k.size(2):
+        if on_cpu.take_products(q):
+            return on_cpu.attend(q, k, v)
         return attend_in_blocks(q, k, v, num_blocks=max(2, q.size(2) // 128))
     return attend_plain(q, k, v, mask)

@@ -1,6 +1,5 @@
 """A folder of ours that was handed in, read: all that it holds of each seed, and what is found."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,14 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fairway.result import RESULT, RunResult
-from fairway.runs.description import RECIPE, RUN
+from fairway.runs.description import MOST_DESCRIPTION, RECIPE, RUN
 from fairway.runs.record import ARTIFACT
 from fairway.runs.rules import RuleSet
+from fairway.runtime.files import read_file
 from fairway.runtime.identity import unsealed
 from fairway.runtime.limits import one_line
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import LOG
-from fairway.runtime.strict_json import JsonObject
+from fairway.runtime.strict_json import JsonObject, parse_json
 from fairway.submission.folder import (
     COPIED,
     SUBMISSION,
@@ -84,7 +84,8 @@ def read_case(folder: Path, **options: Any) -> Case:
     """Raises ValueError naming the file that is missing or damaged."""
     described = read_object(folder / SUBMISSION)
     numbers = described.get("seeds")
-    if not isinstance(numbers, list) or not numbers:
+    numbers = numbers if isinstance(numbers, list) else []
+    if {type(number) for number in numbers} != {int}:
         raise ValueError(f"{folder / SUBMISSION} lists no seeds; write it with `fairway submit`")
     seeds = []
     for number in dict.fromkeys(n for n in numbers if isinstance(n, int)):
@@ -99,7 +100,7 @@ def read_case(folder: Path, **options: Any) -> Case:
                 result=RunResult.from_json(read_sealed(folder / seed_name(RESULT, number))),
                 made=run["made_with"],  # type: ignore[arg-type]
                 recipe=read_sealed(folder / seed_name(RECIPE, number)),
-                told=log_facts((folder / seed_name(LOG, number)).read_bytes()),
+                told=log_facts(folder / seed_name(LOG, number)),
                 model=folder / seed_name(ARTIFACT, number),
             )
         )
@@ -119,7 +120,7 @@ def close(told: object, value: float) -> bool:
 
 def read_object(path: Path) -> JsonObject:
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(read_file(path, MOST_DESCRIPTION))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {one_line(error)}; write it with `fairway submit`") from error
     if not isinstance(found, dict):
@@ -129,7 +130,7 @@ def read_object(path: Path) -> JsonObject:
 
 def read_sealed(path: Path) -> JsonObject:
     try:
-        return unsealed(path.read_bytes(), required=True)
+        return unsealed(read_file(path, MOST_DESCRIPTION), required=True)
     except ValueError as error:
         raise ValueError(
             f"{path} was edited, or is damaged ({one_line(error, 100)}); copy the run's own"

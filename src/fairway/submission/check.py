@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from fairway.runs.compare import compare
 from fairway.runs.groups import Group
 from fairway.submission.case import Answer, Case, Finding
-from fairway.submission.figures import judge_audits, judge_proofs, judge_scores
+from fairway.submission.figures import judge_audits, judge_scores
 from fairway.submission.papers import (
     judge_bytes,
     judge_clocks,
@@ -21,12 +21,13 @@ from fairway.submission.papers import (
     judge_seeds,
     judge_selection,
 )
+from fairway.submission.proofs import judge_proofs
 
 
 def judge(case: Case, base: Group | None = None, other: Group | None = None) -> list[Finding]:
     """Every question, in order. base, other: what it is to beat, and itself, as groups of runs."""
     return [finding for question in QUESTIONS for finding in question(case)] + [
-        _significance(case, base, other)
+        judge_significance(case, base, other)
     ]
 
 
@@ -34,7 +35,7 @@ def exit_status(findings: list[Finding]) -> int:
     return int(any(finding.answer == "fail" for finding in findings))
 
 
-def _significance(case: Case, base: Group | None, other: Group | None) -> Finding:
+def judge_significance(case: Case, base: Group | None, other: Group | None) -> Finding:
     if base is None or other is None:
         said = "nothing is named that it is to beat"
         return Finding("significance", "unknown", said, "name it with --against RUN...")

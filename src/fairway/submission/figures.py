@@ -1,53 +1,77 @@
-"""Whether the score is what it says: figures, text, the model scored anew, audit and proof."""
+"""Whether the score is what it says: figures, text, the model scored anew, and audit."""
 
 import math
 from collections.abc import Iterator, Mapping
 from statistics import fmean
+from typing import Any
 
 from fairway.artifact.loaded_model import load_model
 from fairway.audit.artifact import audit_artifact
-from fairway.evaluate.config import make_predictor, plan_text
+from fairway.evaluate.clocked import Chunks
+from fairway.evaluate.config import make_predictor, make_settled_predictor, plan_text
 from fairway.evaluate.timed import evaluate_in_time
-from fairway.proof.verify import verify
+from fairway.proof.certificate import CODER_BITS
+from fairway.proof.prove import walk_of
+from fairway.proof.settled_stream import encode_settled
+from fairway.result import ProofResult, ScoreResult
 from fairway.runtime.files import file_sha256
-from fairway.runtime.limits import one_line
-from fairway.submission.case import Answer, Case, Finding, Seed, close, of_seed, read_object
-from fairway.submission.folder import (
-    CERTIFICATE,
-    PROOF,
-    seed_name,
-    settled_in,
-)
+from fairway.runtime.setup import LOG
+from fairway.submission.case import Answer, Case, Finding, Seed, close, of_seed
+from fairway.submission.folder import figures_of_all, figures_of_seed, seed_name, settled_in
+from fairway.submission.settled import Settled
 from fairway.tokens.val_text import ValText
+
+# Of nats in native arithmetic: on the same kind of device with other kernels, processors and
+# threads; and on another kind, where nothing is said between the two.
+SAME_DEVICE, OTHER_DEVICE = 1e-4, 1e-3
 
 
 def judge_scores(case: Case) -> Iterator[Finding]:
     mend = "write the folder again from its runs: fairway submit"
     for seed in case.seeds:
         score, place = seed.result.score, f"score, seed {seed.number}"
-        if score is None:
+        if score is None or seed.result.artifact is None:
             yield Finding(place, "fail", "it has none", "finish the run")
             continue
-        told = of_seed(case, seed)
-        claims = {"val_bpb": score.bits_per_byte, "val_loss": score.nats / score.tokens}
-        edited = [name for name, value in claims.items() if not close(told.get(name), value)]
-        computed = score.nats / math.log(2) / score.bytes
-        if edited or not close(score.bits_per_byte, computed):
-            said = f"edited: {', '.join(edited) or 'bits per byte'} not as its nats and bytes give"
-            yield Finding(place, "fail", said, mend)
-            continue
-        yield Finding(place, "pass", f"{score.bits_per_byte:.6f} bits per byte")
-        yield from _text(case, seed)
-    scores = [seed.result.score for seed in case.seeds if seed.result.score]
-    means = {
-        "val_bpb": fmean(s.bits_per_byte for s in scores),
-        "val_loss": fmean(s.nats / s.tokens for s in scores),
-    }
-    wrong = [name for name, value in means.items() if not close(case.described.get(name), value)]
-    if wrong:
-        yield Finding("mean", "fail", f"edited: {', '.join(wrong)}", mend)
-    else:
-        yield Finding("mean", "pass", f"{means['val_bpb']:.6f} bits per byte")
+        figures = figures_of_seed(seed.result, case.folder / seed_name(LOG, seed.number))
+        edited = _edited(figures, of_seed(case, seed))
+        if edited:
+            yield Finding(place, "fail", f"edited: {', '.join(edited)} not as in its run", mend)
+        elif not _adds_up(score, seed.result.proof):
+            of = "nats" if score.code_bytes is None else "code"
+            yield Finding(place, "fail", f"edited: not what its {of} and bytes give", mend)
+        else:
+            yield Finding(place, "pass", f"{score.bits_per_byte:.6f} bits per byte")
+            yield from _text(case, seed)
+    results = [one.result for one in case.seeds if one.result.score and one.result.artifact]
+    edited = _edited(figures_of_all(results, case.code_bytes), case.described) if results else []
+    if edited:
+        yield Finding("mean", "fail", f"edited: {', '.join(edited)} not as the seeds give", mend)
+    elif results:
+        mean = fmean(one.score.bits_per_byte for one in results if one.score)
+        yield Finding("mean", "pass", f"{mean:.6f} bits per byte")
+
+
+def _edited(figures: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
+    """Names of what is told otherwise than it is."""
+    return [
+        name
+        for name, value in figures.items()
+        if not (
+            close(told.get(name), value) if isinstance(value, float) else told.get(name) == value
+        )
+    ]
+
+
+def _adds_up(score: ScoreResult, proof: ProofResult | None) -> bool:
+    """Whether the figures of a score are those of one another. A code is as long as the nats ask
+    for, but for its end and, where that is known, the ties."""
+    bits = score.nats / math.log(2)
+    if score.code_bytes is None:
+        return close(score.bits_per_byte, bits / score.bytes)
+    ties = 0 if proof is None or proof.settled is None else proof.settled.tie_bytes
+    near = abs(8 * (score.code_bytes - ties) - bits) <= CODER_BITS
+    return near and close(score.bits_per_byte, 8 * score.code_bytes / score.bytes)
 
 
 def _text(case: Case, seed: Seed) -> Iterator[Finding]:
@@ -56,9 +80,10 @@ def _text(case: Case, seed: Seed) -> Iterator[Finding]:
     assert score is not None
     tokens = seed.recipe.get("tokens")
     part = tokens.get("val_tokens") if isinstance(tokens, Mapping) else None
-    if part is not None:
-        said = f"cut: only the first {part:,} tokens were scored"
-        yield Finding(place, "fail", said, "score all of it: --tokens.val-tokens None")
+    if part is not None or score.scope is not None:
+        cut = score.scope if part is None else f"the first {part:,} tokens"
+        mend = "score all of it, without --tokens.val-tokens and --fit"
+        yield Finding(place, "fail", f"cut: only {cut} were scored", mend)
         return
     if case.data is None:
         yield Finding(place, "unknown", "the text is not here", "name it: fairway check DIR DATA")
@@ -77,24 +102,55 @@ def _text(case: Case, seed: Seed) -> Iterator[Finding]:
 
 
 def _scored_again(case: Case, seed: Seed, text: ValText) -> Finding:
-    place, score, evaluate = f"scored again, seed {seed.number}", seed.result.score, None
-    config = settled_in(case.folder, seed.number).evaluate
-    model = load_model(seed.model).model
-    predictor = make_predictor(model, config, seed=seed.number)
-    evaluate = seed.result.evaluate
-    found = evaluate_in_time(
-        predictor,
-        plan_text(config, text),
-        text,
-        learned=evaluate.learned if evaluate else None,
-        on_chunk=lambda chunk, nats: case.progress(text=place),
-    )
+    settled, held = settled_in(case.folder, seed.number), seed.result.evaluate
+    again = _coded_again if settled.evaluate.settled else _nats_again
+    return again(case, seed, settled, text, None if held is None else held.learned)
+
+
+def _coded_again(
+    case: Case, seed: Seed, settled: Settled, text: ValText, learned: Chunks | None
+) -> Finding:
+    """Settled arithmetic gives the same code everywhere, to the byte."""
+    place, score = f"scored again, seed {seed.number}", seed.result.score
     assert score is not None
-    error = abs(found.score.nats - score.nats) / max(1, score.nats)
-    said = f"{found.score.bits_per_byte:.6f} bits per byte, {score.bits_per_byte:.6f} claimed"
-    if error > 1e-3:
-        return Finding(place, "fail", f"edited: {said}", "hand in what the model scores")
-    return Finding(place, "pass", said)
+    model = load_model(seed.model).model
+    found = encode_settled(
+        make_settled_predictor(model, settled.evaluate, seed=seed.number),
+        plan_text(settled.evaluate, text),
+        text,
+        walk_of(model),
+        learned=learned,
+        progress=case.progress,
+    )
+    claimed = score.code_bytes  # none where several ranks scored
+    told = "none" if claimed is None else f"{claimed:,}"
+    said = f"{found.num_bytes:,} bytes of code, {told} claimed"
+    if claimed in (None, found.num_bytes) and close(found.claim.nats, score.nats):
+        return Finding(place, "pass", said)
+    return Finding(place, "fail", f"edited: {said}", "hand in what the model scores")
+
+
+def _nats_again(
+    case: Case, seed: Seed, settled: Settled, text: ValText, learned: Chunks | None
+) -> Finding:
+    place, score = f"scored again, seed {seed.number}", seed.result.score
+    assert score is not None
+    model = load_model(seed.model).model
+    found = evaluate_in_time(
+        make_predictor(model, settled.evaluate, seed=seed.number),
+        plan_text(settled.evaluate, text),
+        text,
+        learned=learned,
+        on_chunk=lambda chunk, nats: case.progress(text=place),
+    ).score
+    error = abs(found.nats - score.nats) / max(1.0, score.nats)
+    said = f"{found.bits_per_byte:.6f} bits per byte, {score.bits_per_byte:.6f} claimed"
+    if error <= SAME_DEVICE:
+        return Finding(place, "pass", said)
+    if settled.device != model.embed.weight.device.type and error <= OTHER_DEVICE:
+        mend = f"check it on a {settled.device}, where it was scored"
+        return Finding(place, "unknown", f"{said}, on another kind of device", mend)
+    return Finding(place, "fail", f"edited: {said}", "hand in what the model scores")
 
 
 def judge_audits(case: Case) -> Iterator[Finding]:
@@ -119,32 +175,3 @@ def judge_audits(case: Case) -> Iterator[Finding]:
         else:
             answer: Answer = "unknown" if report.exit_status else "pass"
             yield Finding(place, answer, report.verdict)
-
-
-def judge_proofs(case: Case) -> Iterator[Finding]:
-    for seed in case.seeds:
-        place = f"proof, seed {seed.number}"
-        path = case.folder / seed_name(PROOF, seed.number)
-        if not path.is_file():
-            yield Finding(place, "unknown", "there is none", "fairway prove MODEL DATA")
-            continue
-        certificate = read_object(case.folder / seed_name(CERTIFICATE, seed.number))
-        proof = seed.result.proof
-        if certificate.get("artifact_sha256") != file_sha256(seed.model):
-            said = "it is of another model"
-            yield Finding(place, "fail", said, "prove this one: fairway prove MODEL DATA")
-            continue
-        if proof is None or not proof.holds:
-            yield Finding(place, "fail", "the run says that it does not hold", "prove it again")
-            continue
-        try:
-            found = verify(path, load_model(seed.model), case.progress)
-        except ValueError as error:
-            broken = type(error).__name__ != "NotReproducible"
-            answer: Answer = "fail" if broken else "unknown"
-            mend = "prove it again, with --arithmetic settled to decode anywhere"
-            yield Finding(place, answer, one_line(error, 200), mend)
-        except RuntimeError as error:
-            yield Finding(place, "unknown", one_line(error, 200), "decode it where it was made")
-        else:
-            yield Finding(place, "pass", f"decodes: {found.num_tokens:,} tokens")

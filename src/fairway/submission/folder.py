@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,20 +20,22 @@ from fairway.artifact.config_json import config_from_json
 from fairway.artifact.container import unpack
 from fairway.evaluate.config import EvaluateConfig
 from fairway.recipes.recipe import Recipe
-from fairway.result import RESULT
+from fairway.result import RESULT, RunResult
+from fairway.runs.database import DATABASE, RunsDatabase
 from fairway.runs.description import RECIPE, RUN, read_recipe
 from fairway.runs.groups import Group, group_runs
 from fairway.runs.record import ARTIFACT, RunRecord, require_own_artifact
-from fairway.runtime.files import atomic_write, file_sha256, whole_folder
+from fairway.runtime.files import atomic_write, file_sha256, read_file, whole_folder
 from fairway.runtime.identity import unsealed
 from fairway.runtime.setup import LOG
-from fairway.runtime.strict_json import JsonObject, json_object
+from fairway.runtime.strict_json import JsonObject, json_object, parse_json
 from fairway.submission.script import SCRIPT, make_script, unpack_script
 from fairway.submission.settled import Settled
 from fairway.tokens.tokenizer import load_tokenizer
 
 SUBMISSION, README, REQUIREMENTS = "submission.json", "README.md", "requirements.txt"
 PROOF, CERTIFICATE = "proof.fwp", "certificate.json"
+MOST_LOG = 1 << 28  # bytes
 # What is copied from a run folder, and whether a folder without it can be handed in.
 COPIED = {
     LOG: True, ARTIFACT: True, RESULT: True, RUN: True, RECIPE: True, PROOF: False,
@@ -87,7 +90,7 @@ def submit(runs: Sequence[Path], out: Path, about: About, *, overwrite: bool = F
     if out.exists() and not overwrite:
         raise ValueError(f"{out} is there already; name another folder, or give --overwrite")
     records = [RunRecord.of(run) for run in runs]
-    group = one_group(records)
+    group = one_group(records, known_beside(records))
     for record in records:
         _require_whole(record)
     settled = settled_in(records[0].folder)
@@ -113,14 +116,29 @@ def submit(runs: Sequence[Path], out: Path, about: About, *, overwrite: bool = F
     return described
 
 
-def one_group(records: Sequence[RunRecord]) -> Group:
+def known_beside(records: Sequence[RunRecord]) -> dict[str, int]:
+    """How many runs there were of each group, as databases beside the run folders know."""
+    found: dict[str, int] = {}
+    for path in {record.folder.parent / DATABASE for record in records}:
+        if path.is_file():
+            for group, number in RunsDatabase(path).group_sizes().items():
+                found[group] = max(number, found.get(group, 0))
+    return found
+
+
+def one_group(records: Sequence[RunRecord], known: Mapping[str, int] | None = None) -> Group:
     """The runs as seeds of one thing. Raises ValueError naming in what they differ."""
     if not records:
         raise ValueError("name the run folders: fairway submit RUN... --out DIR")
     for record in records:
         if record.result.score is None:
             raise ValueError(f"{record.folder} has no score yet; finish it with --resume")
-    groups = group_runs(records)
+        if record.result.score.scope is not None:
+            raise ValueError(
+                f"{record.folder} scored {record.result.score.scope}, and a record is of all of "
+                f"the text; run it without --fit"
+            )
+    groups = group_runs(records, known)
     if len(groups) > 1:
         other = groups[1]
         raise ValueError(
@@ -160,27 +178,7 @@ def read_recipe_file(path: Path) -> Recipe:
 
 def describe(group: Group, about: About, script: bytes, folder: Path) -> JsonObject:
     """`submission.json`."""
-    results = {record.seed: record.result for record in group.records}
-    nats, bits = group.nats_per_token, group.bits_per_byte
-    several = len(results) > 1
-    seeds = {}
-    for seed, result in results.items():
-        score, artifact, evaluate = result.score, result.artifact, result.evaluate
-        assert score is not None
-        assert artifact is not None
-        seeds[str(seed)] = {
-            "val_loss": score.nats / score.tokens,
-            "val_bpb": score.bits_per_byte,
-            "artifact_bytes": artifact.bytes_total,
-            "steps": result.train.steps,
-            "step_avg_ms": 1000 * result.train.seconds / max(1, result.train.steps),
-            "train_time_s": result.train.seconds,
-            "eval_time_s": evaluate.seconds if evaluate else None,
-            "log_sha256": file_sha256(folder / seed_name(LOG, seed)),
-            "model_sha256": artifact.sha256,
-        }
-    first = group.records[0]
-    largest = max(s["artifact_bytes"] for s in seeds.values())
+    first, results = group.records[0], {r.seed: r.result for r in group.records}
     return {
         "author": about.author,
         "github_id": about.github_id,
@@ -188,19 +186,50 @@ def describe(group: Group, about: About, script: bytes, folder: Path) -> JsonObj
         "blurb": about.blurb,
         "date": datetime.now(UTC).date().isoformat(),
         "track": about.track,
-        "val_loss": fmean(nats),
-        "val_bpb": fmean(bits),
-        "val_loss_std": stdev(nats) if several else None,
-        "val_bpb_std": stdev(bits) if several else None,
+        **figures_of_all(list(results.values()), len(script)),
         "seeds": list(results),
-        "seed_results": seeds,
-        "bytes_total": largest,
-        "bytes_code": len(script),
+        "seed_results": {
+            str(seed): figures_of_seed(result, folder / seed_name(LOG, seed))
+            for seed, result in results.items()
+        },
         "hardware": first.machine,
         "pytorch_version": first.versions.get("torch", ""),
         "fairway_version": first.versions.get("fairway", ""),
         "runs_known": group.known,
         "text": first.text,
+    }
+
+
+def figures_of_seed(result: RunResult, log: Path) -> JsonObject:
+    """What `submission.json` says of one seed, which has a score and a model."""
+    score, artifact, evaluate = result.score, result.artifact, result.evaluate
+    assert score is not None
+    assert artifact is not None
+    return {
+        "val_loss": score.nats / score.tokens,
+        "val_bpb": score.bits_per_byte,
+        "artifact_bytes": artifact.bytes_total,
+        "steps": result.train.steps,
+        "step_avg_ms": 1000 * result.train.seconds / max(1, result.train.steps),
+        "train_time_s": result.train.seconds,
+        "eval_time_s": evaluate.seconds if evaluate else None,
+        "log_sha256": file_sha256(log),
+        "model_sha256": artifact.sha256,
+    }
+
+
+def figures_of_all(results: Sequence[RunResult], code_bytes: int) -> JsonObject:
+    """Means, deviations and the largest size of seeds, each of which has a score and a model."""
+    nats = [r.score.nats / r.score.tokens for r in results if r.score]
+    bits = [r.score.bits_per_byte for r in results if r.score]
+    several = len(results) > 1
+    return {
+        "val_loss": fmean(nats),
+        "val_bpb": fmean(bits),
+        "val_loss_std": stdev(nats) if several else None,
+        "val_bpb_std": stdev(bits) if several else None,
+        "bytes_total": max(r.artifact.bytes_total for r in results if r.artifact),
+        "bytes_code": code_bytes,
     }
 
 
@@ -266,7 +295,7 @@ def _require_whole(record: RunRecord) -> None:
         if needed and not (record.folder / name).is_file():
             raise ValueError(f"{record.folder} has no {name}; finish the run with --resume")
     require_own_artifact(record)
-    told = log_facts((record.folder / LOG).read_bytes())
+    told = log_facts(record.folder / LOG)
     if told.get("made_with") != record.result.made_with:
         raise ValueError(
             f"{record.folder / LOG} is the log of another run, or of an older version; bring the "
@@ -274,14 +303,17 @@ def _require_whole(record: RunRecord) -> None:
         )
 
 
-def log_facts(data: bytes) -> dict[str, Any]:
-    """What a run's log says of itself: the last word on each matter."""
+def log_facts(path: Path) -> dict[str, Any]:
+    """What a run's log says of itself: the last word on each matter.
+
+    Raises ValueError where it is longer than any log.
+    """
     found: dict[str, Any] = {}
-    for line in data.decode("utf-8", "replace").splitlines():
-        try:
-            said = json.loads(line)
-        except ValueError:
+    for line in read_file(path, MOST_LOG).splitlines():
+        if b'"facts"' not in line:
             continue
-        if isinstance(said, dict) and said.get("event") == "facts":
-            found |= said
+        with suppress(ValueError):
+            said = parse_json(line)
+            if isinstance(said, dict) and said.get("event") == "facts":
+                found |= said
     return found

@@ -2,10 +2,11 @@
 
 import ast
 import math
+import re
 from collections.abc import Iterator
 
-from fairway.artifact.container import unpack
-from fairway.runtime.files import file_sha256
+from fairway.artifact.container import read_config
+from fairway.runtime.files import file_sha256, read_file
 from fairway.runtime.identity import difference, json_sha256
 from fairway.runtime.limits import one_line
 from fairway.runtime.setup import LOG
@@ -16,31 +17,35 @@ from fairway.submission.folder import (
     README,
     REQUIREMENTS,
     SUBMISSION,
+    requirements,
     seed_name,
     settled_in,
 )
-from fairway.submission.script import SCRIPT, make_script, unpack_script
+from fairway.submission.script import MOST_SOURCE, SCRIPT, make_script, unpack_script
 
 
 def judge_files(case: Case) -> Iterator[Finding]:
     allowed = {SCRIPT, SUBMISSION, README, REQUIREMENTS}
     allowed |= {seed_name(name, seed.number) for name in COPIED for seed in case.seeds}
-    foreign = sorted(p.name for p in case.folder.iterdir() if p.name not in allowed)
+    there = sorted(case.folder.iterdir())
     needed = {SCRIPT, README, REQUIREMENTS}
-    missing = sorted(name for name in needed if not (case.folder / name).is_file())
-    if foreign:
-        yield Finding("files", "fail", f"foreign: {', '.join(foreign)}", "take them out")
-    if missing:
-        yield Finding("files", "fail", f"missing: {', '.join(missing)}", "put them in")
-    if not foreign and not missing:
+    wrong = {
+        "foreign": ([p.name for p in there if p.name not in allowed], "take them out"),
+        "links": ([p.name for p in there if p.is_symlink()], "put the files themselves in"),
+        "missing": (sorted(needed - {p.name for p in there if p.is_file()}), "put them in"),
+    }
+    for what, (names, mend) in wrong.items():
+        if names:
+            yield Finding("files", "fail", f"{what}: {', '.join(names)}", mend)
+    if not any(names for names, _ in wrong.values()):
         yield Finding("files", "pass", f"{len(case.seeds)} seeds with script, README, versions")
 
 
 def judge_code(case: Case) -> Iterator[Finding]:
-    script = (case.folder / SCRIPT).read_bytes()
     mend = "hand in the script of the runs, train_gpt.py of their folders"
     told = {str(seed.made.get("versions", {}).get("fairway")) for seed in case.seeds}  # type: ignore[union-attr]
     try:
+        script = read_file(case.folder / SCRIPT, MOST_SOURCE)
         source = unpack_script(script)
         rebuilt = make_script(settled_in(case.folder, case.seeds[0].number))
     except (ValueError, KeyError, TypeError) as error:
@@ -54,14 +59,35 @@ def judge_code(case: Case) -> Iterator[Finding]:
         yield Finding("code", "unknown", said, f"pip install fairway=={made}")
     else:
         yield Finding("code", "fail", f"not equal to source: {SCRIPT} was changed", mend)
+    listed = _packages(
+        read_file(case.folder / REQUIREMENTS, MOST_SOURCE).decode("utf-8", "replace")
+    )
+    imported = _packages(requirements(source))
+    if listed != imported:
+        odd = ", ".join(sorted(listed ^ imported))
+        said = f"{REQUIREMENTS} and the imports of {SCRIPT} differ in {odd}"
+        yield Finding("packages", "fail", said, "write the folder again: fairway submit")
+    else:
+        yield Finding("packages", "pass", ", ".join(sorted(listed)))
 
 
 def _same_program(one: str, other: str) -> bool:
-    """Versions of Python write the same program in different ways."""
+    """Versions of Python write the same program in different ways.
+
+    Parsed as bytes, as Python runs them: a comment may name another encoding than UTF-8, in which
+    other comments are statements.
+    """
     try:
-        return ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
-    except SyntaxError:
+        return ast.dump(ast.parse(one.encode())) == ast.dump(ast.parse(other.encode()))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
+
+
+def _packages(text: str) -> set[str]:
+    """What lines of requirements name; a line that does more is no name, and stays whole."""
+    lines = {line.strip() for line in text.splitlines() if line.strip()}
+    pinned = re.compile(r"([A-Za-z0-9_-]+)(==[0-9A-Za-z.]+)?")
+    return {found[1] if (found := pinned.fullmatch(line)) else line for line in lines}
 
 
 def judge_models(case: Case) -> Iterator[Finding]:
@@ -72,7 +98,7 @@ def judge_models(case: Case) -> Iterator[Finding]:
             yield Finding(place, "fail", said, "hand in the model of this run")
             continue
         try:
-            header = unpack(seed.model.read_bytes()).config
+            header = read_config(seed.model.read_bytes())
         except ValueError as error:
             yield Finding(place, "fail", one_line(error), "hand in the model of this run")
             continue
@@ -129,7 +155,8 @@ def judge_seeds(case: Case) -> Iterator[Finding]:
     mend = "hand in runs that differ in their seed alone"
     first = case.seeds[0]
     listed = list(case.described.get("seeds") or ())  # type: ignore[call-overload]
-    for seed in case.seeds:
+    models = [seed.result.artifact and seed.result.artifact.sha256 for seed in case.seeds]
+    for seed, model in zip(case.seeds, models, strict=True):
         held = {"result": seed.result.seed, "recipe": seed.recipe.get("seed")}
         wrong = {name: number for name, number in held.items() if number != seed.number}
         without = {k: v for k, v in seed.recipe.items() if k != "seed"}
@@ -146,6 +173,8 @@ def judge_seeds(case: Case) -> Iterator[Finding]:
             yield Finding(place, "fail", said, mend)
         elif seed.result.made_with != json_sha256(seed.made):
             yield Finding(place, "fail", "foreign: its result is of another run", mend)
+        elif models.count(model) > 1:
+            yield Finding(place, "fail", "foreign: its model is that of another seed, too", mend)
         else:
             yield Finding(place, "pass", "one recipe, text and version")
     distinct = len(set(listed))
@@ -158,14 +187,17 @@ def judge_seeds(case: Case) -> Iterator[Finding]:
 
 
 def judge_selection(case: Case) -> Iterator[Finding]:
-    told = case.described.get("runs_known")
-    known = max((n for n in (case.known, told) if isinstance(n, int)), default=len(case.seeds))
-    if known > len(case.seeds):
-        said = f"{len(case.seeds)} of {known} runs: they may be the best ones"
+    number, told = len(case.seeds), case.described.get("runs_known")
+    known = max((n for n in (case.known, told) if isinstance(n, int)), default=number)
+    if known > number:
+        said = f"{number} of {known} runs: they may be the best ones"
         yield Finding("selection", "fail", said, "hand in all runs, or the first seeds of a list")
     elif case.known is None:
         said = "no database of runs: nobody can tell how many there were"
         yield Finding("selection", "unknown", said, "name it with --runs FILE")
+    elif case.known < number:
+        said = f"the database knows of {case.known} of these {number} runs"
+        yield Finding("selection", "unknown", said, "name the one in which they were recorded")
     else:
         yield Finding("selection", "pass", f"all {known} runs that the database knows of")
 
@@ -181,6 +213,7 @@ def judge_logs(case: Case) -> Iterator[Finding]:
             "train_seconds": result.train.seconds,
             "nats": result.score and result.score.nats,
             "tokens": result.score and result.score.tokens,
+            "code_bytes": result.score and result.score.code_bytes,
         }
         wrong = [name for name, value in wanted.items() if told.get(name) != value]
         listed = of_seed(case, seed).get("log_sha256")

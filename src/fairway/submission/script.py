@@ -104,9 +104,9 @@ def unpack_script(script: bytes) -> str:
         source = stream.decompress(packed, MOST_SOURCE)
         if not stream.eof or stream.unused_data:
             raise ValueError("it is cut off, too long, or followed by something")
+        return source.decode()
     except (ValueError, lzma.LZMAError) as error:
         raise ValueError(f"it does not unpack: {one_line(error)}") from error
-    return source.decode("utf-8", "replace")
 
 
 def _entry(settled: Settled) -> str:

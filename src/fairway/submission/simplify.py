@@ -34,7 +34,9 @@ class Simplifier(ast.NodeTransformer):
         if node.name in self.configs or self.checks_settings:
             node.body = [member for member in node.body if not _only_checks(member)]
         node.body = self._body(node.body) or [ast.Pass()]
-        node.bases = [base for base in node.bases if not _is(base, "Protocol", "ABC")]
+        asked_of = any(_is(d, "runtime_checkable") for d in node.decorator_list)
+        idle = ("ABC",) if asked_of else ("Protocol", "ABC")
+        node.bases = [base for base in node.bases if not _is(base, *idle)]
         self.within.pop()
         return node
 

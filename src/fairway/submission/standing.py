@@ -15,17 +15,23 @@ from fairway.submission.folder import seed_name
 
 
 def standing_groups(
-    folder: Path, against: Sequence[Path]
+    folder: Path, against: Sequence[Path], database: Path | None = None
 ) -> tuple[Group, Group] | tuple[None, None]:
-    """The runs to beat and those of the folder, as groups; nothing where none are named."""
+    """The runs to beat and those of the folder, as groups; nothing where none are named.
+
+    database  that knows how many runs of either there were
+    """
     if not against:
         return None, None
-    base = group_runs([RunRecord.of(run) for run in against])
-    if len(base) != 1:
-        raise ValueError(
-            f"--against names runs of {len(base)} things that have scores; name the seeds of one"
-        )
-    return base[0], group_runs(records_in(folder))[0]
+    known = None if database is None else RunsDatabase(database).group_sizes()
+    base = group_runs([RunRecord.of(run) for run in against], known)
+    own = group_runs(records_in(folder), known)
+    for groups, what in ((base, "--against names"), (own, f"{folder} holds")):
+        if len(groups) != 1:
+            raise ValueError(
+                f"{what} runs of {len(groups)} things that have scores; name the seeds of one"
+            )
+    return base[0], own[0]
 
 
 def known_runs(folder: Path, database: Path | None) -> int | None:

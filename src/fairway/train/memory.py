@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fairway.model.blank import num_params
 from fairway.model.depth import depth_plan
-from fairway.model.gpt import GPT, num_params
+from fairway.model.gpt import GPT
 from fairway.model.model_config import ModelConfig
 from fairway.runtime.kernels import attend_plain
 from fairway.train.config import TrainConfig
