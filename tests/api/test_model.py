@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -150,9 +151,9 @@ def test_any_bytes_come_back_from_fewer_or_more(model: Model) -> None:
 
 
 def test_numbers_of_numpys_are_numbers(model: Model) -> None:
-    asked = {"num_tokens": 9, "top_k": 5, "seed": 4, "context": 12}
+    asked: dict[str, Any] = {"num_tokens": 9, "top_k": 5, "seed": 4, "context": 12}
     whole = list(model.generate("to be", **asked))
-    given = {name: np.int64(value) for name, value in asked.items()}
+    given: dict[str, Any] = {name: np.int64(value) for name, value in asked.items()}
     assert list(model.generate("to be", **given)) == whole
     with pytest.raises(ValueError, match=r"stop='no'"):
         model.generate("to be", stop="no")
