@@ -71,7 +71,7 @@ def _adds_up(score: ScoreResult, proof: ProofResult | None) -> bool:
         return close(score.bits_per_byte, bits / score.bytes)
     ties = None if proof is None or proof.settled is None else proof.settled.tie_bytes
     more = 8 * (score.code_bytes - (ties or 0)) - bits
-    near = -CODER_BITS <= more and (ties is None or more <= CODER_BITS)
+    near = more >= -CODER_BITS and (ties is None or more <= CODER_BITS)
     return near and close(score.bits_per_byte, 8 * score.code_bytes / score.bytes)
 
 
