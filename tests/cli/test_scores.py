@@ -76,6 +76,22 @@ def test_what_cannot_be_written_is_said_before_the_work(
     assert "no folder" in (said := capsys.readouterr().err) or words[-1] in said
 
 
+def test_a_part_of_a_proof_is_never_called_the_whole(
+    ask: Ask, work: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("fairway.proof.prove.CHECK_EVERY", 16)
+    ask("prove", MODEL, "data", "--tokens", "60", "--out", "p.fwp")
+    assert main(["verify", "p.fwp", MODEL, "--seconds", "0", "--json"]) == 0
+    answer, said = (stream.decode() for stream in capsysbinary.readouterr())
+    part = json.loads(answer.splitlines()[-1])
+    assert (part["equal"], part["whole"], part["coded_bits_per_byte"]) == (None, False, None)
+    assert 16 <= part["tokens"] < 60
+    assert "yes, so far" in said
+    assert "the text came back" not in said
+    whole = ask("verify", "p.fwp", MODEL, "--seconds", "1000")
+    assert (whole["equal"], whole["whole"], whole["tokens"]) == (True, True, 60)
+
+
 def test_the_very_evaluation_that_was_scored_is_proved(
     ask: Ask, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
