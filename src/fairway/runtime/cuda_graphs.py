@@ -6,6 +6,7 @@ has confirmed what it saves.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ def graphed_loss(model: nn.Module, loss: Loss, rows: int, context: int, vocab_si
         return loss
     generator = torch.Generator().manual_seed(0)  # the run's own numbers stay as they are
     tokens = torch.randint(vocab_size, (rows, context), generator=generator).to(device)
-    return torch.cuda.make_graphed_callables(
+    recorded = torch.cuda.make_graphed_callables(
         _Recorded(model, loss), (tokens, tokens.clone()), allow_unused_input=True
     )
+    return cast(Loss, recorded)
