@@ -20,6 +20,7 @@ from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
 from fairway.evaluate.learners.optimizers import Optimizer, is_control, is_matrix, new_stepper
 from fairway.evaluate.learners.pause_text import packed_rows
+from fairway.evaluate.ledger import Margins
 from fairway.evaluate.predictor import ALONE, Rounding
 from fairway.model.gpt import GPT
 from fairway.model.segments import Segments, document_segments
@@ -112,6 +113,10 @@ class Sgd(Learner):
     def resolved(self, precision: Precision, compiled: bool) -> "Sgd":
         on = compiled if self.compiled is None else self.compiled
         return replace(self, precision=self.precision or precision, compiled=on)
+
+    def margins(self) -> Margins:
+        # Adam's steps follow from rounded gradients, and hardly differ any more.
+        return Margins(state=2.0**-46) if self.optimizer == "adamw" else Margins()
 
     def describe(self) -> str:
         return f"{self.epochs} epochs"
