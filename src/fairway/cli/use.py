@@ -45,7 +45,11 @@ def tune(
     """
     from fairway.cli.scores import Present
     from fairway.proof.prove import evaluation_of
+    from fairway.runtime.files import require_writable
     from fairway.tokens.shards import DataFolder
+
+    if out is not None:
+        require_writable(out)
 
     with extra("tune", "the search"):
         from fairway.tune import tune as search

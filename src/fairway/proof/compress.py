@@ -37,7 +37,7 @@ from fairway.proof.settled_stream import encode_settled
 from fairway.proof.stored import is_stored, store, stored
 from fairway.proof.ties import read_ties, tie_sections
 from fairway.proof.verify import check_model, explained
-from fairway.runtime.files import atomic_write, read_file, require_other
+from fairway.runtime.files import atomic_write, read_file, require_other, require_writable
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.val_text import ValText
 
@@ -250,6 +250,7 @@ def compress_file(
 ) -> int:
     """`compress` from file to file; returns how many bytes were written."""
     require_other(source, target)
+    require_writable(target)  # before minutes of work
     packed = compress(loaded, _read(source), config, progress)
     atomic_write(Path(target), packed)
     return len(packed)
@@ -260,6 +261,7 @@ def decompress_file(
 ) -> int:
     """`decompress` from file to file, all or nothing; returns how many bytes were written."""
     require_other(source, target)
+    require_writable(target)
     try:
         text = decompress(loaded, read_file(Path(source), MOST_FILE), progress)
     except (Refused, NotReproducible) as error:
