@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import DisallowNone, Positional, arg
 
-from fairway.cli.answer import Answer, open_decoder, open_model
+from fairway.cli.answer import Answer, open_decoder, open_model, require_places
 from fairway.cli.words import MaybeFile, Model, Out
 from fairway.interop.harness_config import HarnessConfig
 from fairway.runtime.extras import extra
@@ -103,6 +103,7 @@ def lm_eval(
     """
     from fairway.runtime.files import atomic_write
 
+    require_places(out)
     with extra("lm-eval", "lm-evaluation-harness"):
         from lm_eval.utils import make_table
 
