@@ -267,8 +267,9 @@ def prove(
 
     if fit and budget_seconds is None:
         raise ValueError(NEEDS_BUDGET)
+    if out.suffix == ".json":
+        raise ValueError(f"{out} is where the certificate will lie; name the proof otherwise")
     require_places(out)
-    require_places(out.with_suffix(".json"))
     seconds = budget_seconds if fit else None
     certificate, differs = _proved(model, data, score, tokens, documents, seconds, out)
     atomic_write(out.with_suffix(".json"), certificate.to_json().encode())
@@ -372,7 +373,7 @@ def verify(
         atomic_write(text, b"\0".join(decoded.documents))
     print(_came_back(decoded), file=sys.stderr)
     return {
-        "equal": True,  # any other text was refused
+        "equal": decoded.whole or None,  # any other text was refused; a part is no text yet
         "whole": decoded.whole,
         "tokens": decoded.num_tokens,
         "bytes": decoded.text_bytes,

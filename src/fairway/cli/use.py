@@ -48,10 +48,10 @@ def tune(
     from fairway.proof.prove import evaluation_of
     from fairway.tokens.shards import DataFolder
 
+    require_places(out)
     with extra("tune", "the search"):
         from fairway.tune import tune as search
 
-    require_places(out)
     loaded, folder = open_model(model), DataFolder(data)
     present = with_settings(Present(evaluation_of(loaded)), set)
     found = search(loaded, folder, present.evaluate, config, print_text)
@@ -70,6 +70,7 @@ def compress(
     adapt: bool = True,
     threads: MaybeCount = None,
     arithmetic: Literal["native", "settled"] = "settled",
+    guard: bool = True,
 ) -> Answer:
     """compress any file with a model: MODEL FILE OUT
 
@@ -85,10 +86,15 @@ def compress(
         threads: threads of the CPU; otherwise the cores there are, up to four, and in native
             arithmetic one, for there the decoder has to use as many
         arithmetic: settled opens on any machine; native opens on the like of this one alone
+        guard: compute the beginning otherwise as well, and write nothing where the two come so far
+            apart that another machine might not open the file; the file says where this was left
+            out
     """
     from fairway.proof.compress import CompressConfig, compress_file
 
-    config = CompressConfig(segments=segments, adapt=adapt, threads=threads, arithmetic=arithmetic)
+    config = CompressConfig(
+        segments=segments, adapt=adapt, threads=threads, arithmetic=arithmetic, guard=guard
+    )
     require_places(out)
     loaded = open_decoder(model)
     with shown("compress") as progress:

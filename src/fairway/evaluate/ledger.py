@@ -29,14 +29,15 @@ from fairway.evaluate.rounding import (
 )
 from fairway.runtime.limits import require_within
 
+NOWHERE = -1  # position of logits that are for no target
 _NOTHING = 2.0**-200
 # Parts of a state's names that say that its values are means of squares.
 SECOND_MOMENTS = frozenset({"exp_avg_sq", "second"})
 WEIGHTS = frozenset({"weights", "bank", "aside"})  # the same, of what the model computes with
-
-
-OF_WEIGHTS, OF_MOMENTS = Grid(dither=1.0), Grid()
-ROOTS, GRADIENTS = Grid(significant=5, least=-2), Grid(significant=5, least=1)
+OF_WEIGHTS, OF_MOMENTS, ROOTS = Grid(dither=1.0), Grid(), Grid(significant=5, least=-2)
+# Gradients that are divided by their own size, and matrices of them, by so many bits coarser than
+# what is learned: few of them may be ties, and a lesson has many.
+ONE_BY_ONE, OF_MATRICES, COARSER = Grid(significant=5, least=8), Grid(), 2
 
 
 class Deviates(ValueError):
@@ -49,19 +50,23 @@ class Margins:
 
     logit       nats; logits themselves are rounded to 1/256 of a factor of two, 0.0027 nats
     state       share of the power of two that spans a tensor of what was learned
+    gradient    the same, of a gradient that is rounded before its step
     state_bits  what is learned is rounded to 2**-state_bits of that power
     """
 
     logit: float = 1e-11
     state: float = 2.0**-40
+    gradient: float = 2.0**-40
     state_bits: int = 14
 
     def __post_init__(self) -> None:
-        require_within(self, logit=(1e-15, 1e-4), state=(1e-16, 1e-6), state_bits=(4, 40))
+        bounds = (1e-16, 1e-6)
+        require_within(self, logit=(1e-15, 1e-4), state=bounds, gradient=bounds, state_bits=(4, 40))
         # Beside 2**-10 of a step that a point of the grid keeps from boundaries (`dither.py`), and
         # roots of second moments are rounded up to 2**7 times as fine.
-        if self.state > 2.0 ** -(self.state_bits + 11):
-            raise ValueError(f"a margin of {self.state:g} is none beside {self.state_bits} bits")
+        margin = max(self.state, self.gradient)
+        if margin > 2.0 ** -(self.state_bits + 11):
+            raise ValueError(f"a margin of {margin:g} is none beside {self.state_bits} bits")
 
 
 Places = dict[int, bool]  # by place: whether it was rounded up
@@ -99,7 +104,8 @@ class Ledger:
         """Where the slices of all symbols end, (n, V) int64 (see `settled_ends`).
 
         logits     (n, V) float64
-        positions  (n,) in the stream, of the targets that these logits are for
+        positions  (n,) in the stream, of the targets that these logits are for; `NOWHERE` has no
+                   ties
         """
         ends, near = round_ends(logits, self.margins.logit)
         rows = near if self.told is None else self._told_rows(positions, logits.size(1))
@@ -117,7 +123,8 @@ class Ledger:
             return steps
         limit = 0.5 - self.margins.logit * STEPS_PER_NAT
         exact = logits * STEPS_PER_NAT
-        for row, symbol in ((exact - steps).abs() > limit).nonzero().tolist():
+        near = ((exact - steps).abs() > limit) & (positions != NOWHERE).to(exact.device)[:, None]
+        for row, symbol in near.nonzero().tolist():
             up = float(steps[row, symbol]) > float(exact[row, symbol])
             self.ties.logits[int(positions[row]) * logits.size(1) + symbol] = up
         return steps
@@ -160,15 +167,25 @@ class Ledger:
                 self._settle(values, name, OF_WEIGHTS if parts & WEIGHTS else OF_MOMENTS)
 
     @torch.no_grad()
-    def settle_gradients(self, gradients: Mapping[str, Tensor]) -> None:
-        """The same of gradients, before an optimizer that divides them by their own size.
+    def settle_gradients(self, gradients: Mapping[str, Tensor], *, one_by_one: bool) -> None:
+        """The same of gradients, before an optimizer that makes much of small ones.
 
         What two machines make of a gradient differs by little beside the largest one, which may be
         much beside the smallest, and such an optimizer takes a step of full length for either.
+
+        one_by_one  each is divided by its own size, as Adam does, so small ones keep more bits;
+                    else it is matrices whose singular values are made alike
         """
+        grid, coarser = (ONE_BY_ONE, 0) if one_by_one else (OF_MATRICES, COARSER)
         for name, values in gradients.items():
             if values.numel():
-                self._settle(values, f"the gradient of {name}", GRADIENTS)
+                self._settle(
+                    values,
+                    f"the gradient of {name}",
+                    grid,
+                    margin=self.margins.gradient,
+                    bits=self.margins.state_bits - coarser,
+                )
 
     def state(self) -> dict[str, Tensor]:
         """What an interrupted evaluation goes on with."""
@@ -184,7 +201,18 @@ class Ledger:
         if self.told is None:
             self.ties = Ties(*(_places(state[name]) for name in ("logits", "state")))
 
-    def _settle(self, values: Tensor, name: str, grid: Grid) -> None:
+    def _settle(
+        self,
+        values: Tensor,
+        name: str,
+        grid: Grid,
+        *,
+        margin: float | None = None,
+        bits: int | None = None,
+    ) -> None:
+        """Round one tensor; with other margins and bits than those of what was learned, if any."""
+        margin = self.margins.state if margin is None else margin
+        bits = self.margins.state_bits if bits is None else bits
         first = self.settled
         self.settled += 1 + values.numel()
         largest = float(torch.linalg.vector_norm(values, float("inf")))
@@ -195,10 +223,8 @@ class Ledger:
         if largest < _NOTHING:
             values.zero_()
             return
-        margins = self.margins
-        scale = 2.0 ** (margins.state_bits - self._exponent(largest, first))
-        margin = margins.state * 2.0**margins.state_bits
-        how = Rounding(grid, scale, first_offset(first), margin)
+        scale = 2.0 ** (bits - self._exponent(largest, first, margin))
+        how = Rounding(grid, scale, first_offset(first), margin * 2.0**bits)
         flat = values.contiguous().view(-1)
         told = [] if self.told is None else self._told_here(first + 1, len(flat))
         before = flat[told]
@@ -225,14 +251,14 @@ class Ledger:
             up = self.ties.state[first + place]
             flat[place] = _as_told(value, up, allowed, f"{name}, value {place:,}") / by
 
-    def _exponent(self, largest: float, place: int) -> int:
+    def _exponent(self, largest: float, place: int, margin: float) -> int:
         """Of the power of two that spans a tensor, which is settled like any value.
 
         Three quarters of the largest magnitude decide: numbers on a grid never lie at a boundary.
         """
         part, exponent = math.frexp(0.75 * largest)
-        lower = part < 0.5 * (1.0 + 4.0 * self.margins.state)
-        if not lower and part <= 1.0 - 2.0 * self.margins.state:
+        lower = part < 0.5 * (1.0 + 4.0 * margin)
+        if not lower and part <= 1.0 - 2.0 * margin:
             return exponent
         bound = exponent - 1 if lower else exponent
         if self.told is None:

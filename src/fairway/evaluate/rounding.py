@@ -142,7 +142,8 @@ def round_ends(logits: Tensor, margin: float) -> tuple[Tensor, list[int]]:
     logits = logits.contiguous()
     rows, vocab = logits.shape
     ends, near = torch.empty(rows, vocab, dtype=torch.long), torch.empty(rows, dtype=torch.int8)
-    functions.settled_ends(
+    functions.settled_ends.restype = ctypes.c_int64
+    found = functions.settled_ends(
         ctypes.c_void_p(logits.data_ptr()),
         *map(ctypes.c_int64, (rows, vocab)),
         *map(ctypes.c_double, (STEPS_PER_NAT, margin * STEPS_PER_NAT)),
@@ -151,10 +152,12 @@ def round_ends(logits: Tensor, margin: float) -> tuple[Tensor, list[int]]:
         *map(ctypes.c_int64, (LOWEST, ONE << SHIFT)),
         *(ctypes.c_void_p(x.data_ptr()) for x in (ends, near)),
     )
+    if not found:
+        return ends, []
     odd = (near > 1).nonzero()[:, 0]
     if len(odd):  # not all of a row's logits are finite, which is no fault where they are low
         ends[odd], _ = _round_ends_plain(logits[odd], margin)
-    return ends, near.nonzero()[:, 0].tolist() if bool(near.any()) else []
+    return ends, near.nonzero()[:, 0].tolist()
 
 
 def _round_ends_plain(logits: Tensor, margin: float) -> tuple[Tensor, list[int]]:

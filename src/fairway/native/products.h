@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -20,7 +21,8 @@ constexpr int64_t MOST_DEPTH = 512;  // of a tile's sums before they are added t
 constexpr int64_t TILE_GROUP = 4;    // tiles below one another that a thread takes at once
 constexpr int64_t WORTH_THREADS = 1 << 18;  // products, below which one thread is faster
 
-inline double exponential(double x) {  // within two units in the last place; vectorizes
+// Within two units in the last place. Loops around it vectorize where it is inlined.
+__attribute__((always_inline)) inline double exponential(double x) {
     x = x > 709.0 ? 709.0 : x;
     x = x < -708.0 ? -708.0 : x;
     double n = std::nearbyint(x * 1.4426950408889634);
@@ -102,14 +104,55 @@ template <typename T> struct Tiles {
         int64_t own = std::min(columns, width - begin);
         const S *from = b.at + begin * b.column;
         if (own == columns && b.column == 1) {
-            for (int64_t k = 0; k < depth; k++)
-                std::copy_n(from + k * b.row, columns, to + k * columns);
+            for (int64_t k = 0; k < depth; k++) widen(from + k * b.row, to + k * columns);
             return;
         }
-        for (int64_t k = 0; k < depth; k++) {
+        int64_t blocks = own == columns && b.row == 1 ? depth / lanes * lanes : 0;
+        for (int64_t k = 0; k < blocks; k += lanes)
+            for (int64_t j = 0; j < columns; j += lanes)
+                turn(from + k + j * b.column, b.column, to + k * columns + j);
+        for (int64_t k = blocks; k < depth; k++) {
             for (int64_t j = 0; j < own; j++) to[k * columns + j] = from[k * b.row + j * b.column];
             for (int64_t j = own; j < columns; j++) to[k * columns + j] = T(0);
         }
+    }
+
+    template <typename S> static vec wide(const S *from) {
+        typedef S narrow __attribute__((vector_size(lanes * sizeof(S))));
+        narrow v;
+        std::memcpy(&v, from, sizeof v);
+        return __builtin_convertvector(v, vec);
+    }
+
+    template <typename S> static void widen(const S *from, T *to) {
+        for (int64_t n = 0; n < TILE_REGISTERS; n++) {
+            vec v = wide(from + n * lanes);
+            std::memcpy(to + n * lanes, &v, REGISTER_BYTES);
+        }
+    }
+
+    // As many lines as a register has lanes, `apart` from one another, turned: half of the lanes
+    // change places, then a quarter, and so on.
+    template <typename S> static void turn(const S *from, int64_t apart, T *to) {
+        typedef std::conditional_t<sizeof(T) == 8, int64_t, int32_t> index;
+        typedef index places __attribute__((vector_size(REGISTER_BYTES)));
+        vec lines[lanes];
+        for (int64_t i = 0; i < lanes; i++) lines[i] = wide(from + i * apart);
+#pragma GCC unroll 4
+        for (int64_t half = lanes / 2; half > 0; half /= 2) {
+            places low, high;
+            for (int64_t i = 0; i < lanes; i++) {
+                low[i] = static_cast<index>(i & half ? i - half + lanes : i);
+                high[i] = static_cast<index>(i & half ? i + lanes : i + half);
+            }
+            for (int64_t i = 0; i < lanes; i++) {
+                if (i & half) continue;
+                vec a = lines[i], b = lines[i + half];
+                lines[i] = __builtin_shuffle(a, b, low);
+                lines[i + half] = __builtin_shuffle(a, b, high);
+            }
+        }
+        for (int64_t i = 0; i < lanes; i++) std::memcpy(to + i * columns, &lines[i], REGISTER_BYTES);
     }
 
     // R rows of a times one panel, into the first `own` columns of c.
@@ -190,7 +233,7 @@ void product(View<T> a, View<T> b, T *c, int64_t stride, int64_t rows, int64_t w
 #pragma omp parallel num_threads(workers) if (!alone)
     {
         Scratch<T> own;
-        T *turned = a.column == 1 ? nullptr : own.take(GROUP * most);
+        T *turned = a.row == 1 && a.column != 1 ? own.take(GROUP * most) : nullptr;
         for (int64_t part = 0; part < parts; part++) {
             int64_t begin = part * most, deep = std::min(most, depth - begin);
             View<T> here{b.at + begin * b.row, b.row, b.column};
@@ -203,8 +246,12 @@ void product(View<T> a, View<T> b, T *c, int64_t stride, int64_t rows, int64_t w
                 const T *from = a.at + first * a.row + begin * a.column;
                 int64_t row = a.row, step = a.column;
                 if (turned) {
-                    for (int64_t k = 0; k < deep; k++)
-                        for (int64_t i = 0; i < high; i++) turned[i + k * GROUP] = from[i * row + k * step];
+                    for (int64_t k = 0; k < deep; k++) {
+                        const T *line = from + k * step;
+                        for (int64_t i = 0; i < high; i += 64 / sizeof(T))
+                            __builtin_prefetch(line + 8 * step + i);
+                        std::copy_n(line, high, turned + k * GROUP);
+                    }
                     from = turned, row = 1, step = GROUP;
                 }
                 Of::sweep(from, row, step, high, packed, Of::columns * deep, deep, width,

@@ -80,11 +80,12 @@ void settle_near(int64_t *places, int8_t *ups) {
 
 // Logits (rows, vocab) to where slices end, in units of a table that begins `lowest` steps below the
 // top; near[row]: 1 where a logit lies nearer to a boundary than a margin, in steps, and 2 where one
-// is not finite or of `most` steps.
-void settled_ends(const double *logits, int64_t rows, int64_t vocab, double per_nat, double margin,
+// is not finite or of `most` steps. Returns how many rows have either.
+int64_t settled_ends(const double *logits, int64_t rows, int64_t vocab, double per_nat, double margin,
                   double most, const int32_t *units, int64_t lowest, int64_t one, int64_t *ends,
                   int8_t *near) {
-#pragma omp parallel if (rows > 8)
+    int64_t flagged = 0;
+#pragma omp parallel if (rows > 8) reduction(+ : flagged)
     {
         std::vector<double> kept(vocab);
         std::vector<int32_t> places(vocab);
@@ -105,6 +106,7 @@ void settled_ends(const double *logits, int64_t rows, int64_t vocab, double per_
                 furthest = off > furthest ? off : furthest;
             }
             near[row] = static_cast<int8_t>(odd || !(std::fabs(top) < most) ? 2 : furthest > 0.5 - margin);
+            flagged += near[row] != 0;
             if (near[row] == 2) continue;
             double bottom = top - static_cast<double>(lowest);
 #pragma omp simd
@@ -120,6 +122,7 @@ void settled_ends(const double *logits, int64_t rows, int64_t vocab, double per_
             for (int64_t v = 0; v < vocab; v++) to[v] = ((to[v] * share) >> SHIFT) + v + 1;
         }
     }
+    return flagged;
 }
 
 }  // extern "C"

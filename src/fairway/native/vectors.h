@@ -10,7 +10,7 @@ constexpr double EPS = 1.1920928955078125e-07;  // float32's, which the model ad
 
 thread_local int workers = 1;  // threads of a product
 
-inline double sigmoid(double x) { return 1.0 / (1.0 + exponential(-x)); }
+__attribute__((always_inline)) inline double sigmoid(double x) { return 1.0 / (1.0 + exponential(-x)); }
 
 template <typename T> struct Wide {
     typedef T vec __attribute__((vector_size(64)));
