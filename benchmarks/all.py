@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 OTHERS = {"all.py", "house.py", "record.py", "table.py"}
 NEEDS = {
     "evaluate.py": ("run", "data"),
+    "plan.py": ("data",),
     "pmatic.py": ("run", "data"),
     "proof.py": ("run", "data"),
     "serve.py": ("run",),

@@ -5,6 +5,7 @@
 
 Sides take one step each, again and again, so that whatever else the machine does hits all of them;
 what is printed is tokens a second at the median step of each, and their ratio to the fastest peer.
+A step is one micro-batch of at most 8,192 tokens, which is what two cores can take.
 Ours: eager with C++ kernels, eager without, and compiled. Peers: `peers/plain.py` for pocket,
 nanoGPT of 9 x 384 for the baseline's shape, each eager and compiled.
 """
@@ -33,7 +34,16 @@ from fairway.train.compiled import compile_loss
 from fairway.train.loop import training_steps
 from fairway.train.param_groups import build_optimizers
 
+MOST_TOKENS = 8192
 Side = Callable[[], object]  # takes one step
+
+
+def of_one_batch(chosen: Recipe) -> Recipe:
+    """The recipe with steps of one micro-batch, of no more than `MOST_TOKENS`."""
+    batch = chosen.train.batch
+    rows = max(1, min(batch.rows, MOST_TOKENS // batch.context))
+    small = replace(batch, rows=rows, micro_batches=1, micro_batch_ramp=None)
+    return replace(chosen, train=replace(chosen.train, batch=small))
 
 
 def batches(chosen: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
@@ -111,7 +121,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--brief", action="store_true", help="two steps, nothing compiled")
     args = parser.parse_args()
-    chosen, dtype = recipe(args.recipe), getattr(torch, args.dtype)
+    chosen, dtype = of_one_batch(recipe(args.recipe)), getattr(torch, args.dtype)
     repeats = 2 if args.brief else args.repeats
     sides = {
         "ours, C++ kernels": ours(chosen, dtype, kernels=True, compiled=False),

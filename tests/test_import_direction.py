@@ -12,8 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "fairway"
 STAGES = [  # each may import from itself and from those before it
     "runtime", "text", "tokens", "model", "train", "average", "quant", "coding", "artifact",
-    "evaluate", "recipes", "prepare", "planning", "fetch", "generate", "proof", "audit", "interop",
-    "result", "runs", "submission", "hugging_face", "report", "tune", "pipeline", "demo", "api",
+    "evaluate", "recipes", "prepare", "fetch", "generate", "proof", "audit", "interop", "result",
+    "runs", "submission", "hugging_face", "report", "tune", "pipeline", "planning", "demo", "api",
     "serve", "cli", "__main__",
 ]  # fmt: skip
 

@@ -28,6 +28,8 @@ MOST_RESULT = 1 << 26  # bytes
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """seconds, budget_seconds  calibration included; no budget where steps were counted
+    waiting_share  of the steps' time, what the first rank spent in waiting for the others; None: it
+                   was alone
     compiled  steps ran through `torch.compile`; None: an earlier version did not say
     note      what a reader must know about the steps; None where there is nothing to know
     """
@@ -37,6 +39,7 @@ class TrainResult:
     steps: int
     tokens: int
     tokens_per_second: float | None = None
+    waiting_share: float | None = None
     compiled: bool | None = None
     note: str | None = None
 

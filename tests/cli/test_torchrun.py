@@ -36,9 +36,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(data: Path, out: Path, steps: int, *more: str) -> list[str]:
+def command(data: Path, out: Path, steps: int, *more: str, stage: str = "train") -> list[str]:
     options = ["--out", str(out), "--train.steps", str(steps), "--resume", "auto", *TINY, *more]
-    return ["-m", "fairway", "train", "pocket", str(data), *options]
+    return ["-m", "fairway", stage, "pocket", str(data), *options]
 
 
 def torchrun(*words: str, log: Path) -> subprocess.Popen[bytes]:
@@ -55,26 +55,46 @@ def weights(out: Path) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in held.items() if name.startswith("model.")}
 
 
-def test_two_machines_train_what_one_process_trains(data: Path, tmp_path: Path) -> None:
-    """Only the first rank's machine needs the run folder."""
-    port = free_port()
+def test_two_machines_end_with_the_artifact_of_one(data: Path, tmp_path: Path) -> None:
+    """Two processes on each of two machines, four on one, and one alone, which trains the same.
+
+    A micro-batch on each of four ranks is a step of four on one, to the last bit. The run is in the
+    first rank's folder alone.
+    """
     meeting = ["--rdzv-backend", "c10d", "--rdzv-id", "song", "--rdzv-endpoint"]
+    whole = ("--train.batch.micro-batches", "4", "--proof-tokens", "0", "--audit-seconds", "0")
+    port = free_port()
     agents = [
         torchrun(
-            *("--nnodes", "2", "--nproc-per-node", "1", *meeting, f"127.0.0.1:{port}"),
-            *command(data, tmp_path / name, 5),
+            *("--nnodes", "2", "--nproc-per-node", "2", *meeting, f"127.0.0.1:{port}"),
+            *command(data, tmp_path / name, 5, *whole, stage="run"),
             log=tmp_path / f"{name}.log",
         )
-        for name in ("one", "other")
+        for name in ("here", "there")
     ]
-    for agent, name in zip(agents, ("one", "other"), strict=True):
-        assert agent.wait(120) == 0, (tmp_path / f"{name}.log").read_text()
-    subprocess.run([sys.executable, *command(data, tmp_path / "alone", 5)], check=True)
-    (both,) = [folder for name in ("one", "other") if (folder := tmp_path / name).exists()]
-    alone, together = weights(tmp_path / "alone"), weights(both)
-    assert alone.keys() == together.keys()
-    for name in alone:
-        torch.testing.assert_close(together[name], alone[name], rtol=1e-4, atol=5e-5, msg=name)
+    for agent, name in zip(agents, ("here", "there"), strict=True):
+        assert agent.wait(200) == 0, (tmp_path / f"{name}.log").read_text()
+    (both,) = (result.parent for result in tmp_path.glob("*here/result.json"))
+    one = torchrun(
+        *("--standalone", "--nproc-per-node", "4"),
+        *command(data, tmp_path / "one", 5, *whole, stage="run"),
+        log=tmp_path / "one.log",
+    )
+    assert one.wait(200) == 0, (tmp_path / "one.log").read_text()
+    assert (both / "model.fwy").read_bytes() == (tmp_path / "one" / "model.fwy").read_bytes()
+    for folder in (both, tmp_path / "one"):
+        waited = json.loads((folder / "result.json").read_text())["train"]["waiting_share"]
+        assert 0.0 <= waited < 1.0
+        said = updates(folder / "train.log")[-1][-1]["waiting_share"]
+        assert said == pytest.approx(waited, abs=0.1)  # a moment later
+
+    alone = command(data, tmp_path / "alone", 5, "--train.batch.micro-batches", "4")
+    subprocess.run([sys.executable, *alone], check=True)
+    expected, together = weights(tmp_path / "alone"), weights(both)
+    assert expected.keys() == together.keys()
+    for name in expected:
+        assert torch.equal(together[name], expected[name]), name
+    assert "waiting_share" not in (tmp_path / "alone" / "train.log").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

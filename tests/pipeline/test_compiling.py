@@ -2,6 +2,10 @@
 fails. The compiler is PyTorch's tracing one, which is quick; the real one is in `test_compiled.py`.
 """
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,8 +20,10 @@ from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe, smoke
 from fairway.result import RunResult
 from fairway.runs.description import read_run
+from fairway.runtime.compiler_cache import VARIABLE
 from fairway.runtime.setup import Runtime
 from fairway.runtime.stopping import Stopped
+from fairway.tokens.shards import DataFolder
 
 Go = Callable[..., RunResult]
 TINY = smoke(recipe("pocket"))
@@ -126,3 +132,45 @@ def test_trying_leaves_the_runs_own_numbers_as_they_are(runtime: Runtime) -> Non
     numbers = torch.get_rng_state()
     compiling.compile_and_measure(TINY, runtime, None)
     assert torch.equal(numbers, torch.get_rng_state())
+
+
+TRAIN_COMPILED = """
+import sys
+from pathlib import Path
+from fairway.pipeline.story import RunOptions, train
+from fairway.recipes.registry import recipe, smoke
+how = RunOptions(compiled=True, compute_dtype="float32", device="cpu", overwrite=True)
+found = train(smoke(recipe("pocket")), Path(sys.argv[1]), Path(sys.argv[2]), how)
+print(found.compiled, found.note)
+"""
+
+
+@pytest.mark.slow
+def test_a_broken_cache_or_compiler_ends_no_run(song: DataFolder, tmp_path: Path) -> None:
+    """The real compiler, in processes of their own: what it has loaded once it would not miss."""
+    cache, bin_folder = tmp_path / "cache", tmp_path / "bin"
+    bin_folder.mkdir()
+
+    def train_compiled(folder: Path = cache, **env: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", TRAIN_COMPILED, str(song.path), str(tmp_path / "run")],
+            env={**os.environ, VARIABLE: str(folder), "HOME": str(tmp_path), **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert train_compiled() == "True None\n"
+    for library in cache.rglob("*.so"):
+        library.write_bytes(library.read_bytes()[:5000])
+    said = train_compiled()
+    assert said.startswith("False torch.compile failed")
+    assert f"rm -r {cache}" in said
+    assert "False torch.compile failed" in train_compiled(tmp_path / "none", CXX="/bin/false")
+    said = train_compiled(tmp_path / "none", PATH=str(bin_folder))
+    assert "There is no C++ compiler: install one of" in said
+    shutil.rmtree(cache)
+    cache.touch()
+    assert train_compiled() == "True None\n"  # in the folder that is taken instead

@@ -1,16 +1,20 @@
 """Mostly with the eager backend, which traces like any other and needs no C++ compiler."""
 
+import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch._inductor.exc import CppCompileError
 
 from fairway.model.attention import AttentionConfig
 from fairway.model.depth import Loop
 from fairway.model.gpt import GPT
 from fairway.model.model_config import ModelConfig
-from fairway.train.compiled import compile_loss
+from fairway.runtime.compiler_cache import VARIABLE
+from fairway.train.compiled import CannotCompile, compile_loss, mend
 
 ROWS, CONTEXT = 2, 8
 
@@ -73,6 +77,29 @@ def test_what_cannot_be_compiled_says_how_to_do_without(monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match=r"C\+\+ compiler here.*--compiled False"):
         compile_loss(model, ROWS, CONTEXT, torch.bfloat16, {True})
     assert model.compute_dtype == torch.float32
+
+
+def test_the_mend_is_that_of_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    cpu = torch.device("cpu")
+    assert f"rm -r {tmp_path}" in mend(cpu)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file"))
+    assert re.search(f"{tmp_path}/file cannot be written to .*{VARIABLE}", mend(cpu))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no C++ compiler: install one of" in mend(cpu)
+
+
+def test_of_all_that_a_compiler_prints_its_first_error_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(graph: object, inputs: object) -> None:
+        raise CppCompileError(["g++", *["-D"] * 200], "In file included\nx.cpp:3: error: no room\n")
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=failing))
+    with pytest.raises(CannotCompile, match=r"\(CppCompileError: x.cpp:3: error: no room\)\. If"):
+        compile_loss(looped(), ROWS, CONTEXT, torch.float32, {True})
 
 
 @pytest.mark.slow

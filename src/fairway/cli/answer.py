@@ -80,9 +80,12 @@ def open_model(path: Path, device: "torch.device | str" = "cpu") -> "LoadedModel
     """`load_model`, of a file or of hf://OWNER/NAME; says where a plug-in is not the one that the
     model was made with."""
     from fairway.artifact.loaded_model import load_model
+    from fairway.runtime.compiler_cache import make_usable
     from fairway.runtime.plugins import check_recorded
 
     loaded = load_model(model_file(path), device)
+    if moved := make_usable():  # what learns, needs it
+        print(moved, file=sys.stderr)
     for plugin in loaded.plugins:
         if difference := check_recorded(plugin):
             print(difference, file=sys.stderr)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fairway.evaluate.chunks import Chunk
 from fairway.evaluate.windows import Window
+from fairway.runtime.device import send
 
 
 class WindowBatch(NamedTuple):
@@ -58,7 +59,7 @@ def make_window_batch(chunk: Chunk, members: tuple[int, ...], device: torch.devi
     texts = [chunk.texts[i] for i in members]
     return WindowBatch(
         members,
-        torch.nn.utils.rnn.pad_sequence(texts, batch_first=True).to(device),
+        send(torch.nn.utils.rnn.pad_sequence(texts, batch_first=True), device),
         windows[0].score_from - windows[0].start,
         tuple(window.num_targets for window in windows),
     )

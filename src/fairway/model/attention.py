@@ -15,6 +15,7 @@ from fairway.model.cache import Cache
 from fairway.model.depth import MOST_LAYERS
 from fairway.model.linear import Linear
 from fairway.model.segments import attend_to_neighbours
+from fairway.runtime.device import send
 from fairway.runtime.kernels import (
     attend,
     exclude_self,
@@ -109,7 +110,7 @@ class RopeTables:
                 cos, sin = rope_table(
                     num_positions, self.dims, self.base, self.train_context, x.dtype
                 )
-                self._made[key] = (cos.to(x.device), sin.to(x.device))
+                self._made[key] = (send(cos, x.device), send(sin, x.device))
         return self._made[key]
 
 

@@ -19,6 +19,7 @@ from fairway.model.linear import Linear
 from fairway.model.mlp import MLP
 from fairway.model.model_config import ModelConfig
 from fairway.model.segments import Parts, Segments, neighbour_mask, places_in_parts
+from fairway.runtime.device import send
 from fairway.runtime.kernels import (
     mix_norm,
     rms_norm,
@@ -332,8 +333,10 @@ class GPT(nn.Module):
 
         tokens  (T,)
         """
-        x = self.hidden(tokens[None], segments=segments)[segments.own.to(tokens.device)]
-        targets = targets[segments.places[segments.own].to(tokens.device)]
+        # Where they are is known on the host: a mask would be waited for.
+        rows, columns = (send(i, tokens.device) for i in segments.own.nonzero(as_tuple=True))
+        x = self.hidden(tokens[None], segments=segments)[rows, columns]
+        targets = targets[send(segments.places[segments.own], tokens.device)]
         cap = self.config.logit_softcap
         return softcapped_cross_entropy(self._project(x), targets, cap) * len(targets)
 

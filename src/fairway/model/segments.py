@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fairway.runtime.device import send
 from fairway.runtime.kernels import attend
 
 
@@ -33,7 +34,7 @@ class Segments:
 
     def take(self, x: Tensor) -> Tensor:
         """(1, T, D) -> (S, L, D)."""
-        return x[0, self.places.to(x.device)]
+        return x[0, send(self.places, x.device)]
 
 
 def document_segments(tokens: Tensor, bos_id: int, longest: int) -> list[tuple[int, int]]:

@@ -20,10 +20,11 @@ from fairway.pipeline.folder import RunFolder
 from fairway.pipeline.step_costs import StepCosts, costs_file, keep_costs, key_of, pays, read_costs
 from fairway.pipeline.training import compile_training
 from fairway.recipes.recipe import Recipe
+from fairway.runtime.compiler_cache import cache_folder
 from fairway.runtime.kernel_choice import choose_kernels
 from fairway.runtime.setup import Runtime
 from fairway.train.clock import StepClock
-from fairway.train.compiled import CannotCompile, cache_folder
+from fairway.train.compiled import CannotCompile
 from fairway.train.loop import training_steps
 from fairway.train.memory import require_memory, surely_fits
 from fairway.train.param_groups import build_optimizers

@@ -30,8 +30,8 @@ class RunOptions:
         fit: where the evaluation does not fit its clock, score the first documents that do; result,
             report and certificate say so
         checkpoint_seconds: seconds between two checkpoints of training
-        track: also tell this tool the numbers of the run; wandb and trackio may send them away,
-            as they are set up
+        track: also tell this tool the numbers of the run, all of which train.log has; wandb and
+            trackio may send them away, as they are set up
         peer_seconds: of silence after which another rank is lost, and this one ends
     """
 

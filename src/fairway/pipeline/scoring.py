@@ -220,7 +220,7 @@ class Passes:
         (self.folder / SPENT).unlink(missing_ok=True)
         for pattern in ("score *.safetensors*", "score *.nats.npy"):
             for path in self.folder.glob(pattern):
-                path.unlink()
+                path.unlink(missing_ok=True)  # ranks of one machine share the folder
 
 
 def coded_predictor(

@@ -169,10 +169,10 @@ def train(
         ):
             average.update(step)
             dealt.step_done(step.micro_batches)
-            if time.perf_counter() - reported >= REPORT_SECONDS:
+            if step.arrived is not None and time.perf_counter() - reported >= REPORT_SECONDS:
                 reported = time.perf_counter()
-                seconds, loss = reported - began, step.loss.item()
-                stage.update(seconds, step=step.number, train_loss=loss)
+                number, loss = step.arrived
+                stage.update(reported - began, step=number, train_loss=loss)
         detach(model)
     model.load_state_dict(average.state_dict())
     deadline = None if config.seconds is None else began + config.seconds

@@ -156,6 +156,7 @@ def run_on(
     if "float" not in first.stages:
         found.add_stage("float", passes.windows(model, "score float"))
     if not packed:
+        runtime.ranks.barrier()  # whose neighbours in the folder may still be keeping their score
         passes.clean()  # what was begun on another file
         weights, config = trained.weights, planned.config
         pack_run(artifact, recipe, config, weights, calibration, data, len(script), runtime)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from fairway.recipes.recipe import Recipe
 from fairway.result import TrainResult
 from fairway.runs.description import RECIPE, read_recipe, read_run
 from fairway.runtime.attention_backend import choose_attention_backend
+from fairway.runtime.device import send
 from fairway.runtime.kernel_choice import choose_kernels
 from fairway.runtime.run_log import Stage
 from fairway.runtime.setup import Runtime
@@ -24,6 +26,7 @@ from fairway.tokens.shards import DataFolder
 from fairway.train.checkpoints import CHECKPOINT, Checkpoints
 from fairway.train.compiled import compile_loss
 from fairway.train.config import build_clock, context_warmup, parts_at
+from fairway.train.divergence import Arrived
 from fairway.train.loop import Step, TrainingInterrupted, training_steps
 from fairway.train.memory import require_memory, surely_fits
 from fairway.train.param_groups import build_optimizers
@@ -39,6 +42,7 @@ class Trained:
     spent              seconds of the training budget, of all starts together
     began              when they would have begun in one go, by `time.perf_counter`
     tokens_per_second  of the steps alone
+    waiting_share      of this start's steps, what went by in waiting for other ranks; None: none
     compiled, note     as `TrainResult` has them
     """
 
@@ -49,6 +53,7 @@ class Trained:
     steps: int
     tokens: int
     tokens_per_second: float
+    waiting_share: float | None
     compiled: bool
     note: str | None
 
@@ -65,6 +70,7 @@ class Trained:
             steps=self.steps,
             tokens=self.tokens,
             tokens_per_second=self.tokens_per_second,
+            waiting_share=self.waiting_share,
             compiled=self.compiled,
             note=self.note,
         )
@@ -229,9 +235,16 @@ class Training:
             steps=self.steps,
             tokens=self.tokens,
             tokens_per_second=self.tokens / self.step_seconds,
+            waiting_share=self._waiting_share(),
             compiled=self.runtime.compiled,
             note=self.runtime.obstacle or None,
         )
+
+    def _waiting_share(self) -> float | None:
+        """Of this start's steps, what went by in waiting for other ranks; None without others."""
+        ranks = self.runtime.ranks
+        share = None if ranks.world_size == 1 else ranks.meter.waiting_share
+        return None if share is None else round(share, 4)
 
     def _stop(self) -> None:
         """Keep a checkpoint and raise Stopped."""
@@ -272,13 +285,13 @@ class Training:
             self.steps, self.tokens = last.number, self.tokens + last.tokens
             if self.checkpoints.due():
                 self.checkpoints.save_beside(self.state)
-            if time.perf_counter() - reported < REPORT_SECONDS:
+            if last.arrived is None or time.perf_counter() - reported < REPORT_SECONDS:
                 stage.update(self._done())
                 continue
             reported = time.perf_counter()
             self._report(stage, last)
-        if last is not None:
-            self._report(stage, last)
+        if last is not None:  # all are over, and its loss is there to be read
+            self._report(stage, last._replace(arrived=Arrived(last.number, last.loss.item())))
 
     def _tell_cost(self) -> None:
         """What checkpoints cost the training, where any was written on the way."""
@@ -303,12 +316,15 @@ class Training:
         return self.spent.seconds if by_clock else float(self.steps)
 
     def _report(self, stage: Stage, step: Step) -> None:
+        assert step.arrived is not None
         began, tokens_before = self.session
         rate = (self.tokens - tokens_before) / (time.perf_counter() - began)
-        stage.update(
+        share = self._waiting_share()
+        update = stage.update if share is None else partial(stage.update, waiting_share=share)
+        update(
             self._done(),
-            step=step.number,
-            train_loss=step.loss.item(),
+            step=step.arrived.step,
+            train_loss=step.arrived.loss,
             lr_scale=step.lr_scale,
             tokens_per_second=round(rate),
         )
@@ -333,7 +349,7 @@ class Dealt:
         self.taken += 1
         batch = self.batches.at(self.batches.position + place)
         # Contiguous, as what was compiled for: other strides would be compiled for once more.
-        return Batch(*(part.to(self.runtime.device).contiguous() for part in batch))
+        return Batch(*(send(part.contiguous(), self.runtime.device) for part in batch))
 
     def step_done(self, micro_batches: int) -> None:
         """All ranks together took so many."""

@@ -1,49 +1,49 @@
-"""What a run of a recipe will come to: measured on this machine, or from published step times.
+"""What a run of a recipe will come to: measured on this machine, or from what published runs took.
 
-Nothing is trained and no text is read: steps are taken on random tokens, which cost the same.
+Nothing is trained. Each figure says by how much it may be off, and how that is known.
 """
 
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from fairway.artifact.budget import predict_bytes
+from fairway.evaluate.planner import NothingFits
 from fairway.model.blank import blank, num_params
 from fairway.model.flops import flops_per_token
 from fairway.model.gpt import GPT
-from fairway.planning.published import DOLLARS, GPUS, NODE, STEPS, StepModel, fit_steps
+from fairway.pipeline.packing import COARSEST, FINEST, seconds_to_calibrate
+from fairway.pipeline.scoring import plan_into_clock
+from fairway.pipeline.story import new_model
+from fairway.planning.figure import Figure
+from fairway.planning.memory import rank_memory, usable_bytes
+from fairway.planning.published import (
+    DOLLARS,
+    GPUS,
+    NODE,
+    RUNS,
+    SEEDS_ERROR,
+    UNCLOCKED_SECONDS,
+    StepModel,
+    fit_steps,
+)
+from fairway.planning.steps import Now, loop_share, step_seconds
 from fairway.recipes.recipe import Recipe
 from fairway.recipes.registry import recipe as named
-from fairway.runtime.device import (
-    choose_compute_dtype,
-    choose_device,
-    machine,
-    seed_everything,
-)
-from fairway.runtime.kernel_choice import choose_kernels
+from fairway.runtime.device import machine, seed_everything
+from fairway.runtime.setup import Runtime
 from fairway.runtime.strict_json import JsonObject
-from fairway.train.clock import StepClock
-from fairway.train.config import TrainConfig
-from fairway.train.loop import training_steps
-from fairway.train.param_groups import build_optimizers
+from fairway.tokens.shards import DataFolder
+from fairway.tokens.val_text import ValText
+from fairway.train.memory import free_bytes
 
-MEASURE_SECONDS = 6.0  # for each phase of a run: loop off, loop on
-WARM_UP_STEPS = 3
-LEAST_ERROR = 0.05  # of what was measured for seconds and is to hold for minutes
-
-
-class _StepTime(NamedTuple):
-    """seconds of a step, and half of what lies between the fastest and slowest tenth, as a share"""
-
-    median: float
-    spread: float
+ESTIMATE_ERROR = 0.15  # of an evaluation of which a few batches were timed
+FIT_ERROR = 0.001  # what a file that is fitted to its cap leaves empty, at most
+BYTES_ERROR = 0.2  # of one that is not: what weights take once they are trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,27 +52,30 @@ class Plan:
 
     where          the machine: "8 x H100", or the processor's name
     step_seconds   mean over the run, with its loop on as long as the recipe says
-    seconds        of training; what the recipe keeps back for calibration included
-    error          by how much steps may be off, as a share; how that is known is in `basis`
-    artifact_bytes before it is fitted to the cap, by untrained weights
-    eval_seconds   the budget of the recipe, which an evaluation is planned into
-    dollars        of training and evaluation, at `dollars_per_hour` for all GPUs
+    seconds        of training, those included that are kept back for calibration
+    memory         bytes on each rank, of `memory_there`
+    rows           of a micro-batch, and the most that would fit
+    artifact_bytes code included
+    eval_seconds   of the pass that gives the score
+    dollars        of training and evaluation, and of what no clock counts
     """
 
     recipe: str
     where: str
     params: int
-    step_seconds: float
-    steps: int
-    tokens: int
+    step_seconds: Figure
+    steps: Figure
+    tokens: Figure
     seconds: float
-    error: float
-    basis: str
-    artifact_bytes: int
+    memory: Figure
+    memory_there: float
+    rows: int
+    most_rows: int
+    artifact_bytes: Figure
     cap_bytes: int
-    eval_seconds: float
+    eval_seconds: Figure
     flops_per_second: float
-    dollars: float | None = None
+    dollars: Figure | None = None
     dollars_per_hour: float | None = None
 
     def to_json(self) -> JsonObject:
@@ -82,7 +85,7 @@ class Plan:
 def plan_on_gpus(
     recipe: Recipe, gpus: str, seconds: float | None = None, dollars_per_hour: float | None = None
 ) -> Plan:
-    """From published step times.
+    """From what published runs took.
 
     gpus              such as "8xH100"; another GPU counts by its peak, which nobody has checked
     seconds           of training; None: the recipe's own
@@ -91,83 +94,173 @@ def plan_on_gpus(
     Raises ValueError for a GPU that is not known.
     """
     number, name = _gpus(gpus)
-    steps = published_steps()
-    blank = blank_model(recipe)
-    flops = mean_flops(recipe, blank)
-    step = steps.seconds(flops, number, GPUS[name] / GPUS["H100"])
-    basis = f"fitted to {len(STEPS)} published runs on {NODE} x H100, each predicted by the others"
+    recipe = _with_seconds(recipe, seconds)
+    speed = GPUS[name].teraflops / GPUS["H100"].teraflops
+    model = published_steps()
+    basis = f"fitted to {len(RUNS)} published runs on {NODE} x H100, each predicted by the others"
     if (number, name) != (NODE, "H100"):
         basis += f"; scaled to {number} x {name} by peak arithmetic, which no run has confirmed"
-    price = number * DOLLARS if dollars_per_hour is None else dollars_per_hour
-    return _plan(recipe, blank, f"{number} x {name}", step, seconds, steps.error, basis, price)
+    step = Figure(
+        value=model.seconds(mean_flops(recipe), number, speed),
+        error=model.error,
+        basis=basis,
+    )
+    return _plan(
+        recipe,
+        f"{number} x {name}",
+        step,
+        kept=recipe.train.reserve_seconds,
+        free=usable_bytes(GPUS[name].gib),
+        dtype=torch.bfloat16,
+        evaluation=_published_evaluation(recipe, number * speed / NODE),
+        dollars_per_hour=number * DOLLARS if dollars_per_hour is None else dollars_per_hour,
+    )
 
 
-def plan_here(recipe: Recipe, seconds: float | None = None, device: str | None = None) -> Plan:
-    """From steps taken on this machine now, for some seconds and at least twice."""
-    where = choose_device(device)
-    dtype, _ = choose_compute_dtype(where)
-    phases = (False, True) if _has_loop(recipe) else (False,)
-    measured = [_measured_step(recipe, where, dtype, loops=loops) for loops in phases]
-    off, on = measured[0], measured[-1]
-    step = off.median + (on.median - off.median) * _loop_share(recipe)
-    found = machine()
+def plan_here(
+    recipe: Recipe,
+    runtime: Runtime,
+    seconds: float | None = None,
+    *,
+    data: Path | None = None,
+    dollars_per_hour: float | None = None,
+    now: Now = time.perf_counter,
+) -> Plan:
+    """From steps taken on this machine now.
+
+    runtime  with the number type of training, as measured
+    data     as it would be trained and scored on; None: evaluation is known by its budget alone
+    now      seconds by which steps are measured
+
+    Raises ValueError where there is no such data.
+    """
+    recipe = _with_seconds(recipe, seconds)
+    kept, evaluation = recipe.train.reserve_seconds, _budgeted(recipe)
+    if data is not None:
+        folder = DataFolder(data)
+        model = new_model(recipe, folder, runtime)
+        kept = seconds_to_calibrate(model, recipe, folder, runtime)
+        text = ValText.of(folder, recipe.tokens.val_tokens)
+        evaluation = _measured(model, recipe, text, runtime)
+    found, device = machine(), runtime.device
     name = f"{found.processor}, {found.cores} cores"
-    if where.type == "cuda":
-        name = torch.cuda.get_device_name(where)
-    basis = "steps measured now on random tokens; the error is how far apart they were"
-    error = max(LEAST_ERROR, off.spread, on.spread)
-    return _plan(recipe, blank_model(recipe), name, step, seconds, error, basis, None)
+    return _plan(
+        recipe,
+        torch.cuda.get_device_name(device) if device.type == "cuda" else name,
+        step_seconds(recipe, runtime, now=now),
+        kept=kept,
+        free=free_bytes(device),
+        dtype=runtime.compute_dtype,
+        evaluation=evaluation,
+        dollars_per_hour=dollars_per_hour,
+    )
 
 
 @cache
 def published_steps() -> StepModel:
     """The model of `published.py`, with the operations that our recipes of those runs take."""
-    flops = []
-    for step in STEPS:
-        known = named(step.recipe)
-        flops.append(mean_flops(known, blank_model(known)))
-    return fit_steps(flops, [step.milliseconds / 1e3 for step in STEPS])
+    flops = [mean_flops(named(run.recipe)) for run in RUNS]
+    return fit_steps(flops, [run.milliseconds / 1e3 for run in RUNS])
 
 
 def _plan(
     recipe: Recipe,
-    blank: GPT,
     where: str,
-    step: float,
-    seconds: float | None,
-    error: float,
-    basis: str,
+    step: Figure,
+    *,
+    kept: float,
+    free: float,
+    dtype: torch.dtype,
+    evaluation: Figure,
     dollars_per_hour: float | None,
 ) -> Plan:
-    clock = seconds if seconds is not None else recipe.train.seconds
-    kept = max(recipe.train.reserve_seconds, recipe.quant.reserve_seconds)
+    clock, steps = recipe.train.seconds, recipe.train.steps
     if clock is None:
-        steps = recipe.train.steps or 0
-        clock = steps * step + kept
+        number = replace(step, value=steps or 0, error=0.0)
+        clock = number.value * step.value + kept
     else:
-        steps = int(max(0.0, clock - kept) / step)
-    evaluation = recipe.budget.eval_seconds
+        number = replace(step, value=int(max(0.0, clock - kept) / step.value))
+    memory, batch = rank_memory(recipe, free, dtype), recipe.train.batch
     dollars = None
     if dollars_per_hour is not None:
-        dollars = dollars_per_hour * (clock + evaluation) / 3600
-    tokens = recipe.train.batch.tokens_per_step
+        dollars = _dollars(clock, evaluation, dollars_per_hour)
     return Plan(
         recipe=recipe.name,
         where=where,
         params=num_params(recipe.model),
         step_seconds=step,
-        steps=steps,
-        tokens=steps * tokens,
+        steps=number,
+        tokens=replace(number, value=number.value * batch.tokens_per_step),
         seconds=clock,
-        error=error,
-        basis=basis,
-        artifact_bytes=_artifact_bytes(recipe),
+        memory=memory.bytes,
+        memory_there=free,
+        rows=batch.rows,
+        most_rows=memory.rows,
+        artifact_bytes=artifact_bytes(recipe),
         cap_bytes=recipe.budget.cap_bytes,
         eval_seconds=evaluation,
-        flops_per_second=mean_flops(recipe, blank) / step,
+        flops_per_second=mean_flops(recipe) / step.value,
         dollars=dollars,
         dollars_per_hour=dollars_per_hour,
     )
+
+
+def _dollars(clock: float, evaluation: Figure, per_hour: float) -> Figure:
+    seconds = clock + evaluation.value + UNCLOCKED_SECONDS
+    # The last two are known badly, the first as well as a clock is.
+    unsure = (evaluation.error or 0.0) * evaluation.value + UNCLOCKED_SECONDS / 2
+    return Figure(
+        value=per_hour * seconds / 3600,
+        error=None if evaluation.error is None else unsure / seconds,
+        basis=f"both clocks, and {UNCLOCKED_SECONDS:.0f} s for compiling and packing, as logs have",
+    )
+
+
+def artifact_bytes(recipe: Recipe) -> Figure:
+    """Code included where the file is fitted to its cap; else of untrained weights alone."""
+    seed_everything(0)
+    shapes = blank(recipe.model).shipped_state_dict()
+    state = {name: torch.randn(tensor.shape) for name, tensor in shapes.items()}
+    cap, fitted = recipe.budget.cap_bytes, recipe.quant.clip == "fitted"
+    if fitted:
+        finest, coarsest = (predict_bytes(state, recipe.quant, clip) for clip in (FINEST, COARSEST))
+        if coarsest <= cap <= finest:
+            basis = "clips are fitted so that file and code land under the cap"
+            return Figure(value=cap, error=FIT_ERROR, basis=basis)
+    return Figure(
+        value=predict_bytes(
+            state, recipe.quant, (FINEST if finest < cap else COARSEST) if fitted else 1.0
+        ),
+        error=BYTES_ERROR,
+        basis="of weights that nobody has trained, without code and tokenizer",
+    )
+
+
+def _published_evaluation(recipe: Recipe, nodes: float) -> Figure:
+    """As the script of the same evaluation took, on so many times 8 x H100."""
+    for run in RUNS:
+        known = named(run.recipe)
+        if (known.evaluate, known.model) == (recipe.evaluate, recipe.model):
+            basis = (
+                f"as the script of {run.recipe} took, which the code here may undercut or exceed"
+            )
+            return Figure(value=run.eval_seconds / nodes, error=SEEDS_ERROR, basis=basis)
+    return _budgeted(recipe)
+
+
+def _budgeted(recipe: Recipe) -> Figure:
+    return Figure(
+        value=recipe.budget.eval_seconds, error=None, basis="its budget, which it is planned into"
+    )
+
+
+def _measured(model: GPT, recipe: Recipe, text: ValText, runtime: Runtime) -> Figure:
+    try:
+        found = plan_into_clock(model, recipe, text, runtime)
+    except NothingFits as nothing:
+        return replace(_budgeted(recipe), basis=f"--fit: {nothing}")
+    basis = f"a few batches and lessons timed now; {found}"
+    return Figure(value=found.total_seconds, error=ESTIMATE_ERROR, basis=basis)
 
 
 def _gpus(words: str) -> tuple[int, str]:
@@ -176,78 +269,19 @@ def _gpus(words: str) -> tuple[int, str]:
     ((8, 'H100'), (1, 'A100'))
     """
     found = re.fullmatch(r"(?:(\d+)\s*x\s*)?([A-Z]\d+)", words.strip().upper().replace("X", "x"))
-    if found is None or found[2] not in GPUS or found[1] == "0":
+    if found is None or found[2] not in GPUS or not int(found[1] or 1):
         raise ValueError(f"{words!r} is not like 8xH100; GPUs that are known: {', '.join(GPUS)}")
     return int(found[1] or 1), found[2]
 
 
-def blank_model(recipe: Recipe) -> GPT:
-    return blank(recipe.model)
+def _with_seconds(recipe: Recipe, seconds: float | None) -> Recipe:
+    if seconds is None:
+        return recipe
+    return replace(recipe, train=replace(recipe.train, seconds=seconds, steps=None))
 
 
-def _has_loop(recipe: Recipe) -> bool:
-    return recipe.model.loop is not None
-
-
-def _loop_share(recipe: Recipe) -> float:
-    """Of the run, in which the loop is on."""
-    if not _has_loop(recipe):
-        return 0.0
-    return 1.0 - (recipe.train.loops_at or 0.0)
-
-
-def mean_flops(recipe: Recipe, blank: GPT) -> float:
+def mean_flops(recipe: Recipe) -> float:
     """Operations of a step, mean over the run."""
-    batch = recipe.train.batch
-    off, on = (flops_per_token(blank, batch.context, loops=loops) for loops in (False, True))
-    return (off + (on - off) * _loop_share(recipe)) * batch.tokens_per_step
-
-
-def _artifact_bytes(recipe: Recipe) -> int:
-    seed_everything(0)
-    state = GPT(recipe.model).shipped_state_dict()
-    return predict_bytes({name: torch.randn(t.shape) for name, t in state.items()}, recipe.quant)
-
-
-def _measured_step(
-    recipe: Recipe, device: torch.device, dtype: torch.dtype, *, loops: bool
-) -> _StepTime:
-    """Of a step with the loop on or off, over a few seconds."""
-    config = recipe.train
-    seed_everything(0)
-    model = GPT(recipe.model).to(device).train()
-    model.loops_active = loops
-    optimizers = build_optimizers(model, config.optimizer, muon_dtype=dtype)
-    kernels, _ = choose_kernels(device)
-    times: list[float] = []
-    with kernels():
-        walk = training_steps(
-            model,
-            _random_batches(recipe, device),
-            _without_loops(config),
-            optimizers,
-            StepClock(1_000_000),
-            compute_dtype=dtype,
-        )
-        began = time.perf_counter()
-        while len(times) < 2 or time.perf_counter() - began < MEASURE_SECONDS:
-            begin = time.perf_counter()
-            next(walk)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - begin)
-    low, median, high = np.quantile(times[min(WARM_UP_STEPS, len(times) - 1) :], (0.1, 0.5, 0.9))
-    return _StepTime(float(median), float((high - low) / median / 2))
-
-
-def _without_loops(config: TrainConfig) -> TrainConfig:
-    """The model's loop stays as it is, on or off, and the number of steps says nothing."""
-    return replace(config, loops_at=None, seconds=None, steps=1_000_000, reserve_seconds=0.0)
-
-
-def _random_batches(recipe: Recipe, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    batch = recipe.train.batch
-    tokens = torch.randint(2, recipe.model.vocab_size, (batch.rows, batch.context + 1))
-    tokens = tokens.to(device)
-    while True:
-        yield tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    batch, model = recipe.train.batch, blank(recipe.model)
+    off, on = (flops_per_token(model, batch.context, loops=loops) for loops in (False, True))
+    return (off + (on - off) * loop_share(recipe)) * batch.tokens_per_step

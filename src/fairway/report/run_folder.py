@@ -16,6 +16,7 @@ from fairway.runs.record import RunRecord
 from fairway.runtime.files import read_file
 from fairway.runtime.identity import unsealed
 from fairway.runtime.limits import one_line
+from fairway.runtime.setup import LOG
 from fairway.runtime.strict_json import parse_json
 
 MOST_LOG = 1 << 30  # bytes
@@ -65,7 +66,7 @@ def read_run(path: Path) -> RunFolder:
         record,
         _read_recipe(path / RECIPE),
         _read_certificate(path / "certificate.json", record.result),
-        read_curve(path / "train.log"),
+        read_curve(path / LOG),
         read_excerpt(excerpt, record.result) if excerpt.is_file() else None,
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.strict_json import Json
@@ -42,6 +43,14 @@ class Machine:
 
     def to_json(self) -> dict[str, Json]:
         return asdict(self)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on that device. Nothing waits for a GPU: what it needs leaves from pinned memory,
+    behind all that it was told before."""
+    if tensor.device.type != "cpu" or device.type == "cpu":
+        return tensor.to(device)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def choose_device(requested: str | None = None, *, local_rank: int = 0) -> torch.device:

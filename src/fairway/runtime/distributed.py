@@ -25,9 +25,12 @@ from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from fairway.runtime.meeting import agreed_store
+from fairway.runtime.meter import Meter
 from fairway.runtime.patience import PEER_SECONDS
 from fairway.runtime.watchdog import Say, Store, Watchdog
 
+# What PyTorch before 2.13 knows by another name.
+gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 BUCKET_BYTES = 32 * 2**20  # one message for many small tensors, few messages for large ones
 ALONE_SECONDS = 86400.0  # for which a rank may work while its peers wait: the watchdog judges them
 GRACE_SECONDS = 1.5  # torchrun calls the rank that ends first the cause
@@ -57,6 +60,7 @@ class Ranks:
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
+    meter: Meter = field(default_factory=Meter, compare=False, repr=False)
     watchdog: Watchdog = field(default_factory=Watchdog, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +140,7 @@ class Ranks:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         timeout = timedelta(seconds=timeout_seconds)
-        with self._peers_expected("meet", device):
+        with self._collective("meet", device):
             found = dist.rendezvous(init_method, self.rank, self.world_size, timeout=timeout)
             store = agreed_store(next(found)[0], self.rank, self.world_size, timeout_seconds)
             dist.init_process_group(
@@ -152,6 +156,7 @@ class Ranks:
             gloo = group._get_backend(torch.device("cpu"))
             gloo._set_default_timeout(timedelta(seconds=ALONE_SECONDS))
         store = cast(Store, store)
+        self.watchdog.meter = self.meter
         self.watchdog.start(store, self.rank, self.world_size, peer_seconds=peer_seconds, say=say)
 
     def stop(self) -> None:
@@ -167,7 +172,7 @@ class Ranks:
     @contextmanager
     def lockstep(self) -> Iterator[None]:
         """Where all ranks do the same work between two collectives; see `Meter`."""
-        with self.watchdog.meter.lockstep():
+        with self.meter.lockstep():
             yield
 
     def sum(self, value: Tensor) -> Tensor:
@@ -175,7 +180,7 @@ class Ranks:
         if self.world_size == 1:
             return value
         total = value.clone()
-        with self._peers_expected("sum", total.device):
+        with self._collective("sum", total.device):
             dist.all_reduce(total)
         return total
 
@@ -183,9 +188,9 @@ class Ranks:
         """Replace each tensor by its total over all ranks, in place, many per message."""
         if self.world_size == 1:
             return
-        for bucket in _buckets(tensors):
+        for bucket in buckets(tensors, BUCKET_BYTES):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            with self._peers_expected("sum", flat.device):
+            with self._collective("sum", flat.device):
                 dist.all_reduce(flat)
             parts = flat.split([tensor.numel() for tensor in bucket])
             shaped = [part.view(tensor.shape) for part, tensor in zip(parts, bucket, strict=True)]
@@ -200,17 +205,39 @@ class Ranks:
 
     def all_gather(self, value: Tensor) -> Tensor:
         """(world_size, *shape): every rank's value, in the order of ranks, on every rank."""
+        return self.start_gather(value).wait()
+
+    def start_gather(self, value: Tensor) -> "Pending":
+        """`all_gather`, of which the caller waits for the end. `value` must stay as it is until."""
         if self.world_size == 1:
-            return value[None]
+            return Pending(self, value[None])
         gathered = value.new_empty(self.world_size, *value.shape)
-        with self._peers_expected("gather", value.device):
-            dist.all_gather(list(gathered.unbind()), value.contiguous())
-        return gathered
+        with self._peers_expected("gather"):
+            self.meter.launch()
+            work = gather_into(gathered.view(-1), value.reshape(-1), async_op=True)
+        return Pending(self, gathered, work, "gather")
+
+    def start_scatter(self, value: Tensor, sizes: Sequence[int]) -> "Pending":
+        """Send each rank its part of `value` (N,), as long as `sizes` says, which all ranks agree
+        on; to wait for: (world_size, sizes[rank]), every rank's part for this one."""
+        if self.world_size == 1:
+            return Pending(self, value[None])
+        received = value.new_empty(self.world_size, sizes[self.rank])
+        with self._peers_expected("scatter"):
+            self.meter.launch()
+            work = dist.all_to_all_single(
+                received.view(-1),
+                value,
+                [sizes[self.rank]] * self.world_size,
+                list(sizes),
+                async_op=True,
+            )
+        return Pending(self, received, work, "scatter")
 
     def broadcast(self, value: Tensor, source: int = 0) -> Tensor:
         """Overwrite `value` with that of rank `source`, and return it."""
         if self.world_size > 1:
-            with self._peers_expected("broadcast", value.device):
+            with self._collective("broadcast", value.device):
                 dist.broadcast(value, source)
         return value
 
@@ -219,10 +246,15 @@ class Ranks:
         self.sum(torch.zeros(()))
 
     @contextmanager
-    def _peers_expected(self, verb: str, device: torch.device) -> Iterator[None]:
+    def _collective(self, verb: str, device: torch.device) -> Iterator[None]:
+        """From its beginning to its end."""
+        with self._peers_expected(verb), self.meter.collective(device):
+            yield
+
+    @contextmanager
+    def _peers_expected(self, verb: str) -> Iterator[None]:
         try:
-            with self.watchdog.meter.collective(device):
-                yield
+            yield
         except RuntimeError as error:
             lost = self.watchdog.who_is_lost() or (
                 f"another rank has most likely failed, and its traceback says why ({error})"
@@ -230,6 +262,27 @@ class Ranks:
             raise RankLost(
                 f"rank {self.rank} of {self.world_size} could not {verb} with its peers: {lost}"
             ) from error
+
+
+@dataclass
+class Pending:
+    """A collective under way, of which `result` comes."""
+
+    ranks: Ranks
+    result: Tensor
+    work: dist.Work | None = None
+    verb: str = ""
+
+    def wait(self) -> Tensor:
+        """The result: on a GPU, what is launched from now on finds it; the host goes on at once."""
+        if self.work is not None:
+            with (
+                self.ranks._peers_expected(self.verb),
+                self.ranks.meter.waiting(self.result.device),
+            ):
+                self.work.wait()
+            self.work = None
+        return self.result
 
 
 def supervised(main: Callable[[], int], ranks: Ranks) -> int:
@@ -265,13 +318,13 @@ def supervised(main: Callable[[], int], ranks: Ranks) -> int:
     os._exit(status)
 
 
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one dtype and device, up to `BUCKET_BYTES` together."""
+def buckets(tensors: Sequence[Tensor], most_bytes: int) -> Iterator[list[Tensor]]:
+    """Neighbours of one dtype and device, up to `most_bytes` together."""
     bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:
         kind, num_bytes = (tensor.dtype, tensor.device), tensor.numel() * tensor.element_size()
-        full = size + num_bytes > BUCKET_BYTES
+        full = size + num_bytes > most_bytes
         if bucket and (full or kind != (bucket[0].dtype, bucket[0].device)):
             yield bucket
             bucket, size = [], 0

@@ -59,7 +59,19 @@ class Meter:
 
     @contextmanager
     def collective(self, device: torch.device) -> Iterator[None]:
-        """A CUDA collective returns before it has happened; its stream says how long it took."""
+        """One that is waited for at once."""
+        self.launch()
+        with self.waiting(device):
+            yield
+
+    def launch(self) -> None:
+        """One begins, to be waited for later."""
+        self.entered += 1
+
+    @contextmanager
+    def waiting(self, device: torch.device) -> Iterator[None]:
+        """For one that was begun. On CUDA that returns before it has happened; the stream of the
+        work that waits says how long it took."""
         self._enter()
         began = _event(device)
         try:
@@ -69,6 +81,15 @@ class Meter:
             if began is not None and ended is not None and self._lockstep is not None:
                 self._events.append((began, ended))
             self._leave()
+
+    @property
+    def waiting_share(self) -> float | None:
+        """Of the seconds in lockstep, those in which this rank stood still for the others; None
+        before any. On a GPU it is the GPU that waits, as its events tell, whatever its host does.
+        """
+        reading = self.read()
+        waited = self._device_waited or reading.waited
+        return waited / reading.total if reading.total else None
 
     def read(self) -> Reading:
         now, inside, since, longest = self.now(), self._inside, self._lockstep, self._longest
@@ -90,7 +111,6 @@ class Meter:
         if self._lockstep is not None and self._left > self._lockstep:
             self._longest = max(self._longest or 0.0, now - self._left)
         self._inside = now
-        self.entered += 1
 
     def _leave(self) -> None:
         now, inside = self.now(), self._inside

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from fairway.runtime.compiler_cache import make_usable
 from fairway.runtime.device import choose_compute_dtype, choose_device, no_bfloat16
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.patience import PEER_SECONDS
@@ -86,6 +87,6 @@ def runtime_for(
         listening() as stop,
         ranks.running(chosen, peer_seconds=peer_seconds, say=log.say if ranks.is_main else None),
     ):
-        for concern in concerns(chosen, ranks):
+        for concern in filter(None, (*concerns(chosen, ranks), make_usable())):
             log.say(concern)
         yield Runtime(chosen, ranks=ranks, log=log, stop=stop)

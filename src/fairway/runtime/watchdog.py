@@ -303,6 +303,8 @@ class Watchdog:
     def _end(self, verdict: str) -> None:
         """This process, at once: its main thread waits where nobody will answer."""
         text = f"rank {self.rank} ends, for {verdict}"
+        self._me = replace(self._me, leaving=True)  # nobody is to take this rank for the cause
+        self._exchange_now(seconds=0.5)
         try:
             self.say(text)
             get_error_handler().record_exception(RuntimeError(text))  # for torchrun's summary

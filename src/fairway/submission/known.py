@@ -73,6 +73,7 @@ RULES = (
             "on_gpu.take_loss": False,
             "is_plugin": False,
             "plugins_of": [],
+            "self.watchdog.who_is_lost": "",
         },
         made=("fairway.quant.schemes:KeepHalf",),
         left_out=(
@@ -81,7 +82,8 @@ RULES = (
             "fairway.runtime.watchdog:Watchdog",
         ),
         unused=(
-            "fairway.runtime.distributed:Ranks.start Ranks.running Ranks.stop",
+            "fairway.runtime.distributed:Ranks.start Ranks.running Ranks.stop Ranks.lockstep",
+            "fairway.runtime.meter:Meter.lockstep Meter.read",
             "fairway.tokens.tokenizer:ByteTokenizer.encode SentencePieceTokenizer.encode "
             "BpeTokenizer.encode BpeTokenizer._ids CaseTokenizer.encode CaseTokenizer.decode",
         ),

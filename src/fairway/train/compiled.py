@@ -1,17 +1,15 @@
 """The loss through `torch.compile`, ready before any clock starts."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Collection
 from itertools import product
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fairway.model.gpt import GPT
 from fairway.model.segments import Parts
+from fairway.runtime.compiler_cache import VARIABLE, cache_folder, problem
 from fairway.runtime.limits import one_line
 from fairway.runtime.native import COMPILERS
 
@@ -54,11 +52,9 @@ def compile_loss(
             model.loops_active, model.parts = active, part
             loss(tokens, tokens.clone()).backward()
     except Exception as error:  # whatever compilers, their cache and their processes raise
-        inner = getattr(error, "inner_exception", error)
         raise CannotCompile(
-            f"torch.compile failed ({type(inner).__name__}: {one_line(inner)}). {mend(device)}; or "
-            f"do without: --compiled False for training, ttt.compiled=false for learning at test "
-            f"time"
+            f"torch.compile failed ({_words(error)}). {mend(device)}; or do without: --compiled "
+            f"False for training, ttt.compiled=false for learning at test time"
         ) from error
     finally:
         model.loops_active, model.compute_dtype, model.parts = before
@@ -66,11 +62,12 @@ def compile_loss(
     return loss
 
 
-def cache_folder() -> Path:
-    """Where `torch.compile` keeps what it compiled."""
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # a second to import
-
-    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir())
+def _words(error: Exception) -> str:
+    """What went wrong, in one line: of all that a C++ compiler prints, its first error."""
+    inner = getattr(error, "inner_exception", error)
+    said = str(getattr(inner, "output", inner)).splitlines()
+    found = next((line for line in said if "error" in line.lower()), " ".join(said))
+    return f"{type(inner).__name__}: {one_line(found)}"
 
 
 def mend(device: torch.device) -> str:
@@ -78,14 +75,10 @@ def mend(device: torch.device) -> str:
     if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         return f"There is no C++ compiler: install one of {', '.join(COMPILERS)}"
     folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1 << 20))
-    except OSError as error:
+    if why := problem(folder):
         return (
-            f"Its cache folder {folder} cannot be written to ({error.strerror}): make room there, "
-            f"or name another folder in TORCHINDUCTOR_CACHE_DIR"
+            f"Its cache folder {folder} cannot be written to ({why}): make room there, or name "
+            f"another folder in {VARIABLE}"
         )
     needs = "the C++ compiler" if device.type == "cpu" else "Triton"
     return f"If its cache was damaged, remove it: rm -r {folder}; else see whether {needs} works"

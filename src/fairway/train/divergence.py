@@ -25,6 +25,13 @@ class TrainingDiverged(ValueError):
         self.step, self.tensor = step, tensor
 
 
+class Arrived(NamedTuple):
+    """The newest step whose loss is known on the host."""
+
+    step: int
+    loss: float
+
+
 class _Record(NamedTuple):
     step: int
     rate: float
@@ -32,24 +39,33 @@ class _Record(NamedTuple):
     arrived: torch.cuda.Event | None
 
 
+def to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+    """A copy of what is on a GPU, whole once the event has happened."""
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return host, arrived
+
+
 class DivergenceWatch:
-    """Looks at the loss and the gradient norms (P,) of `parameters`, in their order."""
+    """Looks at the loss and the gradient norms (P,) of `parameters`, in their order.
+
+    arrived  the last of them; on a CPU always the last step
+    """
 
     def __init__(self, parameters: Mapping[str, Tensor], device: torch.device) -> None:
         self.parameters, self.device = parameters, device
         self.records: deque[_Record] = deque()
+        self.arrived: Arrived | None = None
 
     def check(self, step: int, loss: Tensor, norms: Tensor, *, rate: float) -> None:
         """Take note of a step; on a CPU also judge it, before the weights are touched."""
         values = torch.cat([loss.detach().reshape(1).float(), norms.float()])
-        if self.device.type != "cuda":
+        if self.device.type == "cpu":
             self._judge(_Record(step, rate, values, None))
-            return
-        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        host.copy_(values, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        self.records.append(_Record(step, rate, host, arrived))
+        else:
+            self.records.append(_Record(step, rate, *to_host(values)))
 
     def settle(self, *, in_flight: int) -> None:
         """Wait until at most `in_flight` noted steps are unfinished, judging the others."""
@@ -62,6 +78,7 @@ class DivergenceWatch:
     def _judge(self, record: _Record) -> None:
         finite = record.values.isfinite()
         if finite.all():
+            self.arrived = Arrived(record.step, record.values[0].item())
             return
         names = list(self.parameters)
         # On a GPU the weights have been stepped since and prove nothing. They were finite before:

@@ -9,7 +9,7 @@ in `clock.py`, which optimizer steps what in `param_groups.py`, saving in `train
 # pyright: reportPrivateImportUsage=false
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from fairway.model.segments import Parts
+from fairway.runtime.device import send
 from fairway.runtime.distributed import Ranks
 from fairway.train.clock import Clock
 from fairway.train.config import BatchConfig, TrainConfig, context_warmup, parts_at
-from fairway.train.divergence import DivergenceWatch
+from fairway.train.divergence import Arrived, DivergenceWatch
+from fairway.train.exchange import GradientExchange, Summed
 from fairway.train.param_groups import Optimizers
 from fairway.train.schedule import (
     ContextWarmup,
@@ -45,6 +47,7 @@ class Step(NamedTuple):
     micro_batches: int = 1  # over all ranks, as planned
     momentum: float = 0.0  # of the matrices
     grad_norm: Tensor | None = None  # () of all gradients, before clipping; as `loss` to be read
+    arrived: Arrived | None = None  # the newest loss that can be read without waiting
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def training_steps(
     first_step: int = 0,
     stop: Callable[[], bool] | None = None,
     warmup: ContextWarmup | None = None,
+    overlapped: bool = True,
 ) -> Iterator[Step]:
     """Train `model` in place until `clock` runs out, yielding after every optimizer step.
 
@@ -92,6 +96,7 @@ def training_steps(
                    continues. None: a new one
     stop           asked before every step, on every rank or on none; if one says yes, all raise
                    `TrainingInterrupted`
+    overlapped     ranks exchange gradients during backward; False: after it, with the same result
 
     Raises `TrainingDiverged` when the loss or a gradient is not finite: on a CPU before the weights
     are touched, on a GPU at most two steps later, so that the GPU never waits for the check.
@@ -104,40 +109,38 @@ def training_steps(
     if warmup is None:
         warmup = context_warmup(config.batch)
     progress = 0.0
-    for number in count(first_step):
-        # One step may be in flight, so that the GPU has work while the next is being sent. Near
-        # the end none may, or the clock would stop later than it knows.
-        watch.settle(in_flight=1 if progress < 0.98 else 0)
-        progress = clock.progress(number)
-        if progress >= 1.0:
-            watch.settle(in_flight=0)
-            return
-        left = steps_left(progress, number, config.steps)
-        scale = lr_scale(progress, config.warmdown, left)
-        _pass_milestones(pending, model, progress, scale)
-        # Before a batch is taken: the place in the batches must be that of the finished steps.
-        if stop is not None and _total(int(stop()), ranks):
-            watch.settle(in_flight=0)
-            raise TrainingInterrupted(f"stopped after step {number}")
-        micro_batches = _micro_batches(config.batch, progress)
-        work = _fetch(batches, config.batch, progress, micro_batches, ranks)
-        tokens = _count_tokens(work, number, progress, ranks)
-        with _training(model, device, compute_dtype, parts_at(config.batch, progress)):
-            loss = _accumulate(model, work, tokens, device)
-        gradients = _complete_gradients(parameters)
-        if config.clip_on_each_rank:
-            _clip_share(gradients, work, tokens, config.grad_clip)
-        ranks.sum_([*gradients, loss])
-        norms = torch.stack(torch._foreach_norm(gradients))
-        watch.check(number + 1, loss, norms, rate=scale)
-        norm = torch.linalg.vector_norm(norms)
-        if not config.clip_on_each_rank:
-            _clip(gradients, norm, config.grad_clip)
-        rising = warmup.scale(progress, number)
-        kept = _set_rates(optimizers, config, progress, number, scale * rising)
-        optimizers.step()
-        optimizers.zero_grad()
-        yield Step(number + 1, progress, loss, scale, tokens, micro_batches, kept, norm)
+    with GradientExchange(parameters, optimizers.owners, ranks, overlapped=overlapped) as exchange:
+        for number in count(first_step):
+            # One step may be in flight, so that the GPU has work while the next is being sent. Near
+            # the end none may, or the clock would stop later than it knows.
+            watch.settle(in_flight=1 if progress < 0.98 else 0)
+            progress = clock.progress(number)
+            if progress >= 1.0:
+                watch.settle(in_flight=0)
+                return
+            left = steps_left(progress, number, config.steps)
+            scale = lr_scale(progress, config.warmdown, left)
+            _pass_milestones(pending, model, progress, scale)
+            # Before a batch is taken: the place in the batches must be that of the finished steps.
+            if stop is not None and _total(int(stop()), ranks):
+                watch.settle(in_flight=0)
+                raise TrainingInterrupted(f"stopped after step {number}")
+            micro_batches = _micro_batches(config.batch, progress)
+            work = _fetch(batches, config.batch, progress, micro_batches, ranks)
+            tokens = _count_tokens(work, number, progress, ranks)
+            with _training(model, device, compute_dtype, parts_at(config.batch, progress)):
+                loss, norms, gradients = _backward(model, work, tokens, config, exchange)
+            watch.check(number + 1, loss, norms, rate=scale)
+            norm = torch.linalg.vector_norm(norms)
+            if not config.clip_on_each_rank:
+                _clip(gradients, norm, config.grad_clip)
+            rising = warmup.scale(progress, number)
+            kept = _set_rates(optimizers, config, progress, number, scale * rising)
+            optimizers.step()
+            optimizers.zero_grad()
+            yield Step(
+                number + 1, progress, loss, scale, tokens, micro_batches, kept, norm, watch.arrived
+            )
 
 
 def _loop_milestones(model: nn.Module, config: TrainConfig) -> list[Milestone]:
@@ -220,32 +223,31 @@ def _total(number: int, ranks: Ranks) -> int:
     return int(ranks.sum(torch.tensor(number)))
 
 
-def _accumulate(
-    model: nn.Module, work: Sequence[Batch], total_tokens: int, device: torch.device
-) -> Tensor:
-    """Add this rank's part of the gradients; returns its part () of the mean loss.
+def _backward(
+    model: nn.Module,
+    work: Sequence[Batch],
+    total_tokens: int,
+    config: TrainConfig,
+    exchange: GradientExchange,
+) -> Summed:
+    """Loss and gradients of the step over all ranks.
 
     Each micro-batch weighs as many tokens as it has, so the sum over ranks is the exact mean,
     however the work is spread.
     """
+    device = next(model.parameters()).device
     loss = torch.zeros((), device=device)
-    for tokens, targets in work:
-        tokens = tokens.to(device, non_blocking=True)
-        targets = targets.to(device, non_blocking=True)
+    for left, (tokens, targets) in zip(reversed(range(len(work))), work, strict=True):
+        tokens, targets = send(tokens, device), send(targets, device)
         part = model.loss(tokens, targets) * (tokens.numel() / total_tokens)  # type: ignore[operator]
-        part.backward()
+        # What is clipped before it is summed cannot leave earlier.
+        last = not left and not config.clip_on_each_rank
+        with exchange.sending() if last else nullcontext():
+            part.backward()
         loss += part.detach()
-    return loss
-
-
-def _complete_gradients(parameters: dict[str, nn.Parameter]) -> list[Tensor]:
-    """All gradients, zeros where this rank has none: its peers send theirs in any case."""
-    gradients = []
-    for parameter in parameters.values():
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        gradients.append(parameter.grad)
-    return gradients
+    if config.clip_on_each_rank:
+        _clip_share(exchange.complete(), work, total_tokens, config.grad_clip)
+    return exchange.finish(loss)
 
 
 def _clip_share(

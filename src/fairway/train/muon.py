@@ -17,14 +17,14 @@ optimizer must be able to do to stand in Muon's place comes first.
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
-from fairway.runtime.distributed import Ranks
+from fairway.runtime.distributed import Pending, Ranks
 from fairway.runtime.plugins import Pluggable
 
 Triple = tuple[float, float, float]
@@ -48,7 +48,7 @@ class MatrixOptimizer(Protocol):
     """Steps matrices in place. Gradients, and what becomes of the weights, are alike on all ranks.
 
     set         rates of the next steps as shares of the config's, and its momentum replaced
-    state_dict  all that the next step depends on, apart from what `set` gives
+    state_dict  all that the next step depends on, apart from what `set` gives; all ranks ask for it
     """
 
     @property
@@ -59,6 +59,18 @@ class MatrixOptimizer(Protocol):
     def step(self) -> None: ...
     def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+class DividedOptimizer(MatrixOptimizer, Protocol):
+    """One whose ranks divide its work, which all of them know by its `owners`.
+
+    owners  the rank that needs the gradient of a matrix, for each; on the others there is none
+    step    beside: other work, to be done while results travel
+    """
+
+    @property
+    def owners(self) -> Mapping[str, int]: ...
+    def step(self, beside: Callable[[], None] | None = None) -> None: ...
 
 
 class MatrixOptimizerConfig(Pluggable, ABC):
@@ -104,7 +116,7 @@ class MuonConfig(MatrixOptimizerConfig):
     def build(
         self, matrices: Mapping[str, nn.Parameter], *, dtype: torch.dtype, ranks: Ranks
     ) -> "Muon":
-        return Muon(matrices, self, dtype=dtype, ranks=ranks)
+        return Muon(matrices, self, dtype=dtype, ranks=ranks, divided=True)
 
 
 @torch.no_grad()
@@ -136,15 +148,27 @@ def normalize_rows(matrices: Tensor) -> Tensor:
     return matrices / matrices.norm(dim=-1, keepdim=True).clamp_min(EPS)
 
 
+class _Batch(NamedTuple):
+    """Matrices that are orthogonalized together: of one shape, or of its transpose.
+
+    shares  names of those that each rank orthogonalizes, wide ones first
+    wide    (R, C) with R <= C
+    """
+
+    shares: list[list[str]]
+    wide: tuple[int, int]
+
+
 class Muon:
     """Steps a set of matrices, those of one shape (or of its transpose) in one batch.
 
     matrices  by name; the names key the state
     dtype     of the orthogonalization; see `choose_compute_dtype`
     ranks     each orthogonalizes its share and gathers the others', so that all hold the same bits
+    divided   each rank has the gradients of its share alone, and so their momentum; else all ranks
+              have the same of all
 
-    lr, momentum and weight_decay may be set between steps. Gradients must already be the same on
-    all ranks; a missing one counts as zero.
+    lr, momentum and weight_decay may be set between steps. A missing gradient counts as zero.
     """
 
     def __init__(
@@ -154,6 +178,7 @@ class Muon:
         *,
         dtype: torch.dtype = torch.bfloat16,
         ranks: Ranks | None = None,
+        divided: bool = False,
     ) -> None:
         for name, matrix in matrices.items():
             if matrix.ndim != 2:
@@ -163,11 +188,20 @@ class Muon:
                 )
         self.config, self.dtype, self.ranks = config, dtype, ranks or Ranks()
         self.parameters = dict(matrices)
-        self.buffers = {name: torch.zeros_like(matrix) for name, matrix in matrices.items()}
-        batches: dict[tuple, list[str]] = defaultdict(list)
-        for name, matrix in matrices.items():
-            batches[(*sorted(matrix.shape), matrix.device)].append(name)
-        self.batches = list(batches.values())
+        self.batches = _make_batches(self.parameters, self.ranks.world_size)
+        self.divided = divided and self.ranks.world_size > 1
+        owners = {
+            name: rank
+            for batch in self.batches
+            for rank, share in enumerate(batch.shares)
+            for name in share
+        }
+        self.owners = owners if self.divided else {}
+        self.buffers = {
+            name: torch.zeros_like(matrix)
+            for name, matrix in matrices.items()
+            if not self.divided or owners[name] == self.ranks.rank
+        }
         self.set()
 
     def set(
@@ -179,50 +213,85 @@ class Muon:
         self.momentum = self.config.momentum if momentum is None else momentum
 
     @torch.no_grad()
-    def step(self) -> None:
-        if not self.parameters:
-            return
-        gradients = {
-            name: torch.zeros_like(matrix) if matrix.grad is None else matrix.grad
-            for name, matrix in self.parameters.items()
-        }
-        buffers = list(self.buffers.values())
-        torch._foreach_mul_(buffers, self.momentum)
-        torch._foreach_add_(buffers, list(gradients.values()))
-        weights: list[Tensor] = list(self.parameters.values())
-        torch._foreach_mul_(weights, 1.0 - self.lr * self.weight_decay)
-        for names in self.batches:
-            self._step_batch(names, gradients)
+    def step(self, beside: Callable[[], None] | None = None) -> None:
+        """beside  other work, done while the last of the ranks' shares travel"""
+        buffers, weights = list(self.buffers.values()), list(self.parameters.values())
+        if buffers:
+            torch._foreach_mul_(buffers, self.momentum)
+            torch._foreach_add_(buffers, self._gradients(self.buffers))
+        if weights:
+            torch._foreach_mul_(list[Tensor](weights), 1.0 - self.lr * self.weight_decay)
+        gathered: list[tuple[_Batch, Pending]] = []
+        for batch in self.batches:
+            gathered.append((batch, self.ranks.start_gather(self._orthogonalized(batch))))
+            if len(gathered) == 2:  # one travels while the next is worked on
+                self._apply(*gathered.pop(0))
+        if beside is not None:
+            beside()
+        for batch, updates in gathered:
+            self._apply(batch, updates)
 
-    def _step_batch(self, names: list[str], gradients: Mapping[str, Tensor]) -> None:
-        # Every rank takes part in the gathering with a share of equal size, also when there are
-        # fewer matrices than ranks; the shares past the end are empty work, never a missing call.
-        share = -(-len(names) // self.ranks.world_size)
-        first = self.ranks.rank * share
-        wide = min(self.parameters[names[0]].shape), max(self.parameters[names[0]].shape)
-        mine = torch.zeros(share, *wide, dtype=self.dtype, device=self.parameters[names[0]].device)
-        for place, name in zip(mine, names[first : first + share], strict=False):
-            update = torch.add(gradients[name], self.buffers[name], alpha=self.momentum)
-            if self.config.row_normalize:
-                update = normalize_rows(update)
-            place.copy_(update.mT if update.size(0) > update.size(1) else update)
+    def _gradients(self, names: Iterable[str]) -> list[Tensor]:
+        matrices = [self.parameters[name] for name in names]
+        return [torch.zeros_like(m) if m.grad is None else m.grad for m in matrices]
 
-        mine = orthogonalize(mine, COEFFICIENTS[self.config.polynomial], self.dtype)
-        updates = self.ranks.all_gather(mine).flatten(0, 1)
-        for update, name in zip(updates, names, strict=False):
-            matrix = self.parameters[name]
-            rows, columns = matrix.shape
-            scale = math.sqrt(max(1.0, rows / columns))
-            matrix.add_(update.mT if rows > columns else update, alpha=-self.lr * scale)
+    def _orthogonalized(self, batch: _Batch) -> Tensor:
+        """The updates (N, *batch.wide) of this rank's share, zeros for as many as it is short of.
+
+        Every rank gathers shares of equal size, also when there are fewer matrices than ranks.
+        """
+        names = batch.shares[self.ranks.rank]
+        device = self.parameters[batch.shares[0][0]].device
+        longest = max(len(share) for share in batch.shares)
+        mine = torch.zeros(longest, *batch.wide, dtype=self.dtype, device=device)
+        if names:
+            buffers = [self.buffers[name] for name in names]
+            updates = torch._foreach_add(self._gradients(names), buffers, alpha=self.momentum)
+            count = sum(update.shape == batch.wide for update in updates)
+            for begin, part, tall in ((0, updates[:count], False), (count, updates[count:], True)):
+                if part:
+                    rows = torch.stack(part)
+                    rows = normalize_rows(rows) if self.config.row_normalize else rows
+                    mine[begin : begin + len(part)].copy_(rows.mT if tall else rows)
+        return orthogonalize(mine, COEFFICIENTS[self.config.polynomial], self.dtype)
+
+    def _apply(self, batch: _Batch, updates: Pending) -> None:
+        for share, theirs in zip(batch.shares, updates.wait(), strict=True):
+            for update, name in zip(theirs, share, strict=False):
+                matrix = self.parameters[name]
+                rows, columns = matrix.shape
+                scale = math.sqrt(max(1.0, rows / columns))
+                matrix.add_(update.mT if rows > columns else update, alpha=-self.lr * scale)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The momentum of each matrix, by the matrix's name."""
-        return dict(self.buffers)
+        """The momentum of each matrix, by the matrix's name; every rank must ask."""
+        if not self.divided:
+            return dict(self.buffers)
+        empty = {name: torch.zeros_like(matrix) for name, matrix in self.parameters.items()}
+        state = empty | {name: buffer.clone() for name, buffer in self.buffers.items()}
+        self.ranks.sum_(list(state.values()))
+        return state
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        if state.keys() != self.buffers.keys():
-            odd = sorted(state.keys() ^ self.buffers.keys())
+        if state.keys() != self.parameters.keys():
+            odd = sorted(state.keys() ^ self.parameters.keys())
             raise ValueError(f"saved momentum and matrices differ in {', '.join(odd)}")
         for name, buffer in self.buffers.items():
             buffer.copy_(state[name])
+
+
+def _make_batches(matrices: Mapping[str, Tensor], world_size: int) -> list[_Batch]:
+    """Those with the most numbers first: the last results to travel have nothing beside them."""
+    by_shape: dict[tuple, list[str]] = defaultdict(list)
+    # As backward meets them: neighbours have different owners, and leave in one message.
+    for name, matrix in reversed(list(matrices.items())):
+        by_shape[(*sorted(matrix.shape), matrix.device)].append(name)
+    batches = []
+    for (rows, columns, _), names in by_shape.items():
+        shares = [
+            sorted(names[rank::world_size], key=lambda name: matrices[name].size(0) != rows)
+            for rank in range(world_size)
+        ]
+        batches.append(_Batch(shares, (rows, columns)))
+    return sorted(batches, key=lambda b: -sum(map(len, b.shares)) * b.wide[0] * b.wide[1])

@@ -9,14 +9,19 @@ decided by the caller through `Optimizers.set`.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.tensor_file import under
-from fairway.train.muon import MatrixOptimizer, MatrixOptimizerConfig, MuonConfig
+from fairway.train.muon import (
+    DividedOptimizer,
+    MatrixOptimizer,
+    MatrixOptimizerConfig,
+    MuonConfig,
+)
 
 Group = Literal["matrices", "embed", "head", "scalars"]
 ADAMW_GROUPS: tuple[Group, ...] = ("embed", "head", "scalars")
@@ -149,8 +154,19 @@ class Optimizers:
                 group["lr"] = lr_scale * group["peak"].lr
                 group["weight_decay"] = decay_scale * group["peak"].weight_decay
 
+    @property
+    def owners(self) -> Mapping[str, int]:
+        """The rank that needs a parameter's gradient, where only one does."""
+        return getattr(self.matrix_optimizer, "owners", {})
+
     def step(self) -> None:
-        self.matrix_optimizer.step()
+        if self.owners:
+            cast(DividedOptimizer, self.matrix_optimizer).step(beside=self._step_adamw)
+        else:
+            self.matrix_optimizer.step()
+            self._step_adamw()
+
+    def _step_adamw(self) -> None:
         if self.adamw is not None:
             self.adamw.step()
 

@@ -20,6 +20,7 @@ from fairway.evaluate.predictor import ALONE, Reader, Rounding
 from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.model.adapters import AdapterConfig, Adapters
 from fairway.model.gpt import GPT
+from fairway.runtime.device import send
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.kernels import kernels_in_use
 from fairway.runtime.tensor_file import under
@@ -86,18 +87,20 @@ class _RowAdapters(Adapters):
     def __init__(self, bank: Adapters, rows: Sequence[int]) -> None:
         nn.Module.__init__(self)
         self.scale = bank.scale
-        chosen = _select(rows)
+        chosen = _select(rows, next(iter(bank.parameters())).device)
         self.down = _leaves(bank.down, chosen)
         self.up = _leaves(bank.up, chosen)
 
 
-def _select(rows: Sequence[int]) -> slice | list[int]:
+def _select(rows: Sequence[int], device: torch.device) -> slice | Tensor:
     """Neighbours as a slice, which copies nothing."""
     first, last = rows[0], rows[-1]
-    return slice(first, last + 1) if list(rows) == list(range(first, last + 1)) else list(rows)
+    if list(rows) == list(range(first, last + 1)):
+        return slice(first, last + 1)
+    return send(torch.tensor(rows), device)
 
 
-def _leaves(bank: nn.ParameterDict, chosen: slice | list[int]) -> nn.ParameterDict:
+def _leaves(bank: nn.ParameterDict, chosen: slice | Tensor) -> nn.ParameterDict:
     return nn.ParameterDict({key: nn.Parameter(p.detach()[chosen]) for key, p in bank.items()})
 
 
@@ -222,7 +225,7 @@ class DocumentPredictor(Frozen):
     @torch.no_grad()
     def _draw_anew(self, batch: int | None) -> None:
         for key, fresh in self.draw(self.counts["renewals"], batch).items():
-            self.bank.down[key].copy_(fresh)
+            self.bank.down[key].copy_(send(fresh, self.device))
 
     def _drawn(self, renewals: int, batch: int | None) -> dict[str, Tensor]:
         # A batch's own by document, so that neither ranks nor rows change what each of them gets.
@@ -250,7 +253,7 @@ class DocumentPredictor(Frozen):
             rows = [plan.places[i] for i in one.members]
             adapters = _RowAdapters(self.bank, rows)
             for name, gradient in self._gradients(one, adapters).items():
-                gradients[name][_select(rows)] = gradient
+                gradients[name][_select(rows, self.device)] = gradient
         if self.rounding is not None:
             self.rounding(gradients)
         self.counts["steps"] += 1
@@ -263,7 +266,7 @@ class DocumentPredictor(Frozen):
         with torch.enable_grad(), kernels_in_use():
             logits = self.model(one.inputs, start=one.start, adapters=adapters)
             loss = F.cross_entropy(logits.flatten(0, 1), one.targets.flatten(), reduction="none")
-            lengths = torch.tensor(one.num_targets, device=self.device)[:, None]
+            lengths = send(torch.tensor(one.num_targets), self.device)[:, None]
             own = torch.arange(one.targets.size(1), device=self.device) < lengths
             mean = (loss.view_as(own) * own / lengths).sum()
             named = dict(adapters.named_parameters())

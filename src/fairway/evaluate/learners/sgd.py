@@ -23,6 +23,7 @@ from fairway.evaluate.learners.pause_text import packed_rows
 from fairway.evaluate.predictor import ALONE, Rounding
 from fairway.model.gpt import GPT
 from fairway.model.segments import Segments, document_segments
+from fairway.runtime.device import send
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.kernels import kernels_in_use
 from fairway.runtime.tensor_file import under
@@ -284,7 +285,7 @@ class WeightLearner:
         """This rank's share of the batch's mean loss, in parts."""
         total = sum(len(piece) - 1 for piece in batch)
         for tokens in equally_long(batch[self.ranks.rank :: self.ranks.world_size]):
-            tokens = tokens.to(self.model.embed.weight.device)
+            tokens = send(tokens, self.model.embed.weight.device)
             inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
             # What is left over at a chunk's end has shapes of its own, not worth compiling for.
             whole = inputs.shape == self.compiled_shape
@@ -301,7 +302,7 @@ class WeightLearner:
             device = self.model.embed.weight.device
             with self._precision():
                 nats = self.model.packed_nats(
-                    inputs.to(device), targets.to(device), Segments.of(mine)
+                    send(inputs, device), send(targets, device), Segments.of(mine)
                 )
             yield nats / len(targets)
 
