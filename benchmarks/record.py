@@ -65,7 +65,7 @@ def handed_in(data: Path, place: Path, seconds: float) -> Path:
     fairway("seeds", RECIPE, data, "--seeds", *SEEDS, "--out", runs, *told)
     folders = [runs / f"seed-{seed}" for seed in SEEDS]
     found = fairway("submit", *folders, "--out", record)
-    show("handed in", bits_per_byte=found["val_bpb"], code_bytes=found["bytes_code"])
+    show("handed in", bits_per_byte=found["val_bpb"], script_bytes=found["bytes_code"])
     return record
 
 

@@ -77,6 +77,7 @@ RULES = (
         },
         made=("fairway.quant.schemes:KeepHalf",),
         left_out=(
+            "fairway.runtime.meter:Meter",
             "fairway.runtime.run_log:RunLog",
             "fairway.runtime.stopping:Stop",
             "fairway.runtime.watchdog:Watchdog",

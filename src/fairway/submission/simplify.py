@@ -11,6 +11,8 @@ from typing import Any
 
 SETTINGS_ALONE = ("model", "train.config", "train.param_groups", "train.muon", "quant", "evaluate")
 
+WATCHING = {"_peers_expected", "_collective", "waiting"}  # methods of ranks and their meter
+
 
 class Simplifier(ast.NodeTransformer):
     """One module.
@@ -92,9 +94,14 @@ class Simplifier(ast.NodeTransformer):
 
     def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
         """Peers are not watched over: the collective is made, and torchrun ends what fails."""
-        match node.items:
-            case [ast.withitem(ast.Call(func=ast.Attribute(attr="_peers_expected")))]:
-                return self._body(node.body)
+        calls = (item.context_expr for item in node.items)
+        if all(
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in WATCHING
+            for call in calls
+        ):
+            return self._body(node.body)
         return self._block(node)
 
     def visit_Try(self, node: ast.Try) -> ast.stmt | list[ast.stmt]:
