@@ -1,4 +1,5 @@
-"""Tokens a second of decoding, one stream and many in step, for one run's model. By hand.
+"""Tokens a second of decoding, one stream and many in step, in native and settled arithmetic, for
+one run's model. By hand.
 
     python benchmarks/proof.py runs/pocket runs/pocket/data
 
@@ -10,6 +11,7 @@ import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from measuring.rows import show
@@ -17,7 +19,7 @@ from measuring.small_run import given_or_small_run
 
 from fairway.artifact.config_json import config_to_json
 from fairway.artifact.loaded_model import load_model
-from fairway.evaluate.config import EvaluateConfig
+from fairway.evaluate.config import Arithmetic, EvaluateConfig
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.proof.compress import CompressConfig, code, decompress
 from fairway.proof.prove import evaluation_of
@@ -32,12 +34,16 @@ def ways(own: EvaluateConfig, num_tokens: int) -> dict[str, EvaluateConfig]:
     return {"frozen": frozen, "SGD": replace(frozen, ttt=sgd), "the run's own": own}
 
 
-def decoding_speed(run: Path, data: DataFolder, tokens: int, segments: int, threads: int) -> None:
+def decoding_speed(
+    run: Path, data: DataFolder, tokens: int, segments: int, threads: int, arithmetic: Arithmetic
+) -> None:
     """One stream of `tokens`, then four times as many in `segments` that are coded in step."""
     loaded = load_model(run / "model.fwy")
     for in_step, num_tokens in ((1, tokens), (segments, 4 * tokens)):
         text = data.tokenizer.decode(data.val[:num_tokens].tolist())
-        settings = CompressConfig(segments=in_step, threads=threads)
+        settings = CompressConfig(
+            segments=in_step, threads=threads, arithmetic=arithmetic, guard=False
+        )
         for name, config in ways(evaluation_of(loaded), num_tokens).items():
             model = replace(loaded, evaluate=config_to_json(config))
             packed = code(model, text, settings)
@@ -46,7 +52,7 @@ def decoding_speed(run: Path, data: DataFolder, tokens: int, segments: int, thre
                 raise SystemExit(f"{name}, {in_step} segments: other bytes came back")
             seconds = time.perf_counter() - begin
             show(
-                f"{name}, {in_step} in step, {threads} threads",
+                f"{arithmetic}, {name}, {in_step} in step, {threads} threads",
                 tokens_per_second=num_tokens / seconds,
                 bits_per_byte=8 * len(packed) / len(text),
             )
@@ -59,11 +65,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096, help="of one stream; times 4 in step")
     parser.add_argument("--segments", type=int, default=32)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--arithmetic", nargs="*", default=get_args(Arithmetic), help="both")
     parser.add_argument("--brief", action="store_true", help="256 tokens, 8 segments")
     args = parser.parse_args()
     tokens, segments = (256, 8) if args.brief else (args.tokens, args.segments)
     with given_or_small_run(args.run, args.data) as (run, data):
-        decoding_speed(run, DataFolder(data), tokens, segments, args.threads)
+        for arithmetic in args.arithmetic:
+            decoding_speed(run, DataFolder(data), tokens, segments, args.threads, arithmetic)
 
 
 if __name__ == "__main__":

@@ -1,45 +1,40 @@
 """Proofs in settled arithmetic encoded once and decoded everywhere, as one table. By hand.
 
     python benchmarks/travel.py runs/pocket runs/pocket/data
+    python benchmarks/travel.py runs/pocket runs/pocket/data --keep FOLDER --only "2 threads" SSE
     python benchmarks/travel.py --python "PyTorch 2.9=/tmp/old/bin/python" \\
         --python "ARM=env PYTHONPATH=SITE qemu-aarch64-static -L ROOT ROOT/usr/bin/python3.11"
 
 Each way to learn is proved on each text; then other processes decode all of the proofs, each with
 threads, rows, instructions or a PyTorch of its own, and one with the forward pass of NumPy
-(`tests/model/plain_forward.py`). The table says how many came back byte for byte. Exit status 1
-says that one was refused, or worse.
+(`tests/model/plain_forward.py`). The table says how many came back byte for byte, and with `bits`
+whether that process computes as another does: a checksum of products and functions in float64. With
+`--keep`, proofs and rows stay in a folder, and a call goes on where another one ended. Exit status
+1 says that a proof was refused, or worse.
 """
 
 import argparse
 import json
 import os
-import random
 import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from measuring.decoding import texts_sha256
 from measuring.rows import show
 from measuring.small_run import given_or_small_run
+from measuring.travelling import Proof, encoded
 from rich.console import Console
 from rich.table import Table
 
 from fairway.artifact.loaded_model import LoadedModel, load_model
-from fairway.evaluate.config import EvaluateConfig
-from fairway.evaluate.learners.documents import DocumentAdapters
-from fairway.evaluate.learners.mixture import Mixture
-from fairway.evaluate.learners.sgd import Sgd
 from fairway.proof.guard import PLAIN
-from fairway.proof.prove import evaluation_of, prove, validation_text
 from fairway.tokens.shards import DataFolder
-from fairway.tokens.val_text import ValText
 
-LESSONS = 20
 WORKER = Path(__file__).parent / "measuring" / "decoding.py"
 
 
@@ -49,6 +44,9 @@ class Machine:
 
     command  that runs Python there
     setting  of the environment
+    tuned    whether C++ of ours is compiled for the processor, whose best instructions it takes
+    noise    margins by which logits and gradients are off; beyond half of one, a proof may be
+             refused
     only     the ways it can do, or the texts it is given; None: all
     """
 
@@ -57,19 +55,26 @@ class Machine:
     threads: int | None = 1
     rows: int | None = None
     device: str = "cpu"
+    tuned: bool = True
     numpy: bool = False
+    noise: float = 0.0
     ways: tuple[str, ...] | None = None
     texts: tuple[str, ...] | None = None
 
+    def takes(self, proof: Proof) -> bool:
+        return (self.ways is None or proof.way in self.ways) and (
+            self.texts is None or proof.text in self.texts
+        )
 
-def instructions(capability: str, onednn: str, mkl: str) -> Machine:
+
+def instructions(capability: str, onednn: str, mkl: str, *, tuned: bool = False) -> Machine:
     """A processor that knows no more than these."""
     held = {
         "ATEN_CPU_CAPABILITY": capability,
         "ONEDNN_MAX_CPU_ISA": onednn,
         "MKL_ENABLE_INSTRUCTIONS": mkl,
     }
-    return Machine(setting=held)
+    return Machine(setting=held, tuned=tuned)
 
 
 MACHINES = {
@@ -81,94 +86,49 @@ MACHINES = {
     "32 rows": Machine(rows=32),
     "SSE": instructions(*list(PLAIN.values())[:3]),
     "AVX2": instructions("avx2", "AVX2", "AVX2"),
-    "AVX-512": instructions("avx512", "AVX512_CORE", "AVX512"),
+    "AVX-512": instructions("avx512", "AVX512_CORE", "AVX512", tuned=True),
     "NumPy": Machine(numpy=True, ways=("frozen",)),
+    **{
+        f"noise {times:g}": Machine(noise=times, texts=("own", "one letter"))
+        for times in (0.5, 10.0, 100.0, 1e3, 1e5)
+    },
 }
 
 
-def ways(own: EvaluateConfig, chunk: int) -> dict[str, EvaluateConfig]:
-    """How the text is scored, documents apart so that there are rows to stand in step."""
-    base = replace(
-        own,
-        arithmetic="settled",
-        precision="float32",
-        stride=min(own.stride, chunk),
-        rows=32,
-        documents=True,
-        ttt=None,
-        mixture=None,
-        tilt=None,
-    )
-    steps = Sgd(chunk_tokens=chunk, epochs=1, lr=0.005, batch_sequences=4)
-    return {
-        "frozen": base,
-        "SGD": replace(base, ttt=steps),
-        "Muon": replace(base, ttt=replace(steps, lr=0.002, optimizer="muon")),
-        "adapters": replace(base, ttt=DocumentAdapters()),
-        "mixture": replace(base, mixture=Mixture()),
-    }
+class Kept:
+    """What was made for these settings: proofs, and the rows of the table."""
+
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+        self.folder, self.file = folder, folder / "rows.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        told = folder / "settings.json"
+        text = json.dumps(settings, indent=1)
+        if told.is_file() and told.read_text() != text:
+            raise SystemExit(f"{folder} was made with other settings, see {told}; name another")
+        told.write_text(text)
+
+    def row(self, label: str) -> list[dict]:
+        """What came of each proof on that machine, so far."""
+        lines = self.file.read_text().splitlines() if self.file.is_file() else []
+        rows = [json.loads(line) for line in lines]
+        return [one for machine, found in rows if machine == label for one in found]
+
+    def add(self, label: str, found: list[dict]) -> None:
+        with self.file.open("a") as file:
+            file.write(json.dumps([label, found]) + "\n")
 
 
-def texts(loaded: LoadedModel, data: DataFolder, book: Path | None) -> dict[str, bytes]:
-    """The run's own text, a chapter, what is no text at all, and what is too easy."""
-    own = loaded.tokenizer.decode(validation_text(loaded, data).tokens[:100_000].tolist())
-    found = {
-        "own": own,
-        "junk": random.Random(0).randbytes(100_000),
-        "one letter": b"a" * 300_000,
-    }
-    return found if book is None else found | {"book": book.read_bytes()}
-
-
-def first_tokens(loaded: LoadedModel, data: bytes, tokens: int, documents: int) -> ValText:
-    """About so many tokens of a text, as equally long documents."""
-    each = max(1, tokens // documents)
-    ids = loaded.tokenizer.encode(data).tolist()[: each * documents]
-    parts = [loaded.tokenizer.decode(ids[i : i + each]) for i in range(0, len(ids), each)]
-    return ValText.of_documents(parts, loaded.tokenizer)
-
-
-@dataclass(frozen=True)
-class Proof:
-    way: str
-    text: str
-    path: Path
-    expected: str
-
-
-def encoded(
-    loaded: LoadedModel, data: DataFolder, args: argparse.Namespace, folder: Path
-) -> Iterator[Proof]:
-    """Every way on every text. Told of each: what the ties took, and how far the guard's sample
-    came apart, where that was asked for."""
-    chosen = ways(evaluation_of(loaded).resolved(loaded.model.config.train_context), args.chunk)
-    for text_name, content in texts(loaded, data, args.book).items():
-        text = first_tokens(loaded, content, args.tokens, args.documents)
-        ids = text.tokens.long()
-        starts = [*text.document_starts, len(ids)]
-        documents = [loaded.tokenizer.decode(ids[a + 1 : b].tolist()) for a, b in pairwise(starts)]
-        for way, config in chosen.items():
-            path = folder / f"{way} {text_name}.fwp"
-            certificate = prove(
-                loaded, text, out=path, evaluate=config, guard=args.guard, decode_seconds=0.0
-            )
-            facts = certificate.settled
-            assert facts is not None
-            show(
-                f"encoded: {way}, {text_name}",
-                tokens=certificate.num_tokens,
-                coded_bytes=certificate.coded_bytes,
-                ties=facts.ties,
-                tie_bytes=facts.tie_bytes,
-                holds=certificate.holds,
-                **{} if facts.deviation is None else {"logit_deviation": facts.deviation},
-                **{} if facts.state_deviation is None else {"state": facts.state_deviation},
-            )
-            yield Proof(way, text_name, path, texts_sha256(documents))
+@contextmanager
+def kept(args: argparse.Namespace, loaded: LoadedModel) -> Iterator[Kept]:
+    names = ("tokens", "documents", "documents_a_lesson", "book", "guard")
+    settings = {name: str(getattr(args, name)) for name in names}
+    settings["model"] = loaded.sha256
+    with tempfile.TemporaryDirectory() as folder:
+        yield Kept(args.keep or Path(folder), settings)
 
 
 def decoded(machine: Machine, model: Path, proofs: list[Proof], folder: Path) -> list[dict]:
-    """What each proof came to on a machine, in the order of the proofs."""
+    """What each proof came to on a machine, in the order of the proofs; then what it is."""
     job = folder / "job.json"
     listed = [
         {"name": f"{proof.way}, {proof.text}", "path": str(proof.path), "expected": proof.expected}
@@ -181,7 +141,12 @@ def decoded(machine: Machine, model: Path, proofs: list[Proof], folder: Path) ->
                 "threads": machine.threads,
                 "rows": machine.rows,
                 "device": machine.device,
+                "tuned": machine.tuned,
                 "numpy": machine.numpy,
+                "noise": {
+                    "times": machine.noise,
+                    "where": ["logits", "gradients"] if machine.noise else [],
+                },
                 "proofs": listed,
             }
         )
@@ -205,38 +170,43 @@ def travelled(
     """Print the table; returns how many did not come back."""
     assert loaded.path is not None
     failures: list[str] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        proofs = list(encoded(loaded, data, args, folder))
+    with kept(args, loaded) as held:
+        proofs = encoded(loaded, data, args, held.folder)
         columns = list(dict.fromkeys(proof.way for proof in proofs))
-        table = Table("decoded with", *columns, "tokens/s", "PyTorch, instructions")
+        table = Table("decoded with", *columns, "tokens/s", "PyTorch, instructions, bits")
         for label, machine in machines.items():
-            mine = [
-                proof
-                for proof in proofs
-                if (machine.ways is None or proof.way in machine.ways)
-                and (machine.texts is None or proof.text in machine.texts)
-            ]
-            found = decoded(machine, loaded.path, mine, folder)
-            came = [one for one in found if "proof" in one]
-            here = next((one["circumstances"] for one in found if "circumstances" in one), {})
-            cells = []
-            for way in columns:
-                of_way = [one["came"] for one in came if one["proof"].startswith(f"{way},")]
-                cells.append(f"{of_way.count('same')}/{len(of_way)}" if of_way else "")
-            good = [one for one in came if one["came"] == "same"]
-            seconds = sum(one["seconds"] for one in good)
-            rate = sum(one["tokens"] for one in good) / seconds if seconds else 0.0
-            told = f"{here.get('torch', '?')}, {here.get('instructions', '?')}"
-            table.add_row(label, *cells, f"{rate:,.0f}", told)
-            bad = [one for one in came if one["came"] != "same"]
-            failures += [f"{label}: {b['proof']}: {b['came']}: {b['note']}" for b in bad]
-            counts = {way: cell for way, cell in zip(columns, cells, strict=True) if cell}
-            show(f"decoded: {label}", **counts, tokens_per_second=rate, not_the_same=len(bad))
-    Console(stderr=True).print(table)
+            known = {one.get("proof") for one in held.row(label)}
+            mine = [p for p in proofs if machine.takes(p) and f"{p.way}, {p.text}" not in known]
+            if mine:
+                held.add(label, decoded(machine, loaded.path, mine, held.folder))
+            failures += _add_row(table, label, machine, held.row(label), columns)
+    Console(stderr=True, width=140).print(table)
     for line in failures:
         print(line, file=sys.stderr)
     return len(failures)
+
+
+def _add_row(
+    table: Table, label: str, machine: Machine, found: list[dict], columns: list[str]
+) -> list[str]:
+    """To the table, and as a line; returns in words what did not come back."""
+    came = [one for one in found if "proof" in one]
+    here = next((one["circumstances"] for one in found if "circumstances" in one), {})
+    cells = []
+    for way in columns:
+        of_way = [one["came"] for one in came if one["proof"].startswith(f"{way},")]
+        refused = f", {of_way.count('refused')} refused" if "refused" in of_way else ""
+        cells.append(f"{of_way.count('same')}/{len(of_way)}{refused}" if of_way else "")
+    good = [one for one in came if one["came"] == "same"]
+    allowed = {"same", "refused"} if machine.noise > 0.5 else {"same"}
+    bad = [one for one in came if one["came"] not in allowed]
+    seconds = sum(one["seconds"] for one in good)
+    rate = sum(one["tokens"] for one in good) / seconds if seconds else 0.0
+    told = ", ".join(here.get(name, "?") for name in ("torch", "instructions", "bits"))
+    table.add_row(label, *cells, f"{rate:,.0f}", told)
+    counts = {way: cell for way, cell in zip(columns, cells, strict=True) if cell}
+    show(f"decoded: {label}", **counts, tokens_per_second=rate, not_the_same=len(bad), with_=told)
+    return [f"{label}: {one['proof']}: {one['came']}: {one['note']}" for one in bad]
 
 
 def main() -> int:
@@ -245,8 +215,16 @@ def main() -> int:
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--tokens", type=int, default=1280, help="of each text")
     parser.add_argument("--documents", type=int, default=8, help="that each text is cut into")
+    parser.add_argument(
+        "--documents-a-lesson",
+        type=int,
+        help="that SGD and Muon have in a lesson, which are those that stand in step there; "
+        "otherwise their texts are cut like the others'",
+    )
     parser.add_argument("--book", type=Path, help="a text file to prove besides")
+    parser.add_argument("--texts", nargs="*", help="names of the texts to prove; otherwise all")
     parser.add_argument("--guard", action="store_true", help="guard each proof, and say how far")
+    parser.add_argument("--keep", type=Path, help="folder of proofs and rows, to go on from")
     parser.add_argument(
         "--python",
         action="append",
@@ -260,7 +238,6 @@ def main() -> int:
     args = parser.parse_args()
     if args.brief:
         args.tokens, args.documents = 160, 2
-    args.chunk = max(4, args.tokens // LESSONS // 4 * 4)
     machines = dict(MACHINES)
     if args.cuda:
         machines["GPU"] = Machine(device="cuda")

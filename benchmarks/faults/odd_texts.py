@@ -101,7 +101,9 @@ def main() -> int:
         chosen = models(folder)
         source, packed, back = (folder / part for part in ("source", "packed", "back"))
         for kind, data in inputs(args.inputs, chance):
-            config = CompressConfig(segments=chance.choice((1, 1, 2, 5)), adapt=tried % 4 == 0)
+            config = CompressConfig(
+                segments=chance.choice((1, 1, 2, 5)), adapt=tried % 4 == 0, guard=False
+            )
             model = chosen[tried % len(chosen)]
             source.write_bytes(data)
             try:

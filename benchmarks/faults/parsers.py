@@ -185,7 +185,7 @@ def request(data: bytes) -> object:
     try:
         return parse_request(parse_json_body(data), ServeConfig(), 260)
     except ApiError as error:
-        raise ValueError(error.response().body.decode()) from error
+        raise ValueError(bytes(error.response().body).decode()) from error
 
 
 def through_file(place: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:

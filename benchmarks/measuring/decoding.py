@@ -10,8 +10,9 @@ import importlib.util
 import json
 import sys
 import time
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -32,16 +33,17 @@ from fairway.model.gpt import GPT  # noqa: E402
 from fairway.proof import verify as verifying  # noqa: E402
 from fairway.proof.proof_file import ProofFile  # noqa: E402
 from fairway.proof.reproducible import NotReproducible, circumstances  # noqa: E402
+from fairway.runtime.native import untuned  # noqa: E402
 
 
 def texts_sha256(documents: Sequence[bytes]) -> str:
     return hashlib.sha256(b"\0".join(documents)).hexdigest()
 
 
-def plain_forward() -> ModuleType:
-    """The second forward pass, which the tests hold against the first."""
-    file = ROOT / "tests" / "model" / "plain_forward.py"
-    spec = importlib.util.spec_from_file_location("plain_forward", file)
+def of_tests(name: str) -> ModuleType:
+    """A module that the tests use as well: the second forward pass, or noise."""
+    file = ROOT / "tests" / name
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -53,7 +55,11 @@ class PlainReader:
     """Reads with NumPy, the whole window anew for each token."""
 
     def __init__(self, model: GPT, plan: ChunkPlan) -> None:
-        self.config, self.plan, self.forward = model.config, plan, plain_forward().forward
+        self.config, self.plan, self.forward = (
+            model.config,
+            plan,
+            of_tests("model/plain_forward.py").forward,
+        )
         state = model.shipped_state_dict()
         self.weights = {k: v.numpy().astype(np.float64) for k, v in state.items()}
         self.read = torch.zeros(0, 0, dtype=torch.long)
@@ -92,6 +98,22 @@ def in_numpy(loaded: LoadedModel, proof: ProofFile) -> Callable[[], Settled]:
     return lambda: Settled(PlainFrozen(loaded.model), ledger)
 
 
+def noisy(times: float, where: Sequence[str]) -> ExitStack:
+    """Logits, gradients or weights off by up to so many margins."""
+    shaken, entered = of_tests("proof/noise.py").shaken, ExitStack()
+    for one in where:
+        entered.enter_context(shaken(times, one))
+    return entered
+
+
+def bits_of_floats(device: str) -> str:
+    """A checksum of what float64 comes to here: where it is the same, little has travelled."""
+    drawn = torch.from_numpy(np.random.default_rng(0).standard_normal((300, 300))).to(device)
+    product = drawn @ drawn
+    found = torch.stack((product, product.softmax(-1), product.tanh(), product.cumsum(-1)))
+    return f"{zlib.crc32(found.cpu().numpy().tobytes()):08x}"
+
+
 def decoded(path: Path, loaded: LoadedModel, job: dict, expected: str) -> dict[str, object]:
     """What came of one proof: the same text, a refusal, another text, or a failure."""
     begin = time.perf_counter()
@@ -112,11 +134,12 @@ def main() -> None:
     loaded.model.to(job["device"])
     if job["numpy"]:
         verifying.predictors = in_numpy
-    for proof in job["proofs"]:
-        model = replace(loaded, sha256=loaded.sha256)
-        found = decoded(Path(proof["path"]), model, job, proof["expected"])
-        print(json.dumps({"proof": proof["name"], **found}), flush=True)
-    print(json.dumps({"circumstances": circumstances()}), flush=True)
+    with nullcontext() if job["tuned"] else untuned(), noisy(**job["noise"]):
+        for proof in job["proofs"]:
+            found = decoded(Path(proof["path"]), loaded, job, proof["expected"])
+            print(json.dumps({"proof": proof["name"], **found}), flush=True)
+        here = circumstances() | {"bits": bits_of_floats(job["device"])}
+    print(json.dumps({"circumstances": here}), flush=True)
 
 
 if __name__ == "__main__":

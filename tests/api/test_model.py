@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -143,6 +144,19 @@ def test_writing_comes_in_whole_characters(model: Model) -> None:
 def test_any_bytes_come_back_from_fewer_or_more(model: Model) -> None:
     data = VERSE.encode() + b"\xff\x00"
     assert model.decompress(model.compress(data)) == data
+    for same in (bytearray(data), memoryview(data)):
+        assert model.decompress(bytearray(model.compress(same))) == data
+    with pytest.raises(TypeError, match="bytes-like"):
+        model.compress(VERSE)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpys_are_numbers(model: Model) -> None:
+    asked: dict[str, Any] = {"num_tokens": 9, "top_k": 5, "seed": 4, "context": 12}
+    whole = list(model.generate("to be", **asked))
+    given: dict[str, Any] = {name: np.int64(value) for name, value in asked.items()}
+    assert list(model.generate("to be", **given)) == whole
+    with pytest.raises(ValueError, match=r"stop='no'"):
+        model.generate("to be", stop="no")
 
 
 def test_a_run_from_its_recipe_file_is_the_recipe(tmp_path: Path) -> None:

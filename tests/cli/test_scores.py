@@ -12,6 +12,7 @@ from fairway.artifact.loaded_model import load_model
 from fairway.cli import main
 from fairway.evaluate import timed
 from fairway.evaluate.planner import Rates
+from fairway.model.gpt import GPT
 
 from .conftest import MODEL, VERSES, Ask
 
@@ -50,6 +51,45 @@ def test_a_proof_is_made_and_verified(ask: Ask, work: Path) -> None:
     assert json.loads((work / "p.json").read_text())["num_tokens"] == 60
     assert ask("verify", "p.fwp", MODEL, "--text", "p.txt")["equal"]
     assert VERSES[-1].startswith((work / "p.txt").read_bytes()[:40])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", MODEL, "data", "--out", "none/s.json"),
+        ("prove", MODEL, "data", "--out", "none/p.fwp"),
+        ("prove", MODEL, "data", "--out", "p.json"),  # where the certificate would replace it
+        ("compress", MODEL, "file.txt", "none/packed"),
+        ("compress", MODEL, "file.txt", "/dev/null"),
+        ("tune", MODEL, "data", "--out", "none/t.json"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, words: tuple
+) -> None:
+    def works(*_: object, **__: object) -> None:
+        raise AssertionError("it has begun to work")
+
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(GPT, "forward", works)
+    assert main(list(words)) == 2
+    assert "no folder" in (said := capsys.readouterr().err) or words[-1] in said
+
+
+def test_a_part_of_a_proof_is_never_called_the_whole(
+    ask: Ask, work: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("fairway.proof.prove.CHECK_EVERY", 16)
+    ask("prove", MODEL, "data", "--tokens", "60", "--out", "p.fwp")
+    assert main(["verify", "p.fwp", MODEL, "--seconds", "0", "--json"]) == 0
+    answer, said = (stream.decode() for stream in capsysbinary.readouterr())
+    part = json.loads(answer.splitlines()[-1])
+    assert (part["equal"], part["whole"], part["coded_bits_per_byte"]) == (None, False, None)
+    assert 16 <= part["tokens"] < 60
+    assert "yes, so far" in said
+    assert "the text came back" not in said
+    whole = ask("verify", "p.fwp", MODEL, "--seconds", "1000")
+    assert (whole["equal"], whole["whole"], whole["tokens"]) == (True, True, 60)
 
 
 def test_the_very_evaluation_that_was_scored_is_proved(

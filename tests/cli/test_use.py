@@ -41,7 +41,7 @@ def test_text_is_prepared_with_the_tokenizer_of_a_model(ask: Ask, work: Path) ->
 def test_settings_that_cannot_be_are_refused_in_one_line(capsys: pytest.CaptureFixture) -> None:
     assert main(["generate", "model.fwy", "--temperature", "-1", "--json"]) == 2
     said, shown = capsys.readouterr()
-    assert "not negative" in shown
+    assert "temperature=-1.0 must lie within 0" in shown
     assert len(shown.splitlines()) == 1
     assert json.loads(said)["error"]["type"] == "ValueError"
 

@@ -1,7 +1,9 @@
 """A disk that is full or over its quota, in brief: what was there stays whole, nothing is left."""
 
 import errno
+import os
 import resource
+import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.cli import main as fairway
+from fairway.evaluate.token_nats import TokenNats
 from fairway.report.page import write_report
 from fairway.result import RunResult, TrainResult, write_result
 from fairway.runtime.files import atomic_write, whole_folder
@@ -49,6 +52,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a result": lambda path: write_result(path.parent, RESULT),
     "a folder": a_folder,
     "a page": a_page,
+    "what each token cost": lambda path: TokenNats(path.with_name("nats.npy"), 999),
 }
 
 
@@ -76,6 +80,20 @@ def test_a_disk_may_be_full_after_any_byte(tmp_path_factory, room: int) -> None:
         atomic_write(path, NEW)
     assert raised.value.errno == errno.EFBIG
     assert [file.read_bytes() for file in path.parent.iterdir()] == [OLD]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
+def test_a_file_that_is_mapped_into_memory_has_its_room_before(tmp_path: Path) -> None:
+    """Writing into a hole of one would end the process, without a word."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("may not mount here")
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            TokenNats(tmp_path / "nats.npy", 100_000)
+        assert not list(tmp_path.iterdir())
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 def test_a_command_says_so_in_one_line(

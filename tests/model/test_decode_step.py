@@ -8,7 +8,13 @@ from torch import Tensor
 
 from fairway.model.adapters import AdapterConfig, Adapters
 from fairway.model.cache import Cache
-from fairway.model.decode_step import describe_step, next_logits, why_plain
+from fairway.model.decode_step import (
+    describe_step,
+    narrow_matrices,
+    next_logits,
+    why_plain,
+    window_logits,
+)
 from fairway.model.gpt import GPT
 from fairway.recipes.registry import RECIPES, recipe, smoke
 from fairway.runtime.native import explain, library, switched_off, untuned
@@ -93,6 +99,21 @@ def test_a_first_token_alone(dtype: torch.dtype) -> None:
     assert_twins(model, tokens(), opening=0)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("start", [0, 5])
+def test_a_whole_window_has_its_twin(variant: str, start: int) -> None:
+    model, ids = of_type(build(VARIANTS[variant]), torch.float64), tokens(rows=3)
+    found = window_logits(model, ids, start=start)
+    with torch.inference_mode():
+        assert_close(found, model(ids, start=start), CLOSE[torch.float64])
+
+
+def test_windows_side_by_side_know_nothing_of_each_other() -> None:
+    model, ids = of_type(build(VARIANTS["as #1855"]), torch.float64), tokens(rows=5)
+    apart = [window_logits(model, row[None], start=3) for row in ids]
+    assert torch.equal(window_logits(model, ids, start=3), torch.cat(apart))
+
+
 def test_no_sum_depends_on_the_number_of_rows_or_threads() -> None:
     model, ids = build(VARIANTS["as #1855"]), tokens(rows=6)
     together, _ = read(model, ids, 0)
@@ -105,8 +126,9 @@ def test_no_sum_depends_on_the_number_of_rows_or_threads() -> None:
     assert torch.equal(together, torch.cat(apart))
 
 
-def test_what_is_learned_between_two_tokens_is_seen() -> None:
-    model, ids = build(PLAIN), tokens(rows=1)
+@TYPES
+def test_what_is_learned_between_two_tokens_is_seen(dtype: torch.dtype) -> None:
+    model, ids = of_type(build(PLAIN), dtype), tokens(rows=1)
     cache = model.new_cache(1, 40)
     next_logits(model, ids[:, :7], cache)
     before = next_logits(model, ids[:, 7:8], cache)
@@ -114,6 +136,16 @@ def test_what_is_learned_between_two_tokens_is_seen() -> None:
         model.embed.weight *= 1.5
     cache.length -= 1
     assert not torch.allclose(next_logits(model, ids[:, 7:8], cache), before, atol=1e-3)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_matrices_in_half_the_memory_where_that_is_exact(exact: bool) -> None:
+    model = of_type(build(VARIANTS["as #1855"]), torch.float64)
+    if not exact:
+        with torch.no_grad():
+            model.blocks[0].mlp.up.weight *= 1.1  # type: ignore[operator, union-attr]
+    assert bool(narrow_matrices(model)) == exact
+    assert_twins(model, tokens(rows=5))
 
 
 def test_a_token_without_an_embedding_is_refused_and_nothing_is_read() -> None:

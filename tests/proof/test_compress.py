@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from typing import get_args
 
@@ -10,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway.artifact.sections import Refused
+from fairway.artifact.sections import Refused, unpack_frame
 from fairway.evaluate.config import Arithmetic, EvaluateConfig
 from fairway.evaluate.learners.documents import DocumentAdapters
 from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
+from fairway.evaluate.ledger import Margins
 from fairway.model.adapters import AdapterConfig
+from fairway.proof import compress as compressing
 from fairway.proof.compress import (
     CompressConfig,
     code,
@@ -53,7 +56,7 @@ def test_bytes_come_back_however_the_model_learns(
     way: str, segments: int, arithmetic: Arithmetic
 ) -> None:
     model = loaded(WAYS[way])
-    config = CompressConfig(segments=segments, every=50, arithmetic=arithmetic)
+    config = CompressConfig(segments=segments, every=50, arithmetic=arithmetic, guard=False)
     packed = code(model, TEXT, config)
     assert decompress(model, packed) == TEXT
 
@@ -63,10 +66,10 @@ def test_bytes_come_back_where_a_learner_from_outside_learns(
     segments: int, sign_steps: type
 ) -> None:
     model = loaded(replace(PLAIN, ttt=sign_steps(lr=0.01, chunk_tokens=64)))
-    packed = code(model, TEXT, CompressConfig(segments=segments))
+    config = CompressConfig(segments=segments, guard=False)
+    packed = code(model, TEXT, config)
     assert decompress(model, packed) == TEXT
-    frozen = loaded(PLAIN)
-    assert packed[-40:] != code(frozen, TEXT, CompressConfig(segments=segments))[-40:]
+    assert packed[-40:] != code(loaded(PLAIN), TEXT, config)[-40:]
 
 
 @settings(max_examples=25, deadline=None)
@@ -85,10 +88,43 @@ def test_bytes_come_back_through_a_trained_tokenizer() -> None:
     assert decompress(model, packed) == TEXT
 
 
+@pytest.mark.parametrize(
+    ("way", "guard"), [("both", "Guard"), ("mixture", "deviation_here"), ("sgd", "deviation_here")]
+)
+def test_what_another_machine_might_not_open_is_not_written(
+    way: str, guard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole process looks where something is learned; the text of "sgd" is too short for that."""
+    model, asked = loaded(WAYS[way]), []
+    kept = getattr(compressing, guard)
+    monkeypatch.setattr(
+        compressing, guard, lambda *given, **more: asked.append(guard) or kept(*given, **more)
+    )
+    text = TEXT[:60] if way == "sgd" else TEXT
+    (tmp_path / "in").write_bytes(text)
+    assert decompress(model, code(model, text)) == text
+    assert asked == [guard]
+    monkeypatch.setattr(Margins, "__init__", partialmethod(Margins.__init__, logit=1e-15))
+    with pytest.raises(ValueError, match="needs ten times less"):
+        code(model, text)
+    assert decompress(model, code(model, text, CompressConfig(guard=False))) == text
+
+
+def test_a_file_says_that_nobody_guarded_it() -> None:
+    packed = code(loaded(PLAIN), TEXT, CompressConfig(guard=False))
+    assert unpack_frame(compressing.MAGIC, packed, "a file").header["unguarded"]
+    assert "unguarded" not in unpack_frame(compressing.MAGIC, code(loaded(PLAIN), TEXT), "").header
+    other = loaded(PLAIN)
+    with torch.no_grad():
+        other.model.embed.weight.mul_(1.01)
+    with pytest.raises(NotReproducible, match="compressed with guard=False"):
+        decompress(other, packed)
+
+
 def test_learning_while_compressing_pays() -> None:
     model = loaded(replace(WAYS["sgd"], mixture=Mixture(orders=(1, 2, 3))))
-    adapted = code(model, TEXT, CompressConfig(adapt=True))
-    assert len(adapted) < len(code(model, TEXT, CompressConfig(adapt=False)))
+    adapted = code(model, TEXT, CompressConfig(adapt=True, guard=False))
+    assert len(adapted) < len(code(model, TEXT, CompressConfig(adapt=False, guard=False)))
 
 
 def test_every_flipped_byte_is_refused() -> None:

@@ -50,7 +50,7 @@ def test_an_altered_list_never_gives_a_wrong_text(
     """Beyond the checksum, which whoever alters a list may have mended."""
     monkeypatch.setattr(Sgd, "margins", lambda self: Margins(logit=1e-6))
     model = loaded(replace(FROZEN, ttt=Sgd(chunk_tokens=16, epochs=1, lr=0.05)))
-    packed = compress(model, TEXT, CompressConfig(every=16))
+    packed = compress(model, TEXT, CompressConfig(every=16, guard=False))
     assert decompress(model, packed) == TEXT
     read = read_ties
 

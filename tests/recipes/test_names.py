@@ -9,6 +9,7 @@ from fairway.recipes.registry import RECIPES, SCRIPTS, recipe
 def test_each_recipe_is_summed_up_by_its_own_first_line() -> None:
     lines = {name: (make.__doc__ or "").strip().splitlines()[0] for name, make in RECIPES.items()}
     assert list(SUMMARIES.items()) == list(lines.items())
+    assert all(line.endswith(".") for line in lines.values())  # a whole sentence
 
 
 def test_another_name_means_one_that_is_there() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairway.runtime.distributed import BUCKET_BYTES, Ranks, buckets, supervised
+from fairway.runtime.distributed import BUCKET_BYTES, Ranks, _buckets, supervised
 
 HERE = Path(__file__).resolve()
 
@@ -153,6 +153,6 @@ def test_torchrun_tells_who_we_are() -> None:
 def test_buckets_hold_every_tensor_once_in_order_and_are_not_too_large() -> None:
     half = torch.empty(BUCKET_BYTES // 8, dtype=torch.float32)  # half a bucket
     tensors: list[Tensor] = [half, half, half, torch.ones(2, dtype=torch.int64), half, half * 1]
-    found = list(buckets(tensors, BUCKET_BYTES))
-    assert [id(t) for bucket in found for t in bucket] == [id(t) for t in tensors]
-    assert [len(bucket) for bucket in found] == [2, 1, 1, 2]
+    buckets = list(_buckets(tensors))
+    assert [id(t) for bucket in buckets for t in bucket] == [id(t) for t in tensors]
+    assert [len(bucket) for bucket in buckets] == [2, 1, 1, 2]

@@ -49,6 +49,11 @@ def test_a_pipe_and_a_folder_are_no_place_for_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="a device or a pipe"):
         atomic_write(tmp_path / "pipe", b"x")
+    here, there = os.pipe()
+    with pytest.raises(ValueError, match="a device or a pipe"):
+        atomic_write(Path(f"/dev/fd/{there}"), b"x")
+    for end in (here, there):
+        os.close(end)
     with pytest.raises(ValueError, match="is a folder"):
         atomic_write(tmp_path, b"x")
     with pytest.raises(ValueError, match="no folder"):

@@ -1,6 +1,7 @@
 """Each fast form against its plain twin: values and derivatives."""
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -97,9 +98,13 @@ def test_attention_in_blocks_is_its_plain_twin(
 ) -> None:
     q = torch.randn(2, heads[0], length, 8)
     k, v = torch.randn(2, 2, heads[1], length, 8).unbind(0)
-    assert_twins(
-        lambda q, k, v: kernels.attend_in_blocks(q, k, v, num_blocks), kernels.attend_plain, q, k, v
-    )
+
+    def in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return kernels.attend_in_blocks(q, k, v, num_blocks)
+
+    assert_twins(in_blocks, kernels.attend_plain, q, k, v)
+    with patch("torch.compiler.is_compiling", return_value=True):  # as the compiler sees it
+        assert_twins(in_blocks, kernels.attend_plain, q, k, v)
 
 
 def test_attention_of_the_last_positions_is_the_end_of_the_whole() -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +14,7 @@ from typing import Literal
 import pytest
 
 from fairway.pipeline.packing import header_of
+from fairway.recipes.diff import override
 from fairway.recipes.registry import RECIPES, recipe
 from fairway.result import read_result
 from fairway.submission.figures import SAME_DEVICE
@@ -35,9 +38,17 @@ BLOCKED = (
 
 
 def started(
-    script: Path, data: Path, seed: int, *arguments: str, blocked: Collection[str] = ()
+    script: Path,
+    data: Path,
+    seed: int,
+    *arguments: str,
+    blocked: Collection[str] = (),
+    more: Mapping[str, str] | None = None,
 ) -> dict:
-    """What a process without the package, and without others, prints last."""
+    """What a process without the package, and without others, prints last; nothing: {}.
+
+    more  of its environment
+    """
     known = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [
@@ -48,13 +59,13 @@ def started(
             script.name,
             *arguments,
         ],
-        env={**known, "DATA_PATH": str(data), "SEED": str(seed)},
+        env={**known, "DATA_PATH": str(data), "SEED": str(seed), **(more or {})},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads((done.stdout.splitlines() or ["{}"])[-1])
 
 
 def as_published(name: str) -> Settled:
@@ -91,6 +102,30 @@ def test_it_trains_and_scores_as_the_run_did(
     assert (out / f"retrained_seed{chosen.seed}.fwy").read_bytes() == artifact
     assert result.artifact is not None
     assert result.artifact.bytes_total == len(artifact) + script.stat().st_size
+
+
+@pytest.mark.slow
+def test_on_two_ranks_it_does_what_the_run_did_on_one(
+    song: DataFolder, run: Run, tmp_path: Path
+) -> None:
+    """As torchrun starts it, a micro-batch on each rank. Which of two roundings a weight takes may
+    hang on the order in which ranks add up what calibration saw."""
+    chosen = override(tiny("pr1413"), {"train.batch.micro_batches": 2})
+    out = run(chosen, tmp_path / "run")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [{"RANK": n, "LOCAL_RANK": n, "WORLD_SIZE": "2"} for n in ("0", "1")]
+    with ThreadPoolExecutor() as pool:
+        both = pool.map(
+            lambda rank: started(out / SCRIPT, song.path, chosen.seed, more=rank | meeting), ranks
+        )
+        found = next(both)
+        assert next(both) == {}  # the first one speaks for both
+    score = read_result(out).score
+    assert score is not None
+    assert found["bytes"] == score.bytes
+    assert found["nats"] == pytest.approx(score.nats, rel=1e-3)
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_what_cannot_be_compiled_says_how_to_do_without(monkeypatch: pytest.Monk
     torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=no_compiler))
     model = looped()
-    with pytest.raises(ValueError, match=r"C\+\+ compiler here.*--compiled False"):
+    with pytest.raises(ValueError, match=r"C\+\+ compiler here.*--no-compiled"):
         compile_loss(model, ROWS, CONTEXT, torch.bfloat16, {True})
     assert model.compute_dtype == torch.float32
 

@@ -102,9 +102,9 @@ def parameters(*shapes: tuple[int, ...]) -> dict[str, nn.Parameter]:
 def test_every_gradient_is_in_one_bucket_and_a_bucket_has_one_matrix_for_a_rank() -> None:
     named = parameters((4, 6), (6, 4), (3,), (4, 6), (5, 5), (4, 6), (4, 6), (), (2, 7))
     owners = {"6": 0, "5": 1, "3": 2, "1": 0, "0": 1, "4": 0}
-    buckets = make_buckets(named, owners, 3)
+    buckets = make_buckets(named, owners, Ranks(0, 3))
     assert sorted(name for bucket in buckets for name in bucket.names) == sorted(named)
-    owned = [bucket for bucket in buckets if bucket.owned]
+    owned = [bucket for bucket in buckets if bucket.names[0] in owners]
     # Backward fills the last layers first.
     assert [bucket.names for bucket in owned] == [["6", "5", "3"], ["4"], ["1", "0"]]
     assert [bucket.sizes for bucket in owned] == [[24, 24, 24], [25, 0, 0], [24, 24, 0]]
@@ -115,8 +115,8 @@ def test_every_gradient_is_in_one_bucket_and_a_bucket_has_one_matrix_for_a_rank(
 def test_one_rank_sends_nothing_and_fills_in_what_is_missing() -> None:
     named = parameters((2, 2), (3,))
     named["0"].grad = torch.full((2, 2), 2.0)
-    with GradientExchange(named, {}, Ranks()) as exchange:
-        loss, norms, gradients = exchange.finish(torch.tensor(1.5))
+    exchange = GradientExchange(named, {}, Ranks())
+    loss, norms, gradients = exchange.finish(torch.tensor(1.5))
     assert loss == 1.5
     assert norms.tolist() == [4.0, 0.0]
     assert [tuple(gradient.shape) for gradient in gradients] == [(2, 2), (3,)]

@@ -27,14 +27,15 @@ from fairway.tokens.tokenizer import Tokenizer
 from fairway.tokens.val_text import ValText
 
 Text = str | bytes
+Data = bytes | bytearray | memoryview
 
 
-def load(source: str | Path | bytes, device: torch.device | str = "cpu") -> "Model":
+def load(source: str | Path | Data, device: torch.device | str = "cpu") -> "Model":
     """The model in a file, in the bytes of one, or at `hf://OWNER/NAME[@REVISION][/FILE]`.
 
     Raises ValueError naming the file and what is wrong with it. Nothing in a file is ever run.
     """
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.fwy"
             file.write_bytes(source)
@@ -187,16 +188,16 @@ class Model:
 
         return pieces()
 
-    def compress(self, data: bytes, config: CompressConfig | None = None) -> bytes:
+    def compress(self, data: Data, config: CompressConfig | None = None) -> bytes:
         """Any bytes in fewer bytes; see `fairway compress`.
 
         Raises ValueError where the model's tokenizer cannot give back all bytes.
         """
-        return compress_bytes(self.loaded, data, config)
+        return compress_bytes(self.loaded, bytes(memoryview(data)), config)
 
-    def decompress(self, data: bytes) -> bytes:
+    def decompress(self, data: Data) -> bytes:
         """Inverse of `compress`. Raises ValueError, and never returns wrong bytes."""
-        return decompress_bytes(self.loaded, data)
+        return decompress_bytes(self.loaded, bytes(memoryview(data)))
 
     def _ids(self, ids: ArrayLike | Tensor) -> Tensor:
         """Any integers as int64; ValueError where one is no id of this model."""

@@ -108,8 +108,10 @@ def score(
             evaluate.ttt=null
     """
     from fairway.proof.scored import told
-    from fairway.runtime.files import atomic_write
+    from fairway.runtime.files import atomic_write, require_writable
 
+    if options.out is not None:
+        require_writable(options.out)
     loaded = open_model(model)
     text = _text_to_score(loaded, texts, options.tokens)
     scored = _score(loaded, text, evaluate, options)
@@ -249,10 +251,13 @@ def prove(
             certificate says so
         out: the proof file to write; its certificate lies beside it, as .json
     """
-    from fairway.runtime.files import atomic_write
+    from fairway.runtime.files import atomic_write, require_writable
 
     if fit and budget_seconds is None:
         raise ValueError("--fit takes the documents that fit --budget-seconds; give both")
+    if out.suffix == ".json":
+        raise ValueError(f"{out} is where the certificate will lie; name the proof otherwise")
+    require_writable(out)
     seconds = budget_seconds if fit else None
     certificate, differs = _proved(model, data, score, tokens, documents, seconds, out)
     atomic_write(out.with_suffix(".json"), certificate.to_json().encode())
@@ -355,7 +360,7 @@ def verify(
         atomic_write(text, b"\0".join(decoded.documents))
     print(_came_back(decoded), file=sys.stderr)
     return {
-        "equal": True,  # any other text was refused
+        "equal": decoded.whole or None,  # any other text was refused; a part is no text yet
         "whole": decoded.whole,
         "tokens": decoded.num_tokens,
         "bytes": decoded.text_bytes,

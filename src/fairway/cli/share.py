@@ -101,8 +101,10 @@ def lm_eval(
         model: the model file, or hf://OWNER/NAME
         out: JSON file to write all results to, with the settings of the tasks
     """
-    from fairway.runtime.files import atomic_write
+    from fairway.runtime.files import atomic_write, require_writable
 
+    if out is not None:
+        require_writable(out)
     with extra("lm-eval", "lm-evaluation-harness"):
         from lm_eval.utils import make_table
 

@@ -45,7 +45,11 @@ def tune(
     """
     from fairway.cli.scores import Present
     from fairway.proof.prove import evaluation_of
+    from fairway.runtime.files import require_writable
     from fairway.tokens.shards import DataFolder
+
+    if out is not None:
+        require_writable(out)
 
     with extra("tune", "the search"):
         from fairway.tune import tune as search
@@ -68,6 +72,7 @@ def compress(
     adapt: bool = True,
     threads: MaybeCount = None,
     arithmetic: Literal["native", "settled"] = "settled",
+    guard: bool = True,
 ) -> Answer:
     """compress any file with a model: MODEL FILE OUT
 
@@ -83,10 +88,15 @@ def compress(
         threads: threads of the CPU; otherwise the cores there are, up to four, and in native
             arithmetic one, for there the decoder has to use as many
         arithmetic: settled opens on any machine; native opens on the like of this one alone
+        guard: compute the beginning otherwise as well, and write nothing where the two come so far
+            apart that another machine might not open the file; the file says where this was left
+            out
     """
     from fairway.proof.compress import CompressConfig, compress_file
 
-    config = CompressConfig(segments=segments, adapt=adapt, threads=threads, arithmetic=arithmetic)
+    config = CompressConfig(
+        segments=segments, adapt=adapt, threads=threads, arithmetic=arithmetic, guard=guard
+    )
     loaded = open_decoder(model)
     with shown("compress") as progress:
         size = compress_file(loaded, file, out, config, progress)

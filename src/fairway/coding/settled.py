@@ -16,10 +16,10 @@ from fairway.coding.symbols import STEPS, UNIT_BITS, exp2_units
 
 STEPS_PER_OCTAVE = 256  # rounding to them costs about 3e-7 nats per token
 ONE = 1 << UNIT_BITS
-_LOWEST = 31 * STEPS_PER_OCTAVE  # at which no unit is left but the one that every symbol gets
-_SHIFT = 32
+LOWEST = 31 * STEPS_PER_OCTAVE  # at which no unit is left but the one that every symbol gets
+SHIFT = 32
 _FINER = np.int32(STEPS // STEPS_PER_OCTAVE)
-_UNITS = torch.from_numpy(exp2_units(np.arange(-_LOWEST, 1, dtype=np.int32) * _FINER))
+UNITS = torch.from_numpy(exp2_units(np.arange(-LOWEST, 1, dtype=np.int32) * _FINER))
 
 
 class Slices(NamedTuple):
@@ -40,13 +40,13 @@ def settled_ends(steps: Tensor) -> Tensor:
     steps    (n, V) float64 whole numbers: logits in steps; overwritten
     returns  (n, V) int64, rising to about 2**30 + V
     """
-    below = steps.sub_(steps.amax(-1, keepdim=True)).clamp_(min=-float(_LOWEST))
-    place = below.add_(float(_LOWEST)).int()
-    units = _UNITS.to(steps.device).index_select(0, place.flatten()).view_as(place)
+    below = steps.sub_(steps.amax(-1, keepdim=True)).clamp_(min=-float(LOWEST))
+    place = below.add_(float(LOWEST)).int()
+    units = UNITS.to(steps.device).index_select(0, place.flatten()).view_as(place)
     ends = running_sums(units)
     # At most 2**30 after that, since ends * (2**62 // ends) is at most 2**62.
-    share = torch.div(1 << (UNIT_BITS + _SHIFT), ends[:, -1:], rounding_mode="floor")
-    ends.mul_(share).bitwise_right_shift_(_SHIFT)
+    share = torch.div(1 << (UNIT_BITS + SHIFT), ends[:, -1:], rounding_mode="floor")
+    ends.mul_(share).bitwise_right_shift_(SHIFT)
     return ends.add_(torch.arange(1, ends.size(1) + 1, device=ends.device))
 
 

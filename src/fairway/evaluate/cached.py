@@ -18,7 +18,7 @@ from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.evaluate.windows import Window
 from fairway.model.cache import Cache
-from fairway.model.decode_step import next_logits
+from fairway.model.decode_step import next_logits, window_logits
 from fairway.model.gpt import GPT
 
 
@@ -71,17 +71,17 @@ def _in_step(
 ) -> Iterator[tuple[WindowBatch, Tensor]]:
     opening = make_window_batch(chunk, tuple(run[0] for run in runs), device)
     if len(runs[0]) == 1:
-        yield opening, model(opening.inputs, start=opening.start)
+        yield opening, window_logits(model, opening.inputs, start=opening.start)
         return
     cache = model.new_cache(len(runs), chunk.plan.windows[runs[0][0]].num_inputs)
-    yield opening, model(opening.inputs, start=opening.start, cache=cache)
+    yield opening, window_logits(model, opening.inputs, start=opening.start, cache=cache)
     for step in range(1, len(runs[0])):
         members = tuple(run[step] for run in runs)
         history, new = opening.history, opening.num_targets[0]
         whole = torch.stack([chunk.texts[i] for i in members]).to(device)
         one = WindowBatch(members, whole[:, history - 1 :], 1, opening.num_targets)
         drop_oldest(model, cache, new)
-        yield one, model(one.inputs, cache=cache)
+        yield one, window_logits(model, one.inputs, cache=cache)
 
 
 def drop_oldest(model: GPT, cache: Cache, count: int) -> None:

@@ -13,7 +13,7 @@ from fairway.evaluate.predictor import ALONE, Reader
 from fairway.evaluate.window_batch import WindowBatch, group_windows, make_window_batch
 from fairway.model.adapters import Adapters
 from fairway.model.cache import Cache
-from fairway.model.decode_step import next_logits
+from fairway.model.decode_step import next_logits, window_logits
 from fairway.model.gpt import GPT
 from fairway.runtime.distributed import Ranks
 
@@ -63,7 +63,7 @@ class Frozen:
         mine = self._share(len(windows))
         for members in group_windows(windows, mine, self.rows, self.model.config.train_context):
             one = make_window_batch(chunk, members, self.device)
-            yield one, self.model(one.inputs, start=one.start)
+            yield one, window_logits(self.model, one.inputs, start=one.start)
 
     def _share(self, number: int) -> range:
         """Which of so many pieces of work are this rank's."""

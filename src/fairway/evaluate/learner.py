@@ -119,8 +119,8 @@ class Learner(Pluggable, ABC):
     def margins(self) -> Margins:
         """How what it learns is rounded in settled arithmetic; machines' deviations decide.
 
-        An optimizer that divides gradients by their own size makes much of small differences, so
-        its predictor has them rounded first (`predictor.RoundsGradients`).
+        An optimizer that makes as much of small gradients as of large ones makes much of small
+        differences, so its predictor has them rounded first (`predictor.RoundsGradients`).
         """
         return Margins()
 

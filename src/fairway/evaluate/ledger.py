@@ -16,43 +16,28 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fairway.coding.settled import STEPS_PER_OCTAVE, settled_ends
-from fairway.evaluate.dither import PERIOD, first_offset, offsets
+from fairway.coding.settled import settled_ends
+from fairway.evaluate.dither import first_offset
+from fairway.evaluate.rounding import (
+    STEPS_PER_NAT,
+    Grid,
+    Rounding,
+    check_range,
+    round_ends,
+    round_logits,
+    round_values,
+)
 from fairway.runtime.limits import require_within
 
-MOST_LOGIT = float(1 << 16)  # beyond it float64 is too coarse beside the margin
-_ROUND = 1.5 * 2.0**52  # adding and taking away rounds to whole numbers, halves to even
-_BLOCK = 1 << 17  # values rounded at once, so that they stay in the processor's cache
+NOWHERE = -1  # position of logits that are for no target
 _NOTHING = 2.0**-200
 # Parts of a state's names that say that its values are means of squares.
 SECOND_MOMENTS = frozenset({"exp_avg_sq", "second"})
 WEIGHTS = frozenset({"weights", "bank", "aside"})  # the same, of what the model computes with
-_STEPS_PER_NAT = STEPS_PER_OCTAVE / math.log(2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Grid:
-    """How one kind of values is rounded.
-
-    dither       how much of an offset each value gets (`dither.py`)
-    significant  bits that a value keeps, where that many are finer than the grid or coarser; None:
-                 all lie on one grid
-    least        exponent, in steps of the grid, below which values keep no more bits
-    """
-
-    dither: float = 0.25
-    significant: int | None = None
-    least: int = 0
-
-    def finer(self, steps: Tensor) -> Tensor:
-        """By how much each value's own steps are finer than the grid's."""
-        assert self.significant is not None
-        bits = torch.frexp(steps).exponent.clamp_min_(self.least)
-        return torch.ldexp(torch.ones_like(steps), self.significant - bits)
-
-
-OF_WEIGHTS, OF_MOMENTS = _Grid(dither=1.0), _Grid()
-ROOTS, GRADIENTS = _Grid(significant=5, least=-2), _Grid(significant=5, least=1)
+OF_WEIGHTS, OF_MOMENTS, ROOTS = Grid(dither=1.0), Grid(), Grid(significant=5, least=-2)
+# Gradients that are divided by their own size, and matrices of them, by so many bits coarser than
+# what is learned: few of them may be ties, and a lesson has many.
+ONE_BY_ONE, OF_MATRICES, COARSER = Grid(significant=5, least=3), Grid(), 2
 
 
 class Deviates(ValueError):
@@ -65,19 +50,23 @@ class Margins:
 
     logit       nats; logits themselves are rounded to 1/256 of a factor of two, 0.0027 nats
     state       share of the power of two that spans a tensor of what was learned
+    gradient    the same, of a gradient that is rounded before its step
     state_bits  what is learned is rounded to 2**-state_bits of that power
     """
 
     logit: float = 1e-11
     state: float = 2.0**-40
+    gradient: float = 2.0**-40
     state_bits: int = 14
 
     def __post_init__(self) -> None:
-        require_within(self, logit=(1e-15, 1e-4), state=(1e-16, 1e-6), state_bits=(4, 40))
+        bounds = (1e-16, 1e-6)
+        require_within(self, logit=(1e-15, 1e-4), state=bounds, gradient=bounds, state_bits=(4, 40))
         # Beside 2**-10 of a step that a point of the grid keeps from boundaries (`dither.py`), and
         # roots of second moments are rounded up to 2**7 times as fine.
-        if self.state > 2.0 ** -(self.state_bits + 11):
-            raise ValueError(f"a margin of {self.state:g} is none beside {self.state_bits} bits")
+        margin = max(self.state, self.gradient)
+        if margin > 2.0 ** -(self.state_bits + 11):
+            raise ValueError(f"a margin of {margin:g} is none beside {self.state_bits} bits")
 
 
 Places = dict[int, bool]  # by place: whether it was rounded up
@@ -115,50 +104,46 @@ class Ledger:
         """Where the slices of all symbols end, (n, V) int64 (see `settled_ends`).
 
         logits     (n, V) float64
-        positions  (n,) in the stream, of the targets that these logits are for
+        positions  (n,) in the stream, of the targets that these logits are for; `NOWHERE` has no
+                   ties
         """
-        num, vocab = logits.shape
-        step = num if logits.is_cuda else max(1, _BLOCK // vocab)
-        parts = [
-            settled_ends(self._steps(logits[begin : begin + step], positions[begin : begin + step]))
-            for begin in range(0, num, step)
-        ]
-        return torch.cat(parts) if len(parts) != 1 else parts[0]
+        ends, near = round_ends(logits, self.margins.logit)
+        rows = near if self.told is None else self._told_rows(positions, logits.size(1))
+        if rows:  # whichever way these rounded, the way that is told counts
+            chosen = torch.tensor(rows, device=logits.device)
+            ends[chosen] = settled_ends(self._steps(logits[chosen], positions[rows]))
+        return ends
 
     def _steps(self, logits: Tensor, positions: Tensor) -> Tensor:
-        """Logits (n, V) as whole numbers of steps."""
-        off = logits * _STEPS_PER_NAT
-        steps = off + _ROUND
-        steps -= _ROUND
-        _check_range(steps.amax(-1))
-        near = off.sub_(steps).abs_().amax(-1) > 0.5 - self.margins.logit * _STEPS_PER_NAT
+        """Logits (n, V) as whole numbers of steps, ties noted or followed."""
+        steps = round_logits(logits)
+        check_range(steps)
         if self.told is not None:
             self._follow(steps, logits, positions)
-        elif bool(near.any()):
-            self._note(steps, logits, positions, near.nonzero()[:, 0].tolist())
+            return steps
+        limit = 0.5 - self.margins.logit * STEPS_PER_NAT
+        exact = logits * STEPS_PER_NAT
+        near = ((exact - steps).abs() > limit) & (positions != NOWHERE).to(exact.device)[:, None]
+        for row, symbol in near.nonzero().tolist():
+            up = float(steps[row, symbol]) > float(exact[row, symbol])
+            self.ties.logits[int(positions[row]) * logits.size(1) + symbol] = up
         return steps
 
-    def _note(self, steps: Tensor, logits: Tensor, positions: Tensor, rows: list[int]) -> None:
-        vocab, limit = logits.size(1), 0.5 - self.margins.logit * _STEPS_PER_NAT
-        for row in rows:
-            place = int(positions[row]) * vocab
-            exact = logits[row] * _STEPS_PER_NAT
-            for symbol in ((exact - steps[row]).abs() > limit).nonzero()[:, 0].tolist():
-                up = float(steps[row, symbol]) > float(exact[symbol])
-                self.ties.logits[place + symbol] = up
-
-    def _follow(self, steps: Tensor, logits: Tensor, positions: Tensor) -> None:
-        vocab = logits.size(1)
-        if not self._by_position and self.ties.logits:
+    def _told_rows(self, positions: Tensor, vocab: int) -> list[int]:
+        """Which rows of so many positions hold an announced tie."""
+        if not self.ties.logits:
+            return []
+        if not self._by_position:
             for place, up in self.ties.logits.items():
                 position, symbol = divmod(place, vocab)
                 self._by_position.setdefault(position, []).append((symbol, up))
-        if not self._by_position:
-            return
+        return [row for row, at in enumerate(positions.tolist()) if at in self._by_position]
+
+    def _follow(self, steps: Tensor, logits: Tensor, positions: Tensor) -> None:
         for row, position in enumerate(positions.tolist()):
-            for symbol, up in self._by_position.get(position, ()):
-                exact = float(logits[row, symbol] * _STEPS_PER_NAT)
-                allowed = 2 * self.margins.logit * _STEPS_PER_NAT
+            for symbol, up in self._by_position[position]:
+                exact = float(logits[row, symbol] * STEPS_PER_NAT)
+                allowed = 2 * self.margins.logit * STEPS_PER_NAT
                 steps[row, symbol] = _as_told(exact, up, allowed, f"token {position:,}")
 
     @torch.no_grad()
@@ -182,15 +167,25 @@ class Ledger:
                 self._settle(values, name, OF_WEIGHTS if parts & WEIGHTS else OF_MOMENTS)
 
     @torch.no_grad()
-    def settle_gradients(self, gradients: Mapping[str, Tensor]) -> None:
-        """The same of gradients, before an optimizer that divides them by their own size.
+    def settle_gradients(self, gradients: Mapping[str, Tensor], *, one_by_one: bool) -> None:
+        """The same of gradients, before an optimizer that makes much of small ones.
 
         What two machines make of a gradient differs by little beside the largest one, which may be
         much beside the smallest, and such an optimizer takes a step of full length for either.
+
+        one_by_one  each is divided by its own size, as Adam does, so small ones keep more bits;
+                    else it is matrices whose singular values are made alike
         """
+        grid, coarser = (ONE_BY_ONE, 0) if one_by_one else (OF_MATRICES, COARSER)
         for name, values in gradients.items():
             if values.numel():
-                self._settle(values, f"the gradient of {name}", GRADIENTS)
+                self._settle(
+                    values,
+                    f"the gradient of {name}",
+                    grid,
+                    margin=self.margins.gradient,
+                    bits=self.margins.state_bits - coarser,
+                )
 
     def state(self) -> dict[str, Tensor]:
         """What an interrupted evaluation goes on with."""
@@ -206,7 +201,18 @@ class Ledger:
         if self.told is None:
             self.ties = Ties(*(_places(state[name]) for name in ("logits", "state")))
 
-    def _settle(self, values: Tensor, name: str, grid: "_Grid") -> None:
+    def _settle(
+        self,
+        values: Tensor,
+        name: str,
+        grid: Grid,
+        *,
+        margin: float | None = None,
+        bits: int | None = None,
+    ) -> None:
+        """Round one tensor; with other margins and bits than those of what was learned, if any."""
+        margin = self.margins.state if margin is None else margin
+        bits = self.margins.state_bits if bits is None else bits
         first = self.settled
         self.settled += 1 + values.numel()
         largest = float(torch.linalg.vector_norm(values, float("inf")))
@@ -217,48 +223,42 @@ class Ledger:
         if largest < _NOTHING:
             values.zero_()
             return
-        scale = 2.0 ** (self.margins.state_bits - self._exponent(largest, first))
-        table, at = offsets(values.device), first_offset(first)
-        flat = values.reshape(-1)
-        for begin in range(0, len(flat), PERIOD):
-            part = flat[begin : begin + PERIOD]
-            steps = part * scale  # exact, like the way back
-            finer = 1.0 if grid.significant is None else grid.finer(steps)
-            steps = (steps * finer).add_(table[at : at + len(part)], alpha=grid.dither)
-            self._round(steps, finer, first + 1 + begin, f"{name} from value {begin:,} on")
-            torch.div(steps, scale * finer, out=part)
+        scale = 2.0 ** (bits - self._exponent(largest, first, margin))
+        how = Rounding(grid, scale, first_offset(first), margin * 2.0**bits)
+        flat = values.contiguous().view(-1)
+        told = [] if self.told is None else self._told_here(first + 1, len(flat))
+        before = flat[told]
+        near = round_values(flat, how)
+        if self.told is None:
+            self.ties.state.update({first + 1 + place: up for place, up in near})
+        elif told:
+            self._follow_state(flat, told, before, how, first + 1, name)
         if flat.data_ptr() != values.data_ptr():
             values.copy_(flat.view_as(values))
 
-    def _round(self, steps: Tensor, finer: Tensor | float, first: int, where: str) -> None:
-        """Round to whole numbers, in place.
+    def _follow_state(
+        self, flat: Tensor, told: list[int], before: Tensor, how: Rounding, first: int, name: str
+    ) -> None:
+        """Round anew what was announced.
 
-        finer  how many of these steps there are to one of the grid
-        first  number of the first among all values that were ever settled
+        told    places in flat (n,), of which the first has the number `first`
+        before  what was there
         """
-        margins = finer * (self.margins.state * 2.0**self.margins.state_bits)
-        exact = steps.clone()
-        steps.add_(_ROUND).sub_(_ROUND)
-        if self.told is None:
-            # Added to what is compared, not taken from the half: a margin may be less than its ulp.
-            near = (exact - steps).abs_().add_(margins) > 0.5
-            if bool(near.any()):
-                for place in near.nonzero()[:, 0].tolist():
-                    self.ties.state[first + place] = bool(steps[place] > exact[place])
-            return
-        for place in self._told_here(first, len(steps)):
-            allowed = 2 * float(margins[place] if isinstance(margins, Tensor) else margins)
+        places = torch.tensor(told, device=flat.device)
+        exact, scale = how.exact(before, places)
+        for place, value, by in zip(told, exact.tolist(), scale.tolist(), strict=True):
+            allowed = 2 * by / how.scale * how.margin
             up = self.ties.state[first + place]
-            steps[place] = _as_told(float(exact[place]), up, allowed, where)
+            flat[place] = _as_told(value, up, allowed, f"{name}, value {place:,}") / by
 
-    def _exponent(self, largest: float, place: int) -> int:
+    def _exponent(self, largest: float, place: int, margin: float) -> int:
         """Of the power of two that spans a tensor, which is settled like any value.
 
         Three quarters of the largest magnitude decide: numbers on a grid never lie at a boundary.
         """
         part, exponent = math.frexp(0.75 * largest)
-        lower = part < 0.5 * (1.0 + 4.0 * self.margins.state)
-        if not lower and part <= 1.0 - 2.0 * self.margins.state:
+        lower = part < 0.5 * (1.0 + 4.0 * margin)
+        if not lower and part <= 1.0 - 2.0 * margin:
             return exponent
         bound = exponent - 1 if lower else exponent
         if self.told is None:
@@ -286,12 +286,3 @@ def _as_told(exact: float, up: bool, allowed: float, where: str) -> float:
     if abs(exact - low - 0.5) > allowed:
         raise Deviates(f"{where}: an announced tie is none here")
     return float(low + up)
-
-
-def _check_range(top: Tensor) -> None:
-    """ValueError unless the largest steps of each row are numbers the grid can take."""
-    if not bool((top.abs() < MOST_LOGIT * _STEPS_PER_NAT).all()):
-        raise ValueError(
-            f"the model's logits are not finite, or beyond {MOST_LOGIT:,.0f}: settled arithmetic "
-            "cannot round them; evaluate with arithmetic='native', or mend the model"
-        )

@@ -63,7 +63,10 @@ class ModelPredictor(Predictor, Protocol):
         ...
 
 
-Rounding = Callable[[Mapping[str, Tensor]], None]  # of tensors by name, in place
+class Rounding(Protocol):
+    """Rounds gradients by name, in place, see `Ledger.settle_gradients`."""
+
+    def __call__(self, gradients: Mapping[str, Tensor], *, one_by_one: bool) -> None: ...
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fairway.coding.settled import Slices, log_probs_of, slices_of
 from fairway.evaluate.chunks import Chunk, ChunkPlan
-from fairway.evaluate.ledger import Ledger
+from fairway.evaluate.ledger import NOWHERE, Ledger
 from fairway.evaluate.predictor import ModelPredictor, Predictor, Reader, RoundsGradients
 from fairway.evaluate.window_batch import WindowBatch
 from fairway.model.gpt import GPT
@@ -127,16 +127,19 @@ class ModelSettledReader:
             )
         self.base: LogitReader = base  # type: ignore[assignment]
         self.plan, self.ledger = plan, ledger
-        self.positions = torch.zeros(0, dtype=torch.long)
+        self.positions = self.stops = torch.zeros(0, dtype=torch.long)
 
     def start(self, windows: Sequence[int], histories: Tensor) -> None:
         self.base.start(windows, histories)
         self.positions = torch.tensor([self.plan.windows[i].score_from for i in windows])
+        self.stops = torch.tensor([self.plan.windows[i].stop for i in windows])
 
     def ends(self) -> Tensor:
         if self.base.logits is None:
             raise ValueError("nothing was read yet: call start() with a window's history first")
-        return self.ledger.ends(self.base.logits, self.positions).cpu()
+        # A row that idles beyond its window's end stands nowhere: the ties there are not its own.
+        positions = torch.where(self.positions < self.stops, self.positions, NOWHERE)
+        return self.ledger.ends(self.base.logits, positions).cpu()
 
     def log_probs(self) -> Tensor:
         return log_probs_of(self.ends())

@@ -1,6 +1,13 @@
 """How much is written, and how: settings only, no PyTorch."""
 
+import sys
 from dataclasses import dataclass
+from numbers import Integral
+
+from fairway.runtime.limits import require_within
+
+LEAST = sys.float_info.min  # a share that leaves the likeliest token alone
+MOST_CONTEXT = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,27 +41,22 @@ class GenerateConfig:
     context: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf") or (self.top_k is not None and self.top_k < 1):
-            raise ValueError(
-                f"temperature={self.temperature}, top_k={self.top_k}: the temperature must be "
-                "finite and not negative, and at least one token must be left to draw"
-            )
-        for name, share in {"top_p": self.top_p, "min_p": self.min_p}.items():
-            if share is not None and not 0 < share <= 1:
-                raise ValueError(f"{name}={share} is a share: above 0 and at most 1")
-        if not 1e-3 <= self.repetition_penalty <= 1e3:
-            raise ValueError(
-                f"repetition_penalty={self.repetition_penalty} must be from 0.001 to 1000; 1 is "
-                "none"
-            )
-        if not -(1 << 63) <= self.seed < 1 << 63:
-            raise ValueError(f"seed={self.seed} must be an integer of 64 bits")
-        if isinstance(self.stop, str):
-            raise ValueError(f"stop is several texts, in a tuple: stop=({self.stop!r},)")
+        for name in ("num_tokens", "top_k", "seed", "context"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Integral):
+                raise ValueError(f"{name}={value!r} must be an integer")
+        if isinstance(self.stop, str) or not all(isinstance(text, str) for text in self.stop):
+            raise ValueError(f"stop={self.stop!r} must be several texts, as in stop=('end',)")
         if "" in self.stop:
             raise ValueError("an empty stop text would end the writing before it begins")
-        if self.num_tokens < 0 or (self.context is not None and self.context < 2):
-            raise ValueError(
-                f"num_tokens={self.num_tokens}, context={self.context}: needs 0 tokens or more, "
-                "and a context of at least 2"
-            )
+        require_within(
+            self,
+            num_tokens=(0, 1 << 62),
+            temperature=(0, 1e300),
+            top_k=(1, 1 << 62),
+            top_p=(LEAST, 1),
+            min_p=(LEAST, 1),
+            repetition_penalty=(1e-3, 1e3),
+            seed=(-(1 << 63), (1 << 63) - 1),
+            context=(2, MOST_CONTEXT),
+        )

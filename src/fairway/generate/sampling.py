@@ -43,7 +43,7 @@ def top_k(logits: Tensor, k: int) -> Tensor:
     """Logits (V,) with all but the k largest impossible; equals of the k-th stay."""
     if k >= len(logits):
         return logits
-    return logits.masked_fill(logits < logits.topk(k).values[-1], NEVER)
+    return logits.masked_fill(logits < logits.topk(int(k)).values[-1], NEVER)
 
 
 def top_p(logits: Tensor, share: float) -> Tensor:

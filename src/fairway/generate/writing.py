@@ -58,7 +58,7 @@ def write_after(
     an operator), the BOS that ends it comes with them.
     """
     tokenizer, bos_id = loaded.tokenizer, loaded.model.config.bos_id
-    source = torch.Generator().manual_seed(config.seed)
+    source = torch.Generator().manual_seed(int(config.seed))
     context = config.context or loaded.model.config.train_context
     reading = _Reading(loaded.model, context, torch.tensor(ids))
     added = piece_decoder(tokenizer, ids)

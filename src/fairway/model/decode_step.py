@@ -1,23 +1,26 @@
-"""One token of every row through the model in C++ (`native/decode.cpp`), for whoever decodes.
+"""Some tokens of every row through the model in C++ (`native/decode.cpp`), for whoever reads.
 
 At one token a time the plain forward pass is some hundred small operations, each of which costs
 more to call than to compute. The step here is one call over all layers, on the weights where they
 lie: nothing is copied, so whatever learns between two windows is seen at once. It takes every model
 of `GPT` whose weights are of the type that is computed in, on a CPU; for others, and where there is
-no compiler, the plain pass runs and `why_plain` says why.
+no compiler, the plain pass runs and `why_plain` says why. In float64, where libraries are made for
+others, whole windows go the same way.
 """
 
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairway.model.adapters import Adapters, Target
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT, Block
+from fairway.model.linear import Linear
 from fairway.runtime.native import explain, library
 
 NAME = "decode"
@@ -26,19 +29,34 @@ FORMS = {"serial": 0, "shared": 1, "lanes": 2}
 SMEARS = {None: 0, "v1": 1, "v2": 2}
 
 
-@torch.inference_mode()
 def next_logits(
     model: GPT, tokens: Tensor, cache: Cache, adapters: Adapters | None = None
 ) -> Tensor:
-    """Logits (B, V) after tokens (B, T), as `GPT.forward` gives them for the last one.
+    """Logits (B, V) after tokens (B, T), as `GPT.forward` gives them for the last one."""
+    last = tokens.size(1) - 1
+    return window_logits(model, tokens, start=last, cache=cache, adapters=adapters)[:, -1]
 
-    Through the step in C++ where a single token comes to a model that it takes. The choice depends
-    on the model and on T alone, so encoder and decoder make the same.
+
+@torch.inference_mode()
+def window_logits(
+    model: GPT,
+    tokens: Tensor,
+    *,
+    start: int = 0,
+    cache: Cache | None = None,
+    adapters: Adapters | None = None,
+) -> Tensor:
+    """`GPT.forward`, without derivatives: logits (B, T - start, V) of tokens (B, T).
+
+    In C++ where that takes the model, for a single token of each row and, in float64, for any
+    number. The choice depends on the model and on T alone, so encoder and decoder make the same.
     """
-    if tokens.size(1) == 1 and not why_plain(model):
-        return _take_step(model, tokens, cache, adapters)
-    cache.step = None
-    return model(tokens, start=tokens.size(1) - 1, cache=cache, adapters=adapters)[:, -1]
+    few = tokens.size(1) == 1 or model.compute_dtype == torch.float64
+    if few and not why_plain(model):
+        return _in_compiled(model, tokens, start, cache, adapters)
+    if cache is not None:
+        cache.step = None
+    return model(tokens, start=start, cache=cache, adapters=adapters)
 
 
 def why_plain(model: GPT) -> str:
@@ -59,26 +77,67 @@ def describe_step(model: GPT) -> str:
     return f"plain forward pass ({why})" if why else "compiled C++"
 
 
-def _take_step(model: GPT, tokens: Tensor, cache: Cache, adapters: Adapters | None) -> Tensor:
-    cache.require_room(1)
+def _in_compiled(
+    model: GPT, tokens: Tensor, start: int, cache: Cache | None, adapters: Adapters | None
+) -> Tensor:
+    rows, new = tokens.shape
+    cache = model.new_cache(rows, new, num_slots=1) if cache is None else cache
+    cache.require_room(new)
     step = cache.step
-    if not isinstance(step, _Step) or step.made_for != (id(model), id(adapters)):
-        step = cache.step = _Step.of(model, cache, adapters)
-    logits = torch.empty(tokens.size(0), model.config.vocab_size, dtype=model.compute_dtype)
-    tokens = tokens.contiguous()
+    made_for = (id(model), id(adapters), versions(model))
+    if not isinstance(step, _Step) or step.made_for != made_for:
+        step = cache.step = _Step.of(model, cache, adapters, made_for)
+    shape = (rows, new - start, model.config.vocab_size)
+    logits, tokens = torch.empty(shape, dtype=model.compute_dtype), tokens.contiguous()
     failed = step.function(
         step.address,
         tokens.data_ptr(),
+        new,
         cache.length,
         cache.embedding is not None,
+        start,
         torch.get_num_threads(),
         logits.data_ptr(),
     )
     if failed:
-        raise IndexError(f"tokens {tokens[:, 0].tolist()!s:.80} of {model.config.vocab_size}")
+        raise IndexError(f"tokens {tokens.flatten().tolist()!s:.80} of {model.config.vocab_size}")
     cache.embedding = step.before
-    cache.advance(1)
+    cache.advance(new)
     return logits
+
+
+_modules: "WeakKeyDictionary[GPT, list[nn.Module]]" = WeakKeyDictionary()
+_narrow: "WeakKeyDictionary[GPT, tuple[object, dict[int, Tensor]]]" = WeakKeyDictionary()
+
+
+def matrices(model: GPT) -> list[Tensor]:
+    """What many vectors are multiplied with."""
+    modules = _modules.get(model)
+    if modules is None:
+        linear = [module for module in model.modules() if isinstance(module, Linear)]
+        modules = _modules[model] = [model.embed, *linear]
+    return [module._parameters["weight"] for module in modules]  # type: ignore[misc]
+
+
+def versions(model: GPT) -> object:
+    """Changes with every matrix that is changed, where copies of them are kept."""
+    if model.compute_dtype != torch.float64:
+        return None
+    return [weight._version for weight in matrices(model)]
+
+
+def narrow_matrices(model: GPT) -> dict[int, Tensor]:
+    """The matrices of a model in float64 by id, in float32 and so in half the memory, which is what
+    a step waits for; none, unless that is exact: settled weights have few bits."""
+    if model.compute_dtype != torch.float64:
+        return {}
+    made_for, kept = versions(model), _narrow.get(model)
+    if kept is None or kept[0] != made_for:
+        exact = {id(weight): weight.detach().float() for weight in matrices(model)}
+        if not all(torch.equal(exact[id(w)].double(), w) for w in matrices(model)):
+            exact = {}
+        kept = _narrow[model] = (made_for, exact)
+    return kept[1]
 
 
 # What follows mirrors the structures of decode.cpp: field by field, all of eight bytes.
@@ -117,7 +176,7 @@ class _ModelFields(ctypes.Structure):
         *_fields(
             integers="rows context vocab dim embed_dim heads kv_heads head_dim rotary bos "
             "within_documents smear smear_window smear_across value_width rank num_ngrams "
-            "num_passes num_skips",
+            "num_passes num_skips narrow",
             numbers="softcap adapter_scale",
             tensors="embed embed_up head_down head smear_gate smear_strength value_table "
             "value_project value_scale cos sin cap_positive cap_negative tokens before",
@@ -131,23 +190,22 @@ class _ModelFields(ctypes.Structure):
 class _Step:
     """A model and a cache as the C++ sees them, from one clearing of the cache to the next."""
 
-    made_for: tuple[int, int]
+    made_for: object
     function: Any
     address: int
     before: Tensor  # (B, 1, E), see `Cache.embedding`; the step reads and writes it in place
     kept: list[Any]  # whatever the addresses point at
 
     @classmethod
-    def of(cls, model: GPT, cache: Cache, adapters: Adapters | None) -> "_Step":
+    def of(cls, model: GPT, cache: Cache, adapters: Adapters | None, made_for: object) -> "_Step":
         addresses = _Addresses(model, cache, adapters)
         functions = library(NAME, tuned=True)
         assert functions is not None
         function = getattr(functions, f"{NAME}_{TYPES[model.compute_dtype]}")
         function.restype = ctypes.c_int64
-        function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 3 + [ctypes.c_void_p]
+        function.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 5 + [ctypes.c_void_p]
         fields = addresses.model_fields()
         addresses.kept += [model, adapters, fields]
-        made_for = (id(model), id(adapters))
         return cls(made_for, function, ctypes.addressof(fields), addresses.before, addresses.kept)
 
 
@@ -157,6 +215,8 @@ class _Addresses:
     def __init__(self, model: GPT, cache: Cache, adapters: Adapters | None) -> None:
         self.model, self.cache, self.adapters = model, cache, adapters
         self.kept: list[Any] = []
+        # Whoever keeps keys reads the matrices again for each token.
+        self.narrow = narrow_matrices(model) if cache.keys.size(0) > 1 else {}
         shape = (cache.tokens.size(0), 1, model.embed.embedding_dim)
         before = cache.embedding
         self.before = torch.zeros(shape, dtype=model.compute_dtype)
@@ -174,6 +234,15 @@ class _Addresses:
             )
         self.kept.append(tensor)
         return tensor.data_ptr()
+
+    def of_matrix(self, module: Linear | nn.Embedding | None) -> int | None:
+        """The same of a matrix that many vectors may be multiplied with."""
+        if module is None:
+            return None
+        if not self.narrow:
+            return self.of(module.weight)
+        self.kept.append(narrow := self.narrow[id(module.weight)])
+        return narrow.data_ptr()
 
     def model_fields(self) -> _ModelFields:
         model, cache, config = self.model, self.cache, self.model.config
@@ -205,12 +274,13 @@ class _Addresses:
             num_ngrams=len(ngrams),
             num_passes=len(passes),
             num_skips=model.looped_plan.num_encoder,
+            narrow=bool(self.narrow),
             softcap=config.logit_softcap or 0.0,
             adapter_scale=0.0 if self.adapters is None else self.adapters.scale,
             embed=self.of(model.embed.weight),
-            embed_up=self.of(None if model.embed_up is None else model.embed_up.weight),
-            head_down=self.of(None if model.head_down is None else model.head_down.weight),
-            head=self.of(model.embed.weight if head is None else head.weight),
+            embed_up=self.of_matrix(model.embed_up),
+            head_down=self.of_matrix(model.head_down),
+            head=self.of_matrix(head or model.embed),
             smear_gate=self.of(None if smear is None else smear.gate),
             smear_strength=self.of(None if model.smear_v2 is None else model.smear_v2.strength),
             value_table=self.of(None if values is None else values.table.weight),
@@ -268,6 +338,7 @@ class _Addresses:
         model, attention, mlp = self.model, block.attention, block.mlp
         form = "serial" if block.form == "lanes" and not lanes else block.form
         values, value_scale = model.value_embed, None
+        kept = slot % self.cache.keys.size(0)  # blocks may share one place, if nobody reads on
         if values is not None and layer in values.layers:
             value_scale = values.layer_scales[values.layers.index(layer)]
         gate, carry, route = attention.gate, model.lane_carry, model.lane_route
@@ -280,23 +351,23 @@ class _Addresses:
             read_scale=block.read_scale,
             gate_scale=0.0 if gate is None else attention.gate_scale,
             slope=mlp.slope,
-            query=self.of(attention.query.weight),
-            key=self.of(attention.key.weight),
-            value=self.of(attention.value.weight),
-            output=self.of(attention.output.weight),
+            query=self.of_matrix(attention.query),
+            key=self.of_matrix(attention.key),
+            value=self.of_matrix(attention.value),
+            output=self.of_matrix(attention.output),
             gain=self.of(attention.gain),
             gate=self.of(gate),
             attention_scale=self.of(block.attention_scale),
             mlp_scale=self.of(block.mlp_scale),
             mix=self.of(block.residual_mix),
-            up=self.of(mlp.up.weight),
-            mlp_gate=self.of(None if mlp.gate is None else mlp.gate.weight),
-            down=self.of(mlp.down.weight),
+            up=self.of_matrix(mlp.up),
+            mlp_gate=self.of_matrix(mlp.gate),
+            down=self.of_matrix(mlp.down),
             carry=self.of(None if carry is None else carry[layer]),
             route=self.of(None if route is None else route[layer]),
             value_scale=self.of(value_scale),
-            keys=self.of(self.cache.keys[slot]),
-            values=self.of(self.cache.values[slot]),
+            keys=self.of(self.cache.keys[kept]),
+            values=self.of(self.cache.values[kept]),
             **{f"on_{target}": self._adapter(target, slot) for target in targets},
         )
 

@@ -21,6 +21,7 @@ from fairway.model.model_config import ModelConfig
 from fairway.model.segments import Parts, Segments, neighbour_mask, places_in_parts
 from fairway.runtime.device import send
 from fairway.runtime.kernels import (
+    linear,
     mix_norm,
     rms_norm,
     scaled_cast,
@@ -193,11 +194,14 @@ class GPT(nn.Module):
     def plan(self) -> DepthPlan:
         return self.looped_plan if self.loops_active else self.single_plan
 
-    def new_cache(self, rows: int, context: int) -> Cache:
-        """An empty cache for `rows` sequences of at most `context` tokens decoded in step."""
+    def new_cache(self, rows: int, context: int, num_slots: int | None = None) -> Cache:
+        """An empty cache for `rows` sequences of at most `context` tokens decoded in step.
+
+        num_slots  None: one for each block that runs
+        """
         attention = self.config.attention
         return Cache(
-            num_slots=len(self.plan.layers),
+            num_slots=num_slots or len(self.plan.layers),
             rows=rows,
             context=context,
             num_kv_heads=attention.num_kv_heads,
@@ -350,7 +354,7 @@ class GPT(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         weight = self.embed.weight if self.head is None else self.head.weight
-        return nn.functional.linear(x, scaled_cast(weight, None, x))
+        return linear(x, scaled_cast(weight, None, x))
 
     def _embed(self, seen: Tensor, new: int, cache: Cache | None) -> Tensor:
         tokens = seen[:, seen.size(1) - new :]

@@ -5,10 +5,9 @@ arithmetic, so one model trains in bfloat16 and is scored in float32 without bei
 settled arithmetic converts a copy, to float64 (`evaluate/settled.py`).
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairway.runtime.kernels import scaled_cast
+from fairway.runtime.kernels import linear, scaled_cast
 
 
 class Linear(nn.Linear):
@@ -23,4 +22,4 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor, row_scale: Tensor | None = None) -> Tensor:
         """(..., in_dim) -> (..., out_dim); row_scale (out_dim,) or None."""
-        return F.linear(input, scaled_cast(self.weight, row_scale, input))
+        return linear(input, scaled_cast(self.weight, row_scale, input))

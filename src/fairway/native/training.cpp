@@ -1,12 +1,12 @@
 // Operations of a training step and their derivatives, each in one pass over memory. What they
 // compute is said by their plain twins in runtime/kernels.py; here intermediate values stay in
-// float32, and results are rounded once. Sums over rows are added thread by thread, in order.
+// float32, or in
+// float64 where numbers are, and results are rounded once. Sums over rows are added thread by thread, in order.
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include "products.h"
+
 #include <omp.h>
-#include <vector>
+#include <type_traits>
 
 namespace {
 
@@ -23,7 +23,11 @@ inline float get(bfloat16 x) {
     return value;
 }
 
+inline double get(double x) { return x; }
+
 inline void put(float &to, float x) { to = x; }
+
+inline void put(double &to, double x) { to = x; }
 
 inline void put(bfloat16 &to, float x) {
     uint32_t bits;
@@ -50,39 +54,43 @@ inline float exponential(float x) {  // two units in the last place; not-a-numbe
     return p * power;
 }
 
-// Sums of each thread, added up in the order of threads.
-struct Sums {
-    int64_t width;
-    std::vector<float> parts;
+// In which to compute what is given in T, and what belongs to all rows.
+template <typename T>
+using W = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-    explicit Sums(int64_t width) : width(width), parts(width * omp_get_max_threads(), 0.0f) {}
-    float *mine() { return parts.data() + width * omp_get_thread_num(); }
-    void write(float *to) const {
-        for (int64_t i = 0; i < width; i++) to[i] = 0.0f;
+// Sums of each thread, added up in the order of threads.
+template <typename T> struct Sums {
+    int64_t width;
+    std::vector<T> parts;
+
+    explicit Sums(int64_t width) : width(width), parts(width * omp_get_max_threads(), T(0)) {}
+    T *mine() { return parts.data() + width * omp_get_thread_num(); }
+    void write(T *to) const {
+        for (int64_t i = 0; i < width; i++) to[i] = T(0);
         for (size_t at = 0; at < parts.size(); at++) to[at % width] += parts[at];
     }
 };
 
-constexpr float EPS = 1.1920929e-07f;  // what the library adds to a mean square
+constexpr double EPS = 1.1920928955078125e-07;  // what the library adds to a mean square
 
 template <typename T>
-void cross_entropy(const T *logits, const int64_t *targets, float cap, int64_t rows, int64_t vocab,
+void cross_entropy(const T *logits, const int64_t *targets, W<T> cap, int64_t rows, int64_t vocab,
                    T *d_logits, double *nats) {
 #pragma omp parallel
     {
-        std::vector<float> scores(vocab), bends(vocab);
-        float *z = scores.data(), *bend = bends.data();
+        std::vector<W<T>> scores(vocab), bends(vocab);
+        W<T> *z = scores.data(), *bend = bends.data();
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < rows; row++) {
             const T *from = logits + row * vocab;
             T *to = d_logits + row * vocab;
-            float most = -INFINITY;
-            if (cap > 0.0f) {
-                float twice = 2.0f / cap;
+            W<T> most = -INFINITY;
+            if (cap > W<T>(0.0)) {
+                W<T> twice = W<T>(2.0) / cap;
 #pragma omp simd reduction(max : most)
                 for (int64_t v = 0; v < vocab; v++) {
-                    float t = 1.0f - 2.0f / (exponential(get(from[v]) * twice) + 1.0f);
-                    bend[v] = 1.0f - t * t;
+                    W<T> t = W<T>(1.0) - W<T>(2.0) / (exponential(get(from[v]) * twice) + W<T>(1.0));
+                    bend[v] = W<T>(1.0) - t * t;
                     z[v] = cap * t;
                     most = z[v] > most ? z[v] : most;
                 }
@@ -94,17 +102,17 @@ void cross_entropy(const T *logits, const int64_t *targets, float cap, int64_t r
                 }
             }
             int64_t target = targets[row];
-            float right = z[target], sum = 0.0f;
+            W<T> right = z[target], sum = W<T>(0.0);
 #pragma omp simd reduction(+ : sum)
             for (int64_t v = 0; v < vocab; v++) {
                 z[v] = exponential(z[v] - most);
                 sum += z[v];
             }
             nats[row] = std::log(static_cast<double>(sum)) + most - right;
-            float each = 1.0f / (sum * static_cast<float>(rows));
-            float whole = 1.0f / static_cast<float>(rows);
-            float at_target = z[target] * each - whole;
-            if (cap > 0.0f) {
+            W<T> each = W<T>(1.0) / (sum * static_cast<W<T>>(rows));
+            W<T> whole = W<T>(1.0) / static_cast<W<T>>(rows);
+            W<T> at_target = z[target] * each - whole;
+            if (cap > W<T>(0.0)) {
 #pragma omp simd
                 for (int64_t v = 0; v < vocab; v++) put(to[v], z[v] * each * bend[v]);
                 at_target *= bend[target];
@@ -118,14 +126,14 @@ void cross_entropy(const T *logits, const int64_t *targets, float cap, int64_t r
 }
 
 template <typename T>
-void rms_norm(const T *x, int64_t rows, int64_t width, float scale, T *y, float *inverse) {
+void rms_norm(const T *x, int64_t rows, int64_t width, W<T> scale, T *y, W<T> *inverse) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         const T *from = x + row * width;
-        float square = 0.0f;
+        W<T> square = W<T>(0.0);
 #pragma omp simd reduction(+ : square)
         for (int64_t i = 0; i < width; i++) square += get(from[i]) * get(from[i]);
-        float by = 1.0f / std::sqrt(square / static_cast<float>(width) + EPS);
+        W<T> by = W<T>(1.0) / std::sqrt(square / static_cast<W<T>>(width) + W<T>(EPS));
         inverse[row] = by;
         by *= scale;
 #pragma omp simd
@@ -134,15 +142,15 @@ void rms_norm(const T *x, int64_t rows, int64_t width, float scale, T *y, float 
 }
 
 template <typename T>
-void rms_norm_backward(const T *grad, const T *x, const float *inverse, int64_t rows, int64_t width,
-                       float scale, T *d_x) {
+void rms_norm_backward(const T *grad, const T *x, const W<T> *inverse, int64_t rows, int64_t width,
+                       W<T> scale, T *d_x) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         const T *from = x + row * width, *g = grad + row * width;
-        float along = 0.0f, by = inverse[row];
+        W<T> along = W<T>(0.0), by = inverse[row];
 #pragma omp simd reduction(+ : along)
         for (int64_t i = 0; i < width; i++) along += get(g[i]) * get(from[i]);
-        along *= by * by / static_cast<float>(width);
+        along *= by * by / static_cast<W<T>>(width);
         by *= scale;
 #pragma omp simd
         for (int64_t i = 0; i < width; i++)
@@ -152,8 +160,8 @@ void rms_norm_backward(const T *grad, const T *x, const float *inverse, int64_t 
 
 // mixed = mix[0] * x + mix[1] * other, or x + other; y = scale * mixed / rms(mixed).
 template <typename T>
-void mix_norm(const T *x, const T *other, const float *mix, int64_t rows, int64_t width,
-              float scale, T *mixed, T *y, float *inverse) {
+void mix_norm(const T *x, const T *other, const W<T> *mix, int64_t rows, int64_t width,
+              W<T> scale, T *mixed, T *y, W<T> *inverse) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         const T *a = x + row * width, *b = other + row * width;
@@ -166,10 +174,10 @@ void mix_norm(const T *x, const T *other, const float *mix, int64_t rows, int64_
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) put(to[i], get(a[i]) + get(b[i]));
         }
-        float square = 0.0f;
+        W<T> square = W<T>(0.0);
 #pragma omp simd reduction(+ : square)
         for (int64_t i = 0; i < width; i++) square += get(to[i]) * get(to[i]);
-        float by = 1.0f / std::sqrt(square / static_cast<float>(width) + EPS);
+        W<T> by = W<T>(1.0) / std::sqrt(square / static_cast<W<T>>(width) + W<T>(EPS));
         inverse[row] = by;
         by *= scale;
 #pragma omp simd
@@ -179,21 +187,21 @@ void mix_norm(const T *x, const T *other, const float *mix, int64_t rows, int64_
 
 template <typename T>
 void mix_norm_backward(const T *d_mixed, const T *d_y, const T *x, const T *other, const T *mixed,
-                       const float *inverse, const float *mix, int64_t rows, int64_t width,
-                       float scale, T *d_x, T *d_other, float *d_mix) {
-    Sums sums(mix ? 2 * width : 0);
+                       const W<T> *inverse, const W<T> *mix, int64_t rows, int64_t width,
+                       W<T> scale, T *d_x, T *d_other, W<T> *d_mix) {
+    Sums<W<T>> sums(mix ? 2 * width : 0);
 #pragma omp parallel
     {
-        float *mine = sums.mine();
-        std::vector<float> whole(width);
-        float *d = whole.data();
+        W<T> *mine = sums.mine();
+        std::vector<W<T>> whole(width);
+        W<T> *d = whole.data();
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < rows; row++) {
             const T *m = mixed + row * width, *g = d_y + row * width, *e = d_mixed + row * width;
-            float along = 0.0f, by = inverse[row];
+            W<T> along = W<T>(0.0), by = inverse[row];
 #pragma omp simd reduction(+ : along)
             for (int64_t i = 0; i < width; i++) along += get(g[i]) * get(m[i]);
-            along *= by * by / static_cast<float>(width);
+            along *= by * by / static_cast<W<T>>(width);
             by *= scale;
 #pragma omp simd
             for (int64_t i = 0; i < width; i++)
@@ -219,28 +227,28 @@ void mix_norm_backward(const T *d_mixed, const T *d_y, const T *x, const T *othe
 }
 
 template <typename T>
-void leaky_relu_squared(const T *x, int64_t size, float slope, T *y) {
+void leaky_relu_squared(const T *x, int64_t size, W<T> slope, T *y) {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < size; i++) {
-        float one = get(x[i]), bent = one > 0.0f ? one : slope * one;
+        W<T> one = get(x[i]), bent = one > W<T>(0.0) ? one : slope * one;
         put(y[i], bent * bent);
     }
 }
 
 template <typename T>
-void leaky_relu_squared_backward(const T *grad, const T *x, int64_t size, float slope, T *d_x) {
+void leaky_relu_squared_backward(const T *grad, const T *x, int64_t size, W<T> slope, T *d_x) {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < size; i++) {
-        float one = get(x[i]), twice = 2.0f * get(grad[i]) * one;
-        put(d_x[i], one > 0.0f ? twice : slope * slope * twice);
+        W<T> one = get(x[i]), twice = W<T>(2.0) * get(grad[i]) * one;
+        put(d_x[i], one > W<T>(0.0) ? twice : slope * slope * twice);
     }
 }
 
 // Heads (B, T, H, K) with rows `stride` apart -> normalized, rotated, times a gain: (B, H, T, K).
 template <typename T>
-void rotary_heads(const T *x, int64_t stride, const T *cosines, const T *sines, const float *gain,
+void rotary_heads(const T *x, int64_t stride, const T *cosines, const T *sines, const W<T> *gain,
                   int64_t batch, int64_t length, int64_t heads, int64_t width, int64_t half, T *y,
-                  float *inverse) {
+                  W<T> *inverse) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < batch * length; row++) {
         int64_t b = row / length, t = row % length;
@@ -248,16 +256,16 @@ void rotary_heads(const T *x, int64_t stride, const T *cosines, const T *sines, 
         for (int64_t h = 0; h < heads; h++) {
             const T *from = x + row * stride + h * width;
             T *to = y + ((b * heads + h) * length + t) * width;
-            float square = 0.0f;
+            W<T> square = W<T>(0.0);
 #pragma omp simd reduction(+ : square)
             for (int64_t i = 0; i < width; i++) square += get(from[i]) * get(from[i]);
-            float by = 1.0f / std::sqrt(square / static_cast<float>(width) + EPS);
+            W<T> by = W<T>(1.0) / std::sqrt(square / static_cast<W<T>>(width) + W<T>(EPS));
             inverse[row * heads + h] = by;
-            by *= gain ? gain[h] : 1.0f;
+            by *= gain ? gain[h] : W<T>(1.0);
 #pragma omp simd
             for (int64_t i = 0; i < half; i++) {
-                float c = get(cosine[i]), s = get(sine[i]);
-                float first = get(from[i]) * by, second = get(from[half + i]) * by;
+                W<T> c = get(cosine[i]), s = get(sine[i]);
+                W<T> first = get(from[i]) * by, second = get(from[half + i]) * by;
                 put(to[i], first * c + second * s);
                 put(to[half + i], second * c - first * s);
             }
@@ -269,15 +277,15 @@ void rotary_heads(const T *x, int64_t stride, const T *cosines, const T *sines, 
 
 template <typename T>
 void rotary_heads_backward(const T *grad, const T *x, int64_t stride, const T *cosines,
-                           const T *sines, const float *gain, const float *inverse, int64_t batch,
+                           const T *sines, const W<T> *gain, const W<T> *inverse, int64_t batch,
                            int64_t length, int64_t heads, int64_t width, int64_t half, T *d_x,
-                           float *d_gain) {
-    Sums sums(heads);
+                           W<T> *d_gain) {
+    Sums<W<T>> sums(heads);
 #pragma omp parallel
     {
-        float *mine = sums.mine();
-        std::vector<float> turned(width);
-        float *d = turned.data();
+        W<T> *mine = sums.mine();
+        std::vector<W<T>> turned(width);
+        W<T> *d = turned.data();
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < batch * length; row++) {
             int64_t b = row / length, t = row % length;
@@ -286,11 +294,11 @@ void rotary_heads_backward(const T *grad, const T *x, int64_t stride, const T *c
                 const T *from = x + row * stride + h * width;
                 const T *g = grad + ((b * heads + h) * length + t) * width;
                 T *to = d_x + (row * heads + h) * width;
-                float along = 0.0f, by = inverse[row * heads + h];
+                W<T> along = W<T>(0.0), by = inverse[row * heads + h];
 #pragma omp simd
                 for (int64_t i = 0; i < half; i++) {  // turned back
-                    float c = get(cosine[i]), s = get(sine[i]);
-                    float first = get(g[i]), second = get(g[half + i]);
+                    W<T> c = get(cosine[i]), s = get(sine[i]);
+                    W<T> first = get(g[i]), second = get(g[half + i]);
                     d[i] = first * c - second * s;
                     d[half + i] = second * c + first * s;
                 }
@@ -299,8 +307,8 @@ void rotary_heads_backward(const T *grad, const T *x, int64_t stride, const T *c
 #pragma omp simd reduction(+ : along)
                 for (int64_t i = 0; i < width; i++) along += d[i] * get(from[i]);
                 mine[h] += along * by;
-                along *= by * by / static_cast<float>(width);
-                by *= gain ? gain[h] : 1.0f;
+                along *= by * by / static_cast<W<T>>(width);
+                by *= gain ? gain[h] : W<T>(1.0);
 #pragma omp simd
                 for (int64_t i = 0; i < width; i++)
                     put(to[i], by * (d[i] - along * get(from[i])));
@@ -323,15 +331,15 @@ void exclude_self(const T *y, const T *values, int64_t stride, int64_t batch, in
             const T *v = values + row * stride + h / group * width;
             const T *from = y + ((b * heads + h) * length + t) * width;
             T *to = out + (row * heads + h) * width;
-            float square = 0.0f, dot = 0.0f;
+            W<T> square = W<T>(0.0), dot = W<T>(0.0);
 #pragma omp simd reduction(+ : square, dot)
             for (int64_t i = 0; i < width; i++) {
                 square += get(v[i]) * get(v[i]);
                 dot += get(v[i]) * get(from[i]);
             }
-            float norm = std::sqrt(square);
-            norm = norm < 1e-12f ? 1e-12f : norm;
-            float along = dot / norm / norm;
+            W<T> norm = std::sqrt(square);
+            norm = norm < W<T>(1e-12) ? W<T>(1e-12) : norm;
+            W<T> along = dot / norm / norm;
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) put(to[i], get(from[i]) - along * get(v[i]));
         }
@@ -345,25 +353,25 @@ void exclude_self_backward(const T *grad, const T *y, const T *values, int64_t s
     int64_t group = heads / kv_heads;
 #pragma omp parallel
     {
-        std::vector<float> whole(width);
-        float *d = whole.data();
+        std::vector<W<T>> whole(width);
+        W<T> *d = whole.data();
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < batch * length; row++) {
             int64_t b = row / length, t = row % length;
             for (int64_t kv = 0; kv < kv_heads; kv++) {
                 const T *v = values + row * stride + kv * width;
-                float square = 0.0f;
+                W<T> square = W<T>(0.0);
 #pragma omp simd reduction(+ : square)
                 for (int64_t i = 0; i < width; i++) square += get(v[i]) * get(v[i]);
-                float norm = std::sqrt(square);
-                norm = norm < 1e-12f ? 1e-12f : norm;
-                float inverse = 1.0f / norm;
-                for (int64_t i = 0; i < width; i++) d[i] = 0.0f;
+                W<T> norm = std::sqrt(square);
+                norm = norm < W<T>(1e-12) ? W<T>(1e-12) : norm;
+                W<T> inverse = W<T>(1.0) / norm;
+                for (int64_t i = 0; i < width; i++) d[i] = W<T>(0.0);
                 for (int64_t h = kv * group; h < (kv + 1) * group; h++) {
                     const T *from = y + ((b * heads + h) * length + t) * width;
                     const T *g = grad + (row * heads + h) * width;
                     T *to = d_y + ((b * heads + h) * length + t) * width;
-                    float a = 0.0f, along = 0.0f;
+                    W<T> a = W<T>(0.0), along = W<T>(0.0);
 #pragma omp simd reduction(+ : a, along)
                     for (int64_t i = 0; i < width; i++) {
                         a += get(from[i]) * get(v[i]);
@@ -377,7 +385,7 @@ void exclude_self_backward(const T *grad, const T *y, const T *values, int64_t s
                         d[i] -= along * get(from[i]) + a * get(g[i]);
                     }
                 }
-                float along = 0.0f;
+                W<T> along = W<T>(0.0);
 #pragma omp simd reduction(+ : along)
                 for (int64_t i = 0; i < width; i++) along += d[i] * get(v[i]);
                 along *= inverse * inverse;
@@ -390,27 +398,27 @@ void exclude_self_backward(const T *grad, const T *y, const T *values, int64_t s
     }
 }
 
-// Weights (R, C) float32, each row times a scale or as it is.
+// Weights (R, C), each row times a scale or as it is.
 template <typename T>
-void scaled_cast(const float *weight, const float *scale, int64_t rows, int64_t width, T *to) {
+void scaled_cast(const W<T> *weight, const W<T> *scale, int64_t rows, int64_t width, T *to) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
-        float by = scale ? scale[row] : 1.0f;
+        W<T> by = scale ? scale[row] : W<T>(1.0);
 #pragma omp simd
         for (int64_t i = 0; i < width; i++) put(to[row * width + i], weight[row * width + i] * by);
     }
 }
 
 template <typename T>
-void scaled_cast_backward(const T *grad, const float *weight, const float *scale, int64_t rows,
-                          int64_t width, float *d_weight, float *d_scale) {
+void scaled_cast_backward(const T *grad, const W<T> *weight, const W<T> *scale, int64_t rows,
+                          int64_t width, W<T> *d_weight, W<T> *d_scale) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         const T *g = grad + row * width;
-        float by = scale ? scale[row] : 1.0f, sum = 0.0f;
+        W<T> by = scale ? scale[row] : W<T>(1.0), sum = W<T>(0.0);
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < width; i++) {
-            float one = get(g[i]);
+            W<T> one = get(g[i]);
             sum += one * weight[row * width + i];
             d_weight[row * width + i] = one * by;
         }
@@ -420,68 +428,69 @@ void scaled_cast_backward(const T *grad, const float *weight, const float *scale
 
 }  // namespace
 
-#define BOTH(NAME, PARAMETERS, T, ...)                                    \
+#define ALL(NAME, PARAMETERS, T, ...)                                    \
     void NAME##_float32 PARAMETERS(float) { NAME<float>(__VA_ARGS__); }   \
+    void NAME##_float64 PARAMETERS(double) { NAME<double>(__VA_ARGS__); }    \
     void NAME##_bfloat16 PARAMETERS(bfloat16) { NAME<bfloat16>(__VA_ARGS__); }
 
 extern "C" {
 
-#define P(T) (const T *a, const int64_t *b, float cap, int64_t rows, int64_t vocab, T *c, double *d)
-BOTH(cross_entropy, P, T, a, b, cap, rows, vocab, c, d)
+#define P(T) (const T *a, const int64_t *b, double cap, int64_t rows, int64_t vocab, T *c, double *d)
+ALL(cross_entropy, P, T, a, b, cap, rows, vocab, c, d)
 #undef P
-#define P(T) (const T *x, int64_t rows, int64_t width, float scale, T *y, float *inverse)
-BOTH(rms_norm, P, T, x, rows, width, scale, y, inverse)
+#define P(T) (const T *x, int64_t rows, int64_t width, double scale, T *y, W<T> *inverse)
+ALL(rms_norm, P, T, x, rows, width, scale, y, inverse)
 #undef P
 #define P(T)                                                                              \
-    (const T *g, const T *x, const float *inverse, int64_t rows, int64_t width, float scale, \
+    (const T *g, const T *x, const W<T> *inverse, int64_t rows, int64_t width, double scale, \
      T *d)
-BOTH(rms_norm_backward, P, T, g, x, inverse, rows, width, scale, d)
+ALL(rms_norm_backward, P, T, g, x, inverse, rows, width, scale, d)
 #undef P
 #define P(T)                                                                                 \
-    (const T *x, const T *other, const float *mix, int64_t rows, int64_t width, float scale, \
-     T *mixed, T *y, float *inverse)
-BOTH(mix_norm, P, T, x, other, mix, rows, width, scale, mixed, y, inverse)
+    (const T *x, const T *other, const W<T> *mix, int64_t rows, int64_t width, double scale, \
+     T *mixed, T *y, W<T> *inverse)
+ALL(mix_norm, P, T, x, other, mix, rows, width, scale, mixed, y, inverse)
 #undef P
 #define P(T)                                                                             \
-    (const T *e, const T *g, const T *x, const T *other, const T *m, const float *inverse, \
-     const float *mix, int64_t rows, int64_t width, float scale, T *dx, T *dother, float *dmix)
-BOTH(mix_norm_backward, P, T, e, g, x, other, m, inverse, mix, rows, width, scale, dx, dother, dmix)
+    (const T *e, const T *g, const T *x, const T *other, const T *m, const W<T> *inverse, \
+     const W<T> *mix, int64_t rows, int64_t width, double scale, T *dx, T *dother, W<T> *dmix)
+ALL(mix_norm_backward, P, T, e, g, x, other, m, inverse, mix, rows, width, scale, dx, dother, dmix)
 #undef P
-#define P(T) (const T *x, int64_t size, float slope, T *y)
-BOTH(leaky_relu_squared, P, T, x, size, slope, y)
+#define P(T) (const T *x, int64_t size, double slope, T *y)
+ALL(leaky_relu_squared, P, T, x, size, slope, y)
 #undef P
-#define P(T) (const T *g, const T *x, int64_t size, float slope, T *d)
-BOTH(leaky_relu_squared_backward, P, T, g, x, size, slope, d)
-#undef P
-#define P(T)                                                                                  \
-    (const T *x, int64_t stride, const T *c, const T *s, const float *gain, int64_t batch,    \
-     int64_t length, int64_t heads, int64_t width, int64_t half, T *y, float *inverse)
-BOTH(rotary_heads, P, T, x, stride, c, s, gain, batch, length, heads, width, half, y, inverse)
+#define P(T) (const T *g, const T *x, int64_t size, double slope, T *d)
+ALL(leaky_relu_squared_backward, P, T, g, x, size, slope, d)
 #undef P
 #define P(T)                                                                                  \
-    (const T *g, const T *x, int64_t stride, const T *c, const T *s, const float *gain,       \
-     const float *inverse, int64_t batch, int64_t length, int64_t heads, int64_t width,       \
-     int64_t half, T *dx, float *dgain)
-BOTH(rotary_heads_backward, P, T, g, x, stride, c, s, gain, inverse, batch, length, heads, width,
+    (const T *x, int64_t stride, const T *c, const T *s, const W<T> *gain, int64_t batch,    \
+     int64_t length, int64_t heads, int64_t width, int64_t half, T *y, W<T> *inverse)
+ALL(rotary_heads, P, T, x, stride, c, s, gain, batch, length, heads, width, half, y, inverse)
+#undef P
+#define P(T)                                                                                  \
+    (const T *g, const T *x, int64_t stride, const T *c, const T *s, const W<T> *gain,       \
+     const W<T> *inverse, int64_t batch, int64_t length, int64_t heads, int64_t width,       \
+     int64_t half, T *dx, W<T> *dgain)
+ALL(rotary_heads_backward, P, T, g, x, stride, c, s, gain, inverse, batch, length, heads, width,
      half, dx, dgain)
 #undef P
 #define P(T)                                                                               \
     (const T *y, const T *v, int64_t stride, int64_t batch, int64_t length, int64_t heads, \
      int64_t kv_heads, int64_t width, T *out)
-BOTH(exclude_self, P, T, y, v, stride, batch, length, heads, kv_heads, width, out)
+ALL(exclude_self, P, T, y, v, stride, batch, length, heads, kv_heads, width, out)
 #undef P
 #define P(T)                                                                        \
     (const T *g, const T *y, const T *v, int64_t stride, int64_t batch, int64_t length, \
      int64_t heads, int64_t kv_heads, int64_t width, T *dy, T *dv)
-BOTH(exclude_self_backward, P, T, g, y, v, stride, batch, length, heads, kv_heads, width, dy, dv)
+ALL(exclude_self_backward, P, T, g, y, v, stride, batch, length, heads, kv_heads, width, dy, dv)
 #undef P
-#define P(T) (const float *w, const float *scale, int64_t rows, int64_t width, T *to)
-BOTH(scaled_cast, P, T, w, scale, rows, width, to)
+#define P(T) (const W<T> *w, const W<T> *scale, int64_t rows, int64_t width, T *to)
+ALL(scaled_cast, P, T, w, scale, rows, width, to)
 #undef P
 #define P(T)                                                                           \
-    (const T *g, const float *w, const float *scale, int64_t rows, int64_t width, float *dw, \
-     float *dscale)
-BOTH(scaled_cast_backward, P, T, g, w, scale, rows, width, dw, dscale)
+    (const T *g, const W<T> *w, const W<T> *scale, int64_t rows, int64_t width, W<T> *dw, \
+     W<T> *dscale)
+ALL(scaled_cast_backward, P, T, g, w, scale, rows, width, dw, dscale)
 #undef P
 
 }  // extern "C"

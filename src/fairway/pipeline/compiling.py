@@ -51,14 +51,14 @@ def choose_steps(
     is_open = folder.settled is None and asked is None
     if is_open:
         compiled, why = pays(known, recipe, cached=mark.exists())
-        say(f"{'compiled' if compiled else 'eager'} steps: {why}")
+        say(f"steps are {'compiled' if compiled else 'eager'}: {why}")
         runtime = replace(runtime, compiled=compiled)
     if not runtime.compiled:
         return runtime
     try:
         found = compile_and_measure(recipe, runtime, known)
     except CannotCompile as error:
-        say(f"eager steps after all: {error}")
+        say(f"steps are eager after all: {error}")
         return replace(runtime, compiled=False, obstacle=str(error))
     keep_costs(costs_file(key), found, say)
     with suppress(OSError):  # without it the next run expects to compile anew
@@ -71,7 +71,7 @@ def choose_steps(
         f"{1000 * found.eager:,.0f}"
     )
     if is_open and found.saved(recipe)[0] <= 0:
-        say("eager steps after all: they are faster")
+        say("steps are eager after all: that is faster")
         return replace(runtime, compiled=False)
     return runtime
 

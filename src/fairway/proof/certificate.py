@@ -17,21 +17,24 @@ CODER_BITS = 64  # what the arithmetic coder may need to say where it ends
 class SettledFacts:
     """What settled arithmetic rested on.
 
-    margin, state_margin  within which values were announced: nats of a logit, and share of a
-                          tensor's magnitude of what was learned
+    margin, state_margin, gradient_margin  within which values were announced: nats of a logit, and
+                          shares of a tensor's magnitude of what was learned and of its gradients
     grid                  what logits are rounded to, in nats
     state_bits            what was learned is rounded to 2**-state_bits of that magnitude
-    deviation, state_deviation  largest seen while encoding, in the same units: batched here against
-                          token by token in another process; None: not looked for
+    deviation, state_deviation, gradient_deviation  largest seen while encoding, in the same units:
+                          batched here against token by token in another process; None: not looked
+                          for, and of gradients 0 where none are rounded
     ties, tie_bytes       announced, and what telling them takes
     """
 
     margin: float
     state_margin: float
+    gradient_margin: float | None = None
     grid: float = math.log(2) / STEPS_PER_OCTAVE
     state_bits: int
     deviation: float | None
     state_deviation: float | None
+    gradient_deviation: float | None = None
     ties: int
     tie_bytes: int
 

@@ -6,6 +6,7 @@ it is evaluated. The layout of the bytes is in `artifact/sections.py`, the codin
 """
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,9 @@ from fairway.evaluate.config import (
 )
 from fairway.evaluate.ledger import Ledger, Margins, Ties
 from fairway.evaluate.predictor import Predictor
-from fairway.proof.bitstream import WalkConfig, decode_stream, encode_stream
+from fairway.proof.bitstream import Encoded, WalkConfig, decode_stream, encode_stream
 from fairway.proof.decoder_limits import MOST_FILE, check_coding, check_facts
+from fairway.proof.guard import FEW_TARGETS, Guard, deviation_here
 from fairway.proof.prove import evaluation_of
 from fairway.proof.reproducible import NotReproducible, circumstances, reproducible
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
@@ -35,7 +37,7 @@ from fairway.proof.settled_stream import encode_settled
 from fairway.proof.stored import is_stored, store, stored
 from fairway.proof.ties import read_ties, tie_sections
 from fairway.proof.verify import check_model, explained
-from fairway.runtime.files import atomic_write, read_file, require_other
+from fairway.runtime.files import atomic_write, read_file, require_other, require_writable
 from fairway.runtime.progress import Progress, silent
 from fairway.tokens.val_text import ValText
 
@@ -55,6 +57,8 @@ class CompressConfig:
               as this process has, up to four
     every     tokens between two checkpoints of four bytes
     arithmetic  settled: opens on any machine; native: on the like of this one alone
+    guard     in settled arithmetic, compute the beginning otherwise as well, in another process
+              where the model learns, and refuse to write what another machine might not open
     """
 
     segments: int | None = None
@@ -62,6 +66,7 @@ class CompressConfig:
     threads: int | None = None
     every: int = 4096
     arithmetic: Arithmetic = "settled"
+    guard: bool = True
 
     def __post_init__(self) -> None:
         if (self.segments is not None and self.segments < 1) or self.every < 1:
@@ -83,6 +88,7 @@ class _Header:
     every: int
     made: dict[str, str]
     settled: Margins | None = None
+    unguarded: bool = False  # settled, and nobody looked whether other machines agree
 
 
 def compress(
@@ -93,7 +99,8 @@ def compress(
 ) -> bytes:
     """The compressed form of any bytes, for `decompress` with the same model: at most 8 bytes more.
 
-    Raises ValueError when the model's tokenizer cannot give back all bytes.
+    Raises ValueError when the model's tokenizer cannot give back all bytes, and when another
+    machine might not be able to (`CompressConfig.guard`).
     """
     return min(code(loaded, data, config, progress), store(data), key=len)
 
@@ -124,34 +131,57 @@ def code(
         every=config.every,
         made={key: circumstances()[key] for key in RECORDED},
         settled=evaluation_of(loaded).learner.margins() if settled else None,
+        unguarded=settled and not config.guard,
     )
     _check_coding(loaded, header, None)
-    tokens, known = _with_bos(torch.from_numpy(ids.astype(np.int64)), header, tokenizer.bos_id)
-    evaluation, plans, walk = _coding(loaded, header)
-    sections, told = [], config_to_json(header)
+    stream = _with_bos(torch.from_numpy(ids.astype(np.int64)), header, tokenizer.bos_id)
     with reproducible(header.threads):
-        if header.settled is None:
-            new_predictor = partial(make_predictor, loaded.model, evaluation)
-            coded = encode_stream(
-                new_predictor, plans, tokens, walk, given=known, progress=progress
-            )
-            del told["settled"]
-        else:
-            # Bytes belong to scores, not here.
-            text = ValText(tokens, torch.zeros(len(tokens) - 1, dtype=torch.long), ())
-            predictor = make_settled_predictor(
-                loaded.model, evaluation, ledger=Ledger(header.settled)
-            )
-            found = encode_settled(predictor, plans, text, walk, progress=progress)
-            coded, sections = found.encoded, tie_sections(found.ties, len(tokens))
+        coded, ties = (_settled if settled else _native)(loaded, header, *stream, progress)
     sections = [
         Section("checkpoints", "stored", np.array(coded.checkpoints, dtype="<u4").tobytes()),
         Section("symbols", "stored", coded.data),
-        *sections,
+        *ties,
     ]
+    told = config_to_json(header)
+    for name in ("settled", "unguarded"):
+        if not told[name]:
+            del told[name]
     packed = pack_frame(MAGIC, told, sections)
     _check_coding(loaded, header, len(coded.checkpoints), len(packed))
     return packed
+
+
+def _native(
+    loaded: LoadedModel, header: _Header, tokens: Tensor, known: Tensor, progress: Progress
+) -> tuple[Encoded, list[Section]]:
+    """The bits of a stream, of which a decoder knows some tokens; no ties."""
+    evaluation, plans, walk = _coding(loaded, header)
+    new_predictor = partial(make_predictor, loaded.model, evaluation)
+    coded = encode_stream(new_predictor, plans, tokens, walk, given=known, progress=progress)
+    return coded, []
+
+
+def _settled(
+    loaded: LoadedModel, header: _Header, tokens: Tensor, known: Tensor, progress: Progress
+) -> tuple[Encoded, list[Section]]:
+    """The same, and the ties. Raises ValueError where the guard does."""
+    evaluation, plans, walk = _coding(loaded, header)
+    assert header.settled is not None
+    # Bytes belong to scores, not here.
+    text = ValText(tokens, torch.zeros(len(tokens) - 1, dtype=torch.long), ())
+    predictor = make_settled_predictor(loaded.model, evaluation, ledger=Ledger(header.settled))
+    guards = not header.unguarded and header.num_tokens > 0
+    learns = evaluation.ttt is not None and len(plans) > 1
+    watching = nullcontext()
+    if guards and learns:
+        watching = Guard(loaded.model, evaluation, text, read_targets=2 * FEW_TARGETS)
+    with watching as other:
+        found = encode_settled(predictor, plans, text, walk, progress=progress)
+        if other is not None:
+            other.deviation()
+        elif guards:
+            deviation_here(loaded.model, evaluation.frozen(), text)
+    return found.encoded, tie_sections(found.ties, len(tokens))
 
 
 def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) -> bytes:
@@ -199,7 +229,9 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
                 progress=progress,
             )
     except NotReproducible as error:
-        raise explained(error, header.made) from error
+        problem = explained(error, header.made)
+        unguarded = "; it was compressed with guard=False" if header.unguarded else ""
+        raise NotReproducible(f"{problem}{unguarded}") from error
     text = loaded.tokenizer.decode(tokens.tolist())
     if hashlib.sha256(text).hexdigest() != header.text:
         raise Refused(
@@ -218,6 +250,7 @@ def compress_file(
 ) -> int:
     """`compress` from file to file; returns how many bytes were written."""
     require_other(source, target)
+    require_writable(target)  # before minutes of work
     packed = compress(loaded, _read(source), config, progress)
     atomic_write(Path(target), packed)
     return len(packed)
@@ -228,6 +261,7 @@ def decompress_file(
 ) -> int:
     """`decompress` from file to file, all or nothing; returns how many bytes were written."""
     require_other(source, target)
+    require_writable(target)
     try:
         text = decompress(loaded, read_file(Path(source), MOST_FILE), progress)
     except (Refused, NotReproducible) as error:

@@ -32,13 +32,16 @@ from fairway.proof.bitstream import in_step, read_in_step
 from fairway.proof.prefix import Prefix, prefix_of
 from fairway.proof.reproducible import Checkpoints
 from fairway.proof.split_reader import SplitReader
+from fairway.runtime.native import untuned
 from fairway.runtime.plugins import load_plugin
 from fairway.runtime.strict_json import Json
 from fairway.runtime.tensor_file import read_tensors, under, write_tensors
 from fairway.tokens.val_text import ValText
 
 READ_TARGETS = 256  # that are read token by token, half of them at most before the first lesson
+FEW_TARGETS = 64  # the same, where what is coded may be short
 LESSON_TARGETS = 2048  # of the first lesson, at most
+MOST_KEPT = 1 << 18  # values of a tensor, for comparing
 SAFETY = 10.0  # times a deviation that a margin must be
 PLAIN = {
     "ATEN_CPU_CAPABILITY": "default",
@@ -49,10 +52,12 @@ PLAIN = {
 
 
 class Deviation(NamedTuple):
-    """Largest differences seen: nats of a logit, and share of a tensor's magnitude."""
+    """Largest differences seen: nats of a logit; share of a tensor's magnitude, of what was learned
+    and of gradients, where those are settled."""
 
     logit: float
     state: float
+    gradient: float
 
 
 class Watching(Ledger):
@@ -61,7 +66,9 @@ class Watching(Ledger):
     def __init__(self, margins: Margins, told: Ties | None = None) -> None:
         super().__init__(margins, told)
         self.logits: dict[int, Tensor] = {}  # by position
-        self.learned: dict[str, Tensor] = {}  # by lesson and name
+        # by how much was settled before, and name
+        self.learned: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
 
     def ends(self, logits: Tensor, positions: Tensor) -> Tensor:
         for position, row in zip(positions.tolist(), logits.cpu(), strict=True):
@@ -71,44 +78,73 @@ class Watching(Ledger):
     def settle(self, state: Mapping[str, Tensor]) -> None:
         for name, value in state.items():
             if value.dtype == torch.float64:
-                self.learned[f"{self.settled}/{name}"] = value.detach().cpu().clone()
+                self.learned[f"{self.settled}/{name}"] = _spread(value)
         super().settle(state)
+
+    def settle_gradients(self, gradients: Mapping[str, Tensor], *, one_by_one: bool) -> None:
+        for name, value in gradients.items():
+            self.gradients[f"{self.settled}/{name}"] = _spread(value)
+        super().settle_gradients(gradients, one_by_one=one_by_one)
 
     def seen(self) -> dict[str, Tensor]:
         logits = {f"logits/{position}": row for position, row in self.logits.items()}
-        return logits | {f"learned/{name}": value for name, value in self.learned.items()}
+        learned = {f"learned/{name}": value for name, value in self.learned.items()}
+        return logits | learned | {f"gradients/{k}": value for k, value in self.gradients.items()}
+
+
+def _spread(values: Tensor) -> Tensor:
+    """Values that are kept of a tensor: of a large one so many, all over it."""
+    flat = values.detach().reshape(-1)
+    return flat[:: -(-flat.numel() // MOST_KEPT) or 1].cpu().clone()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """The beginning of a text, and how it is read.
 
-    tokens  (n,) int64
+    tokens        (n,) int64
+    read_targets  that are read token by token
     """
 
     config: EvaluateConfig
     prefix: Prefix
     tokens: Tensor
     seed: int
+    read_targets: int = READ_TARGETS
 
     @classmethod
-    def of(cls, config: EvaluateConfig, text: ValText, bos_id: int, seed: int) -> "Sample":
+    def of(
+        cls,
+        config: EvaluateConfig,
+        text: ValText,
+        bos_id: int,
+        seed: int,
+        read_targets: int = READ_TARGETS,
+    ) -> "Sample":
         """As much as gives one whole lesson, unless that is long, and a little after it."""
-        lesson = min(config.learner.excerpt_tokens(), LESSON_TARGETS)
-        most = min(lesson + READ_TARGETS // 2, text.num_targets)
+        learns = config.ttt is not None
+        lesson = min(config.learner.excerpt_tokens(), LESSON_TARGETS) if learns else 0
+        most = min(lesson + read_targets // (2 if learns else 1), text.num_targets)
         prefix = prefix_of(config, text.tokens, bos_id, num_targets=most)
-        return cls(config=config, prefix=prefix, tokens=prefix.of(text).tokens.long(), seed=seed)
+        return cls(
+            config=config,
+            prefix=prefix,
+            tokens=prefix.of(text).tokens.long(),
+            seed=seed,
+            read_targets=read_targets,
+        )
 
     def read(self) -> Iterator[tuple[ChunkPlan, list[int]]]:
         """The chunks of the sample, and which windows of each are read token by token: as if there
         were more to come, so that every chunk is learned from."""
-        left = READ_TARGETS
+        left = self.read_targets
         plans = self.prefix.plans(self.config)
         most = max(self.prefix.num_chunks, len(plans) + 1)
         for plan in plans:
             if left <= 0:
                 return
-            room, chosen = min(left, READ_TARGETS // 2), []
+            most_here = self.read_targets // (1 if self.config.ttt is None else 2)
+            room, chosen = min(left, most_here), []
             for i in takewhile(lambda _: room > 0, range(len(plan.windows))):  # noqa: B023
                 chosen.append(i)
                 room -= plan.windows[i].num_targets
@@ -122,6 +158,29 @@ class Sample:
     def predictor(self, model: GPT, ledger: Ledger) -> SettledPredictor:
         return make_settled_predictor(model, self.config, seed=self.seed, ledger=ledger)
 
+    def score(self, model: GPT, ledger: Ledger) -> None:
+        """In batches, as an encoder does."""
+        predictor = self.predictor(model, ledger)
+        for plan, _ in self.read():
+            chunk = self.chunk(plan)
+            predictor.score(chunk)
+            predictor.learn(chunk)
+
+    def read_slowly(self, model: GPT, ledger: Ledger) -> None:
+        """Token by token, one row at a time."""
+        predictor = self.predictor(model, ledger)
+        filled = self.prefix.given(model.config.bos_id)
+        source, checkpoints = _Told(self.tokens), Checkpoints(len(self.tokens))
+        for plan, chosen in self.read():
+            reader = SplitReader(predictor, plan, 1)
+            for members in in_step(plan, 1, 0):
+                if members[0] in chosen:
+                    read_in_step(reader, plan, members, filled, source, checkpoints)
+            for window in plan.windows:  # what was not read is known all the same
+                known = slice(window.score_from, window.stop)
+                filled[known] = self.tokens[known]
+            predictor.learn(self.chunk(plan))
+
 
 class Guard:
     """Another process that reads a sample while this one encodes.
@@ -131,15 +190,19 @@ class Guard:
         guard.deviation()
     """
 
-    def __init__(self, model: GPT, config: EvaluateConfig, text: ValText, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: GPT,
+        config: EvaluateConfig,
+        text: ValText,
+        *,
+        seed: int = 0,
+        read_targets: int = READ_TARGETS,
+    ) -> None:
         self.margins = config.learner.margins()
-        sample = Sample.of(config, text, model.config.bos_id, seed)
+        sample = Sample.of(config, text, model.config.bos_id, seed, read_targets)
         ledger = Watching(self.margins)
-        predictor = sample.predictor(model, ledger)
-        for plan, _ in sample.read():
-            chunk = sample.chunk(plan)
-            predictor.score(chunk)
-            predictor.learn(chunk)
+        sample.score(model, ledger)
         self.here = ledger.seen()
         self.folder = tempfile.TemporaryDirectory()
         job, self.answer, self.problem = (
@@ -183,6 +246,22 @@ def seen_deviation(
         return guard.deviation()
 
 
+def deviation_here(model: GPT, config: EvaluateConfig, text: ValText) -> Deviation:
+    """What a `Guard` finds, from a few tokens and without another process: logits in batches
+    against logits token by token. Where nothing is learned, nothing grows from there."""
+    margins = config.learner.margins()
+    sample = Sample.of(config, text, model.config.bos_id, 0, FEW_TARGETS)
+    here = Watching(margins)
+    sample.score(model, here)
+    there = Watching(margins, here.ties)
+    try:
+        with untuned():
+            sample.read_slowly(model, there)
+    except Deviates:
+        return _judged(_apart(here.seen(), None), margins)
+    return _judged(_apart(here.seen(), there.seen()), margins)
+
+
 def _job(model: GPT, sample: Sample, ledger: Ledger) -> tuple[dict[str, Tensor], dict[str, Json]]:
     """All that `read_sample` needs, as tensors and facts."""
     config, prefix = sample.config, sample.prefix
@@ -193,6 +272,7 @@ def _job(model: GPT, sample: Sample, ledger: Ledger) -> tuple[dict[str, Tensor],
         "num_chunks": prefix.num_chunks,
         "starts": list(prefix.starts),
         "seed": sample.seed,
+        "read_targets": sample.read_targets,
         "loops_active": model.loops_active,
         "threads": 2 if torch.get_num_threads() == 1 else 1,
     }
@@ -205,28 +285,37 @@ def _job(model: GPT, sample: Sample, ledger: Ledger) -> tuple[dict[str, Tensor],
 def _apart(here: Mapping[str, Tensor], there: Mapping[str, Tensor] | None) -> Deviation:
     """Over all that the other process saw; as far as can be where it could not go on."""
     if there is None:
-        return Deviation(math.inf, math.inf)
-    logit = state = 0.0
+        return Deviation(math.inf, math.inf, math.inf)
+    most = {"logits": 0.0, "learned": 0.0, "gradients": 0.0}
     for name, other in there.items():
-        value = here[name]
-        if name.startswith("logits/"):
-            logit = max(logit, float((value - other).abs().max()))
-        elif value.numel():
-            if not SECOND_MOMENTS.isdisjoint(name.split("/")):
-                value, other = value.sqrt(), other.sqrt()
-            largest = float(value.abs().max())
-            span = 2.0 ** math.frexp(0.75 * largest)[1] if largest else 1.0
-            state = max(state, float((value - other).abs().max()) / span)
-    return Deviation(logit, state)
+        value, kind = here[name], name.partition("/")[0]
+        if not value.numel():
+            continue
+        if not SECOND_MOMENTS.isdisjoint(name.split("/")):
+            value, other = value.sqrt(), other.sqrt()
+        # Of either: what is nothing here and something there is settled by its size there.
+        largest = 0.0 if kind == "logits" else float(torch.maximum(value.abs(), other.abs()).max())
+        span = 2.0 ** math.frexp(0.75 * largest)[1] if largest else 1.0
+        most[kind] = max(most[kind], float((value - other).abs().max()) / span)
+    return Deviation(most["logits"], most["learned"], most["gradients"])
 
 
 def _judged(found: Deviation, margins: Margins) -> Deviation:
-    if found.logit * SAFETY > margins.logit or found.state * SAFETY > margins.state:
+    beside = {
+        "nats in logits": (found.logit, margins.logit),
+        "of its size in what was learned": (found.state, margins.state),
+        "of its size in a gradient": (found.gradient, margins.gradient),
+    }
+    beyond = [
+        f"{seen:.1e} {what} where {margin:.0e} is announced"
+        for what, (seen, margin) in beside.items()
+        if seen * SAFETY > margin
+    ]
+    if beyond:
         raise ValueError(
-            f"read in another way, logits differ by {found.logit:.1e} nats and what was learned by "
-            f"{found.state:.1e} of its size; settled arithmetic announces within "
-            f"{margins.logit:.0e} and {margins.state:.0e} and needs ten times less. Another "
-            "machine might not decode this: learn at a lower rate, or set arithmetic='native'"
+            f"computed in another way, it differs by {', '.join(beyond)}, which needs ten times "
+            "less: another machine might not decode it. Learn at a lower rate or not at all, or "
+            "take arithmetic='native'"
         )
     return found
 
@@ -249,29 +338,23 @@ def read_sample(job: Path, answer: Path) -> None:
         starts=tuple(facts["starts"]),
     )
     config = config_from_json(EvaluateConfig, facts["evaluate"])
-    sample = Sample(config=config, prefix=prefix, tokens=tokens, seed=facts["seed"])
+    sample = Sample(
+        config=config,
+        prefix=prefix,
+        tokens=tokens,
+        seed=facts["seed"],
+        read_targets=facts["read_targets"],
+    )
     noted = Ledger(config.learner.margins())
     noted.load_state(under("ledger/", tensors))
     ledger = Watching(config.learner.margins(), noted.ties)
     try:
-        _read_slowly(sample.predictor(model.eval(), ledger), sample)
+        with untuned():  # which would take this processor's best instructions
+            sample.read_slowly(model.eval(), ledger)
     except Deviates:
         write_tensors(answer, {}, {})
         return
     write_tensors(answer, ledger.seen(), {})
-
-
-def _read_slowly(predictor: SettledPredictor, sample: Sample) -> None:
-    filled = sample.prefix.given(predictor.model.config.bos_id)
-    source, checkpoints = _Told(sample.tokens), Checkpoints(len(sample.tokens))
-    for plan, chosen in sample.read():
-        reader = SplitReader(predictor, plan, 1)
-        for members in in_step(plan, 1, 0):
-            if members[0] in chosen:
-                read_in_step(reader, plan, members, filled, source, checkpoints)
-        for window in plan.windows:  # what was not read is known all the same
-            filled[window.score_from : window.stop] = sample.tokens[window.score_from : window.stop]
-        predictor.learn(sample.chunk(plan))
 
 
 class _Told:

@@ -175,9 +175,11 @@ def _certificate(
         facts = SettledFacts(
             margin=file.settled.logit,
             state_margin=file.settled.state,
+            gradient_margin=file.settled.gradient,
             state_bits=file.settled.state_bits,
             deviation=None if deviation is None else deviation.logit,
             state_deviation=None if deviation is None else deviation.state,
+            gradient_deviation=None if deviation is None else deviation.gradient,
             ties=len(file.ties),
             tie_bytes=file.tie_bytes,
         )

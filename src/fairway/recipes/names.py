@@ -27,7 +27,7 @@ SUMMARIES: dict[str, str] = {  # parents before their children
     ),
     "pr1953": "`pr1945` scored with a context of 2,560, without adapters of queries and values.",
     "pr2014": (
-        "`pr1953` trained on 1,024, then 2,048, then 3,072 tokens, with small strides for short"
+        "`pr1953` trained on 1,024 to 3,072 tokens, small strides for short documents, one pause."
     ),
     "pr2135": (
         "`pr1855` with 32 batches of Hessians, no adapters of keys, one pause, a context of 2,560."

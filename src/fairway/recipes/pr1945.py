@@ -54,8 +54,7 @@ def pr1953() -> Recipe:
 
 
 def pr2014() -> Recipe:
-    """`pr1953` trained on 1,024, then 2,048, then 3,072 tokens, with small strides for short
-    documents and a single pause."""
+    """`pr1953` trained on 1,024 to 3,072 tokens, small strides for short documents, one pause."""
     changes = {
         "model.train_context": 3072,
         # A row is cut into whole contexts of every stage; a step has 786,432 tokens as before.

@@ -157,7 +157,7 @@ def effects_figure(heading: str, effects: Sequence[Effect], luck: float | None) 
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.grid(axis="x", color=FAINT)
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel("bits per byte, less is better; filled: p (Holm) < 0.05")
+    axes.set_xlabel("bits per byte; filled: p < 0.05")
     return figure
 
 

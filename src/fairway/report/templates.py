@@ -1,5 +1,7 @@
 """The templates of the pages (`*.html.j2`), all text in which is escaped."""
 
+import re
+
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
@@ -17,9 +19,9 @@ def template(name: str) -> Template:
 
 
 def breakable(setting: str) -> Markup:
-    """A dotted name that a line may break after each dot and underscore, and nowhere else.
+    """A dotted name that a line may break after each dot and underscore, and no number.
 
-    >>> breakable("train.grad_clip")
-    Markup('train.<wbr>grad_<wbr>clip')
+    >>> breakable("train.grad_clip 0.3")
+    Markup('train.<wbr>grad_<wbr>clip 0.3')
     """
-    return Markup(escape(setting).replace(".", Markup(".<wbr>")).replace("_", Markup("_<wbr>")))
+    return Markup(re.sub(r"[._](?=[A-Za-z])", r"\g<0><wbr>", str(escape(setting))))

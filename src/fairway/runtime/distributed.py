@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import cast
@@ -60,7 +60,6 @@ class Ranks:
     world_size: int = 1
     local_rank: int = 0
     local_world_size: int = 1
-    meter: Meter = field(default_factory=Meter, compare=False, repr=False)
     watchdog: Watchdog = field(default_factory=Watchdog, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +83,11 @@ class Ranks:
             )
         rank, world_size, local_rank = (int(env[name]) for name in names)
         return cls(rank, world_size, local_rank, int(env.get("LOCAL_WORLD_SIZE", 1)))
+
+    @property
+    def meter(self) -> Meter:
+        """Where this rank stands among the collectives, and how long it has waited in them."""
+        return self.watchdog.meter
 
     @property
     def is_main(self) -> bool:
@@ -140,7 +144,7 @@ class Ranks:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         timeout = timedelta(seconds=timeout_seconds)
-        with self._collective("meet", device):
+        with self._peers_expected("meet", self.meter.collective(device)):
             found = dist.rendezvous(init_method, self.rank, self.world_size, timeout=timeout)
             store = agreed_store(next(found)[0], self.rank, self.world_size, timeout_seconds)
             dist.init_process_group(
@@ -156,7 +160,6 @@ class Ranks:
             gloo = group._get_backend(torch.device("cpu"))
             gloo._set_default_timeout(timedelta(seconds=ALONE_SECONDS))
         store = cast(Store, store)
-        self.watchdog.meter = self.meter
         self.watchdog.start(store, self.rank, self.world_size, peer_seconds=peer_seconds, say=say)
 
     def stop(self) -> None:
@@ -180,7 +183,7 @@ class Ranks:
         if self.world_size == 1:
             return value
         total = value.clone()
-        with self._collective("sum", total.device):
+        with self._peers_expected("sum", self.meter.collective(total.device)):
             dist.all_reduce(total)
         return total
 
@@ -188,9 +191,9 @@ class Ranks:
         """Replace each tensor by its total over all ranks, in place, many per message."""
         if self.world_size == 1:
             return
-        for bucket in buckets(tensors, BUCKET_BYTES):
+        for bucket in _buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            with self._collective("sum", flat.device):
+            with self._peers_expected("sum", self.meter.collective(flat.device)):
                 dist.all_reduce(flat)
             parts = flat.split([tensor.numel() for tensor in bucket])
             shaped = [part.view(tensor.shape) for part, tensor in zip(parts, bucket, strict=True)]
@@ -212,19 +215,15 @@ class Ranks:
         if self.world_size == 1:
             return Pending(self, value[None])
         gathered = value.new_empty(self.world_size, *value.shape)
-        with self._peers_expected("gather"):
-            self.meter.launch()
+        with self._peers_expected("gather", self.meter.launching()):
             work = gather_into(gathered.view(-1), value.reshape(-1), async_op=True)
-        return Pending(self, gathered, work, "gather")
+        return Pending(self, gathered, work)
 
     def start_scatter(self, value: Tensor, sizes: Sequence[int]) -> "Pending":
         """Send each rank its part of `value` (N,), as long as `sizes` says, which all ranks agree
-        on; to wait for: (world_size, sizes[rank]), every rank's part for this one."""
-        if self.world_size == 1:
-            return Pending(self, value[None])
+        on; to wait for: (world_size, sizes[rank]), every rank's part for this one. Not on one."""
         received = value.new_empty(self.world_size, sizes[self.rank])
-        with self._peers_expected("scatter"):
-            self.meter.launch()
+        with self._peers_expected("scatter", self.meter.launching()):
             work = dist.all_to_all_single(
                 received.view(-1),
                 value,
@@ -232,12 +231,12 @@ class Ranks:
                 list(sizes),
                 async_op=True,
             )
-        return Pending(self, received, work, "scatter")
+        return Pending(self, received, work)
 
     def broadcast(self, value: Tensor, source: int = 0) -> Tensor:
         """Overwrite `value` with that of rank `source`, and return it."""
         if self.world_size > 1:
-            with self._collective("broadcast", value.device):
+            with self._peers_expected("broadcast", self.meter.collective(value.device)):
                 dist.broadcast(value, source)
         return value
 
@@ -246,15 +245,10 @@ class Ranks:
         self.sum(torch.zeros(()))
 
     @contextmanager
-    def _collective(self, verb: str, device: torch.device) -> Iterator[None]:
-        """From its beginning to its end."""
-        with self._peers_expected(verb), self.meter.collective(device):
-            yield
-
-    @contextmanager
-    def _peers_expected(self, verb: str) -> Iterator[None]:
+    def _peers_expected(self, verb: str, metered: AbstractContextManager[None]) -> Iterator[None]:
         try:
-            yield
+            with metered:
+                yield
         except RuntimeError as error:
             lost = self.watchdog.who_is_lost() or (
                 f"another rank has most likely failed, and its traceback says why ({error})"
@@ -271,15 +265,12 @@ class Pending:
     ranks: Ranks
     result: Tensor
     work: dist.Work | None = None
-    verb: str = ""
 
     def wait(self) -> Tensor:
         """The result: on a GPU, what is launched from now on finds it; the host goes on at once."""
+        ranks, device = self.ranks, self.result.device
         if self.work is not None:
-            with (
-                self.ranks._peers_expected(self.verb),
-                self.ranks.meter.waiting(self.result.device),
-            ):
+            with ranks._peers_expected("exchange data", ranks.meter.waiting(device)):
                 self.work.wait()
             self.work = None
         return self.result
@@ -318,13 +309,13 @@ def supervised(main: Callable[[], int], ranks: Ranks) -> int:
     os._exit(status)
 
 
-def buckets(tensors: Sequence[Tensor], most_bytes: int) -> Iterator[list[Tensor]]:
-    """Neighbours of one dtype and device, up to `most_bytes` together."""
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one dtype and device, up to `BUCKET_BYTES` together."""
     bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:
         kind, num_bytes = (tensor.dtype, tensor.device), tensor.numel() * tensor.element_size()
-        full = size + num_bytes > most_bytes
+        full = size + num_bytes > BUCKET_BYTES
         if bucket and (full or kind != (bucket[0].dtype, bucket[0].device)):
             yield bucket
             bucket, size = [], 0

@@ -24,6 +24,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to; renamed to it at the end, removed after any error."""
+    require_writable(path)
     path = path.resolve()  # a link stays a link: what it points to is replaced
     require_writable(path)
     partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")

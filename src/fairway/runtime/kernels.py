@@ -31,7 +31,7 @@ class Absent:
     def take(x: Tensor) -> bool:
         return False
 
-    take_loss = take
+    take_loss = take_products = take
     in_use = nullcontext  # likewise: nothing to switch on
 
 
@@ -245,10 +245,15 @@ def exclude_self(y: Tensor, values: Tensor) -> Tensor:
 
 def scaled_cast(weight: Tensor, scale: Tensor | None, like: Tensor) -> Tensor:
     """A float32 weight (R, C), its rows times a scale (R,), in the type of `like`."""
-    if on_cpu.take(like) and (like.dtype != torch.float32 or scale is not None):
+    if on_cpu.take(like) and (like.dtype != weight.dtype or scale is not None):
         return on_cpu.scaled_cast((weight,), scale, like.dtype)
     weight = weight if scale is None else weight * scale[:, None]
     return weight.to(like.dtype)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., C) times a weight (R, C) of its type -> (..., R)."""
+    return on_cpu.linear(x, weight) if on_cpu.take_products(x) else F.linear(x, weight)
 
 
 def one_product_pays(x: Tensor) -> bool:
@@ -259,7 +264,7 @@ def one_product_pays(x: Tensor) -> bool:
 def linear_together(x: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
     """x (..., C) times each of these float32 weights (R, C), as one product."""
     weight = on_cpu.scaled_cast(weights, None, x.dtype)
-    return F.linear(x, weight).split([len(weight) for weight in weights], dim=-1)
+    return linear(x, weight).split([len(weight) for weight in weights], dim=-1)
 
 
 def shift_right(x: Tensor, before: Tensor | None) -> Tensor:
@@ -312,31 +317,85 @@ def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, num_blocks: int = 2) -> Te
     """`attend_plain` over square causal scores as a few batched products, for training on a CPU.
 
     There, the library's flash backward runs at half the speed of these. Queries are taken in
-    blocks so that a quarter of the scores, those wholly in the future, is never computed.
+    blocks so that most of the scores that lie wholly in the future are never computed.
     """
     rows, heads, length, width = q.shape
     kv_heads = k.size(1)
-    group = heads // kv_heads
     # The query heads that share a KV head lie behind one another: (B * Hkv, group, T, K).
-    q = q.reshape(rows * kv_heads, group, length, width)
+    q = q.reshape(rows * kv_heads, heads // kv_heads, length, width)
     k, v = k.reshape(rows * kv_heads, length, width), v.reshape(rows * kv_heads, length, width)
-    forbidden = torch.zeros(length, length, dtype=q.dtype)
-    forbidden.masked_fill_(~causal_mask(length, length), float("-inf"))
     step = -(-length // num_blocks)
-    parts = []
-    for begin in range(0, length, step):
-        end = min(begin + step, length)
-        bias = forbidden[begin:end, :end].repeat(group, 1)
-        block = q[:, :, begin:end].reshape(rows * kv_heads, -1, width)
-        scores = torch.baddbmm(bias, block, k[:, :end].transpose(1, 2), alpha=width**-0.5)
-        part = torch.bmm(scores.softmax(-1), v[:, :end])
-        parts.append(part.view(rows * kv_heads, group, end - begin, width))
-    return torch.cat(parts, dim=2).view(rows, heads, length, width)
+    if torch.compiler.is_compiling():
+        blocks = [_attend_block(q[:, :, i : i + step], k, v, i)[0] for i in range(0, length, step)]
+        return torch.cat(blocks, dim=2).view(rows, heads, length, width)
+    y: Tensor = _AttendInBlocks.apply(q, k, v, step)  # type: ignore[assignment]
+    return y.view(rows, heads, length, width)
+
+
+def _attend_block(q: Tensor, k: Tensor, v: Tensor, begin: int) -> tuple[Tensor, Tensor]:
+    """Queries (N, group, t, K) from position `begin` over keys and values (N, T, K): their outputs,
+    and the probabilities (N, group * t, begin + t) that weighed the values."""
+    rows, group, num_queries, width = q.shape
+    end = begin + num_queries
+    nothing, keys = q.new_zeros(1, 1, 1), k[:, :end].transpose(1, 2)
+    queries, scale = q.reshape(rows, -1, width), width**-0.5
+    scores = torch.baddbmm(nothing, queries, keys, beta=0, alpha=scale)
+    ahead = ~causal_mask(num_queries, num_queries)
+    bias = scores.new_zeros(ahead.shape).masked_fill_(ahead, float("-inf"))
+    scores.view(rows, group, num_queries, end)[..., begin:].add_(bias)
+    weights = scores.softmax(-1)
+    return torch.bmm(weights, v[:, :end]).view(q.shape), weights
+
+
+class _Blocks(_Kept, Protocol):
+    step: int
+
+
+class _AttendInBlocks(torch.autograd.Function):
+    """Its derivative adds what each block says of a key where that key lies, where autograd would
+    make a tensor of all keys for each block."""
+
+    @staticmethod
+    def forward(ctx: _Blocks, q: Tensor, k: Tensor, v: Tensor, step: int) -> Tensor:
+        y, kept = torch.empty_like(q), []
+        for begin in range(0, q.size(2), step):
+            block = slice(begin, begin + step)
+            y[:, :, block], weights = _attend_block(q[:, :, block], k, v, begin)
+            kept.append(weights)
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.step = step
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Blocks, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, *kept = ctx.saved_tensors
+        rows, _, length, width = q.shape
+        d_q, d_k, d_v = torch.empty_like(q), k[:0], v[:0]
+        # From the last block, which sees every key, to the first.
+        for begin, weights in zip(reversed(range(0, length, ctx.step)), kept[::-1], strict=True):
+            block, end = slice(begin, begin + ctx.step), weights.size(2)
+            d_y = grad[:, :, block].reshape(rows, -1, width)
+            d_weights = torch.bmm(d_y, v[:, :end].transpose(1, 2))
+            d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            queries = q[:, :, block].reshape(rows, -1, width)
+            d_q[:, :, block] = torch.bmm(d_scores, k[:, :end]).view(rows, -1, end - begin, width)
+            of_keys = torch.bmm(queries.transpose(1, 2), d_scores)  # (N, K, begin + t)
+            of_values = torch.bmm(d_y.transpose(1, 2), weights)
+            if end == length:
+                d_k, d_v = of_keys, of_values
+            else:
+                d_k[..., :end] += of_keys
+                d_v[..., :end] += of_values
+        scale = width**-0.5
+        return d_q.mul_(scale), d_k.mul_(scale).transpose(1, 2), d_v.transpose(1, 2), None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """`attend_plain`, in the form that is fastest for these tensors."""
     training_on_cpu = q.device.type == "cpu" and q.requires_grad and mask is None
     if training_on_cpu and q.size(2) == k.size(2):
+        if on_cpu.take_products(q):
+            return on_cpu.attend(q, k, v)
         return attend_in_blocks(q, k, v, num_blocks=max(2, q.size(2) // 128))
     return attend_plain(q, k, v, mask)

@@ -1,7 +1,8 @@
 """Training's operations on a CPU in C++ (`native/training.cpp`), one pass over memory each way.
 
-Their plain twins, and when which of the two runs, are in `kernels.py`. All take float32 or bfloat16
-and give back the type they were given; sums and intermediate values are float32.
+Their plain twins, and when which of the two runs, are in `kernels.py`. All take float32, bfloat16
+or float64 and give back the type they were given; sums and intermediate values are float32, or
+float64 where that was given. Products in float64 are in `kernels_matrices.py`.
 """
 
 import ctypes
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fairway.runtime import kernels
+from fairway.runtime import kernels, kernels_matrices
 from fairway.runtime.native import library
 
 NAME = "training"
-TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float64: "float64"}
 
 _active = False
 
@@ -45,6 +46,19 @@ def take(x: Tensor) -> bool:
     )
 
 
+def take_products(x: Tensor) -> bool:
+    """Whether products of `x` are ours, too."""
+    return take(x) and kernels_matrices.take(x)
+
+
+linear, attend = kernels_matrices.linear, kernels_matrices.attend
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """In which sums of what `x` holds are taken."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def _call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float | None) -> None:
     functions = library(NAME, tuned=True)
     assert functions is not None
@@ -56,7 +70,7 @@ def _argument(value: Tensor | int | float | None) -> Any:
         return ctypes.c_void_p(value.data_ptr())
     if value is None:
         return ctypes.c_void_p(None)
-    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
+    return ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int64(value)
 
 
 def _rows(x: Tensor) -> tuple[int, int]:
@@ -90,7 +104,7 @@ class _CrossEntropy(torch.autograd.Function):
         shape = (float(softcap or 0.0), *logits.shape)
         _call("cross_entropy", logits.dtype, logits, targets, *shape, d_logits, nats)
         ctx.save_for_backward(d_logits)
-        return nats.mean().float()
+        return nats.mean().to(_wide(logits))
 
     @staticmethod
     @once_differentiable
@@ -105,7 +119,7 @@ class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
         x = x.contiguous()
-        y, inverse = torch.empty_like(x), torch.empty(_rows(x)[0])
+        y, inverse = torch.empty_like(x), torch.empty(_rows(x)[0], dtype=_wide(x))
         _call("rms_norm", x.dtype, x, *_rows(x), scale, y, inverse)
         ctx.save_for_backward(x, inverse)
         ctx.scale = scale
@@ -126,7 +140,8 @@ class _MixNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, other: Tensor, mix: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
         x, other = x.contiguous(), other.contiguous()
-        mixed, y, inverse = torch.empty_like(x), torch.empty_like(x), torch.empty(_rows(x)[0])
+        mixed, y = torch.empty_like(x), torch.empty_like(x)
+        inverse = torch.empty(_rows(x)[0], dtype=_wide(x))
         _call("mix_norm", x.dtype, x, other, mix, *_rows(x), scale, mixed, y, inverse)
         kept = () if mix is None else (x, other, mix)
         ctx.save_for_backward(mixed, inverse, *kept)
@@ -173,7 +188,8 @@ class _RotaryHeads(torch.autograd.Function):
         x, stride = _with_stride(x)
         cos, sin = cos.contiguous(), sin.contiguous()
         batch, length, heads, width = x.shape
-        y, inverse = x.new_empty(batch, heads, length, width), torch.empty(batch, length, heads)
+        y = x.new_empty(batch, heads, length, width)
+        inverse = torch.empty(batch, length, heads, dtype=_wide(x))
         shape = (batch, length, heads, width, cos.size(-1))
         _call("rotary_heads", x.dtype, x, stride, cos, sin, gain, *shape, y, inverse)
         ctx.save_for_backward(x, cos, sin, inverse, *(() if gain is None else (gain,)))

@@ -60,13 +60,14 @@ class Meter:
     @contextmanager
     def collective(self, device: torch.device) -> Iterator[None]:
         """One that is waited for at once."""
-        self.launch()
-        with self.waiting(device):
+        with self.launching(), self.waiting(device):
             yield
 
-    def launch(self) -> None:
+    @contextmanager
+    def launching(self) -> Iterator[None]:
         """One begins, to be waited for later."""
         self.entered += 1
+        yield
 
     @contextmanager
     def waiting(self, device: torch.device) -> Iterator[None]:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -26,6 +27,7 @@ TUNED = (
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 )
 COMPILE_SECONDS = 120
+INCLUDE = re.compile(r'^#include "(\w+)\.h"$', re.MULTILINE)
 
 _switched_off = _untuned = False
 
@@ -94,8 +96,10 @@ def _load(name: str, tuned: bool) -> "ctypes.CDLL | str":
         return str(error)
 
 
-def source_of(name: str) -> str:
-    return (SOURCES / f"{name}.cpp").read_text(encoding="utf-8")
+def source_of(name: str, suffix: str = ".cpp") -> str:
+    """The text of `native/NAME.cpp`, with that of each header of ours it asks for in its place."""
+    text = (SOURCES / f"{name}{suffix}").read_text(encoding="utf-8")
+    return INCLUDE.sub(lambda found: source_of(found[1], ".h"), text)
 
 
 def _compiled(name: str, source: str, tuned: bool) -> Path:

@@ -29,7 +29,7 @@ def score_text(
         read.extend(window)
         yield None
     spans = list(_spans(read, loaded.tokenizer, loaded.model.config.bos_id))
-    bits = -math.fsum(token.log_prob for token in read) / math.log(2)
+    bits = math.fsum(-token.log_prob for token in read) / math.log(2)
     num_bytes = int(val.target_bytes.sum())
     yield {
         "bits": bits,

@@ -2,19 +2,17 @@
 
 import json
 import secrets
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fairway.generate import GenerateConfig
+from fairway.generate.config import LEAST, GenerateConfig
 from fairway.runtime.strict_json import parse_json
 from fairway.serve.config import ServeConfig
 from fairway.serve.errors import ApiError
 
 MOST_LOGPROBS = 5
 MOST_STOPS = 4
-ONLY_THE_LIKELIEST = sys.float_info.min  # the share that top_p=0 means
 # What OpenAI's interface has and a model of ours does not: refused unless it changes nothing.
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "suffix": (None, ""),
@@ -130,7 +128,7 @@ def _config(given: _Fields, limits: ServeConfig) -> GenerateConfig:
         return GenerateConfig(
             num_tokens=given.integer("max_tokens", 16, 0, limits.max_tokens),
             temperature=given.number("temperature", 1.0, 0, 2),
-            top_p=given.number("top_p", 1.0, 0, 1) or ONLY_THE_LIKELIEST,
+            top_p=given.number("top_p", 1.0, 0, 1) or LEAST,
             top_k=given.integer("top_k", None, 1, 1 << 20),
             min_p=given.number("min_p", 0.0, 0, 1) or None,
             repetition_penalty=given.number("repetition_penalty", 1.0, 0, 100),

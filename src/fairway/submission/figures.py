@@ -65,12 +65,13 @@ def _edited(figures: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
 
 def _adds_up(score: ScoreResult, proof: ProofResult | None) -> bool:
     """Whether the figures of a score are those of one another. A code is as long as the nats ask
-    for, but for its end and, where that is known, the ties."""
+    for, but for its end and the ties; how many bytes of it are ties, only a proof says."""
     bits = score.nats / math.log(2)
     if score.code_bytes is None:
         return close(score.bits_per_byte, bits / score.bytes)
-    ties = 0 if proof is None or proof.settled is None else proof.settled.tie_bytes
-    near = abs(8 * (score.code_bytes - ties) - bits) <= CODER_BITS
+    ties = None if proof is None or proof.settled is None else proof.settled.tie_bytes
+    more = 8 * (score.code_bytes - (ties or 0)) - bits
+    near = more >= -CODER_BITS and (ties is None or more <= CODER_BITS)
     return near and close(score.bits_per_byte, 8 * score.code_bytes / score.bytes)
 
 

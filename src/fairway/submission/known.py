@@ -61,6 +61,11 @@ def _adapts(run: Settled) -> bool:
     return isinstance(run.evaluate.ttt, DocumentAdapters | Phased)
 
 
+def _learner(run: Settled) -> object:
+    """What learns on the model's own weights."""
+    return getattr(run.evaluate.ttt, "sgd", run.evaluate.ttt)
+
+
 def _masks(run: Settled) -> bool:
     return run.recipe.model.attention.within_documents or run.recipe.train.batch.joined
 
@@ -73,21 +78,34 @@ RULES = (
             "on_gpu.take_loss": False,
             "is_plugin": False,
             "plugins_of": [],
-            "self.watchdog.who_is_lost": "",
+            "self._told": (None, "training diverged"),
+            "_casts_itself": True,
         },
         made=("fairway.quant.schemes:KeepHalf",),
+        nothing={
+            "fairway.runtime.attention_backend": {"requested": None},
+            "fairway.train.loop": {"stop": None},
+        },
         left_out=(
             "fairway.runtime.meter:Meter",
             "fairway.runtime.run_log:RunLog",
             "fairway.runtime.stopping:Stop",
+            "fairway.runtime.attention_backend:_obstacle_plain _obstacle_flex",
             "fairway.runtime.watchdog:Watchdog",
         ),
         unused=(
-            "fairway.runtime.distributed:Ranks.start Ranks.running Ranks.stop Ranks.lockstep",
-            "fairway.runtime.meter:Meter.lockstep Meter.read",
+            "fairway.runtime.distributed:Ranks.start Ranks.running Ranks.stop Ranks.lockstep "
+            "Ranks.__post_init__",
             "fairway.tokens.tokenizer:ByteTokenizer.encode SentencePieceTokenizer.encode "
             "BpeTokenizer.encode BpeTokenizer._ids CaseTokenizer.encode CaseTokenizer.decode",
         ),
+    ),
+    Rule(  # compiled backward hands over all gradients at its end: there is nothing to overlap
+        when=lambda run: run.device == "cuda",
+        nothing={
+            "fairway.train.loop": {"overlapped": False},
+            "fairway.train.divergence": {"self.device.type": "cuda"},
+        },
     ),
     Rule(  # what a CPU learns faster with
         when=lambda run: run.device == "cuda",
@@ -150,6 +168,7 @@ RULES = (
     Rule(
         when=lambda run: run.recipe.train.batch.context_curriculum is None,
         answers={"context_warmup": None, "warmup.scale": 1.0},
+        left_out=("fairway.train.config:context_warmup",),
     ),
     Rule(
         when=lambda run: run.recipe.round_from is None,
@@ -173,7 +192,7 @@ RULES = (
         left_out=("fairway.evaluate.frozen:NoLearning",),
     ),
     Rule(
-        when=lambda run: isinstance(run.evaluate.ttt, Sgd) and run.evaluate.ttt.optimizer != "muon",
+        when=lambda run: getattr(_learner(run), "optimizer", "muon") != "muon",
         left_out=("fairway.evaluate.learners.optimizers:MuonStepper",),
     ),
     Rule(

@@ -9,7 +9,10 @@ import ast
 from collections.abc import Collection
 from typing import Any
 
-SETTINGS_ALONE = ("model", "train.config", "train.param_groups", "train.muon", "quant", "evaluate")
+SETTINGS_ALONE = (
+    *("model", "train.config", "train.param_groups", "train.loop", "train.muon"),
+    *("quant", "evaluate"),
+)
 
 WATCHING = {"_peers_expected", "_collective", "waiting"}  # methods of ranks and their meter
 

@@ -271,7 +271,9 @@ def train_bpe(
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise ValueError(f"no tokenizer could be learned from this text: {error}") from error
+        needed = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
+        said = f"its characters alone need --vocab-size {needed[1]}" if needed else error
+        raise ValueError(f"no tokenizer could be learned from this text: {said}") from error
     learned = schema.ModelProto.FromString(model.getvalue())
     normal = schema.ModelProto.SentencePiece.NORMAL
     pieces = [piece.piece for piece in learned.pieces if piece.type == normal]

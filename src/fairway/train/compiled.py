@@ -53,8 +53,8 @@ def compile_loss(
             loss(tokens, tokens.clone()).backward()
     except Exception as error:  # whatever compilers, their cache and their processes raise
         raise CannotCompile(
-            f"torch.compile failed ({_words(error)}). {mend(device)}; or do without: --compiled "
-            f"False for training, ttt.compiled=false for learning at test time"
+            f"torch.compile failed ({_words(error)}). {mend(device)}; or do without: --no-compiled "
+            f"for training, --evaluate.ttt.compiled False for learning at test time"
         ) from error
     finally:
         model.loops_active, model.compute_dtype, model.parts = before

@@ -80,22 +80,23 @@ class DivergenceWatch:
         if finite.all():
             self.arrived = Arrived(record.step, record.values[0].item())
             return
-        names = list(self.parameters)
+        raise TrainingDiverged(record.step, *self._told(record, finite))
+
+    def _told(self, record: _Record, finite: Tensor) -> tuple[str | None, str]:
+        """The first tensor that is not finite, and the message."""
         # On a GPU the weights have been stepped since and prove nothing. They were finite before:
         # the step before this one was judged too.
         weights = self.parameters.items() if record.arrived is None else ()
         name = next((name for name, weight in weights if not weight.isfinite().all()), None)
         where = f"the weight {name}"
         if name is None and not finite[1:].all():
-            name = names[int((~finite[1:]).nonzero()[0])]
+            name = list(self.parameters)[int((~finite[1:]).nonzero()[0])]
             where = f"the gradient of {name}"
         if name is None:
             where = "none of the weights and gradients, only the loss"
-        raise TrainingDiverged(
-            record.step,
-            name,
+        return name, (
             f"training diverged in step {record.step}: the loss is {record.values[0].item():.6g}, "
             f"and the first tensor that is not finite is {where}. The learning rates stood at "
             f"{record.rate:.3g} of their peaks: lower them (optimizer.muon.lr first), lower "
-            f"grad_clip, or train in float32.",
+            f"grad_clip, or train in float32."
         )

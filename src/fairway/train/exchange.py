@@ -12,234 +12,148 @@ micro-batch on each of N ranks has the bits of a step of N micro-batches on one.
 # torch names its foreach functions as if they were private.
 # pyright: reportPrivateImportUsage=false
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fairway.runtime.distributed import Pending, Ranks, buckets
+from fairway.runtime.distributed import Pending, Ranks
+from fairway.train.muon import gradients_of
 
 BUCKET_BYTES = 8 * 2**20  # of gradients that nobody owns: few messages, and the first one soon
 
 
-class Summed(NamedTuple):
-    """loss       () over all ranks
-    norms      (P,) of all gradients, in the order of the parameters
-    gradients  those that this rank has: of what it owns, and of what nobody owns
-    """
+class Bucket(NamedTuple):
+    """One message of gradients of one type: all have owners, or none has.
 
-    loss: Tensor
-    norms: Tensor
-    gradients: list[Tensor]
-
-
-@dataclass
-class Bucket:
-    """One message of gradients of one type.
-
-    names    in the order in which they are sent
-    owned    whether their sums stay with their owners
-    sizes    numbers that each rank sums
-    missing  names whose gradients are not there yet
+    names  in the order in which they are sent
+    sizes  numbers that each rank sums
     """
 
     names: list[str]
-    owned: bool
     sizes: list[int]
-    missing: set[str] = field(default_factory=set)
 
 
 class GradientExchange:
-    """Use as a context manager, around all steps of a training. On one rank it sends nothing.
+    """Of all steps of a training. On one rank it sends nothing.
 
     parameters  all that learn, by name
     owners      rank by name, for gradients that only one rank needs
-    overlapped  False: everything is sent after backward, one after the other, with the same sums
+    last        whether the next backward pass is a step's last: what is complete may then leave
     """
 
     def __init__(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        owners: Mapping[str, int],
-        ranks: Ranks,
-        *,
-        overlapped: bool = True,
+        self, parameters: Mapping[str, nn.Parameter], owners: Mapping[str, int], ranks: Ranks
     ) -> None:
-        self.parameters, self.owners, self.ranks = dict(parameters), dict(owners), ranks
-        self.overlapped = overlapped
-        self.buckets = (
-            [] if ranks.world_size == 1 else make_buckets(parameters, owners, ranks.world_size)
-        )
+        self.parameters, self.owners, self.ranks = dict(parameters), owners, ranks
+        self.buckets = [] if ranks.world_size == 1 else make_buckets(parameters, owners, ranks)
         self.sent: list[Pending] = []  # of the first buckets
-        self._backward_is_last = False
-        self._hooks = []
-        # Each norm is told by one rank: its owner, or the first.
-        self.told = [n for n in self.parameters if self.owners.get(n, 0) == ranks.rank]
-        places = [1 + i for i, name in enumerate(self.parameters) if name in set(self.told)]
-        device = next(iter(self.parameters.values())).device
-        self._places = torch.tensor(places, dtype=torch.long, device=device)
-
-    def __enter__(self) -> "GradientExchange":
-        if self.overlapped and self.buckets:
-            self._hooks = [
-                self.parameters[name].register_post_accumulate_grad_hook(
-                    self._arrival(name, bucket)
-                )
-                for bucket in self.buckets
-                for name in bucket.names
-            ]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        self.last = False
+        self._arrived: set[str] = set()  # names whose gradients of this step are there
 
     @contextmanager
-    def sending(self) -> Iterator[None]:
-        """Around the last backward pass of a step: what is complete may leave."""
-        for bucket in self.buckets:
-            bucket.missing = set(bucket.names)
-        self._backward_is_last = True
+    def overlapping(self) -> Iterator[None]:
+        """What is complete leaves during backward; without this all is sent by `finish`."""
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(partial(self._arrival, name))
+            for name, parameter in self.parameters.items()
+            if self.buckets
+        ]
         try:
             yield
         finally:
-            self._backward_is_last = False
+            for hook in hooks:
+                hook.remove()
 
-    def complete(self) -> list[Tensor]:
-        """This rank's gradients before anything is sent, zeros where it has none."""
-        for parameter in self.parameters.values():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        return [
-            parameter.grad for parameter in self.parameters.values() if parameter.grad is not None
-        ]
-
-    def finish(self, loss: Tensor) -> Summed:
+    def finish(self, loss: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Send what is left and wait for the sums.
 
         They are in `.grad` from now on, which is None where another rank is the owner.
 
         loss  () this rank's part
+        returns  the whole loss (), the norms (P,) of all gradients in the order of the parameters,
+                 and the gradients that this rank has
         """
-        if self.ranks.world_size == 1:
-            gradients = self.complete()
-            return Summed(loss, torch.stack(torch._foreach_norm(gradients)), gradients)
+        if not self.buckets:
+            gradients_of(self.parameters.values())
         while len(self.sent) < len(self.buckets):
             self._send_next()
-        totals = self._add_up()
-        gathered = [
-            None if bucket.owned else self.ranks.start_gather(total)
-            for bucket, total in zip(self.buckets, totals, strict=True)
-        ]
-        for bucket, total, whole in zip(self.buckets, totals, gathered, strict=True):
-            self._take(bucket, total if whole is None else whole.wait().flatten())
-        self.sent.clear()
-        loss, norms = self._tell(loss)
-        held = [p.grad for p in self.parameters.values() if p.grad is not None]
-        return Summed(loss, norms, held)
-
-    def _arrival(self, name: str, bucket: Bucket) -> Callable[[Tensor], None]:
-        def arrived(_: Tensor) -> None:
-            if not self._backward_is_last:
-                return
-            bucket.missing.discard(name)
-            while len(self.sent) < len(self.buckets) and not self.buckets[len(self.sent)].missing:
-                self._send_next()
-
-        return arrived
-
-    def _send_next(self) -> None:
-        bucket = self.buckets[len(self.sent)]
-        parts = []
-        for name in bucket.names:
-            parameter = self.parameters[name]
-            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parts.append(grad.reshape(-1))
-            parameter.grad = None
-        spare = sum(bucket.sizes) - sum(part.numel() for part in parts)
-        if spare:
-            parts.append(parts[0].new_zeros(spare))
-        pending = self.ranks.start_scatter(torch.cat(parts), bucket.sizes)
-        if not self.overlapped:
-            pending.wait()
-        self.sent.append(pending)
-
-    def _add_up(self) -> list[Tensor]:
-        """This rank's sums of every bucket, (n,) each."""
         received = [pending.wait() for pending in self.sent]  # (world_size, n) each
         totals = [parts[0] for parts in received]
         for rank in range(1, self.ranks.world_size):
             torch._foreach_add_(totals, [parts[rank] for parts in received])
-        return totals
+        for bucket, total in zip(self.buckets, totals, strict=True):
+            owned = bucket.names[0] in self.owners
+            self._take(bucket, total if owned else self.ranks.all_gather(total).flatten())
+        self.sent, self._arrived = [], set()
+        loss, norms = self._tell(loss)
+        return loss, norms, [p.grad for p in self.parameters.values() if p.grad is not None]
+
+    def _arrival(self, name: str, _: Tensor) -> None:
+        if self.last:
+            self._arrived.add(name)
+            for bucket in self.buckets[len(self.sent) :]:
+                if not self._arrived.issuperset(bucket.names):
+                    break
+                self._send_next()
+
+    def _send_next(self) -> None:
+        bucket = self.buckets[len(self.sent)]
+        parameters = [self.parameters[name] for name in bucket.names]
+        parts = [gradient.flatten() for gradient in gradients_of(parameters)]
+        parts.append(parts[0].new_zeros(sum(bucket.sizes) - sum(map(len, parts))))
+        self.sent.append(self.ranks.start_scatter(torch.cat(parts), bucket.sizes))
+        for parameter in parameters:
+            parameter.grad = None
 
     def _take(self, bucket: Bucket, sums: Tensor) -> None:
-        begin = 0
+        rank = self.ranks.rank
         for name in bucket.names:
-            if bucket.owned and self.owners[name] != self.ranks.rank:
-                continue
-            parameter = self.parameters[name]
-            parameter.grad = sums[begin : begin + parameter.numel()].view_as(parameter)
-            begin += parameter.numel()
+            if self.owners.get(name, rank) == rank:
+                parameter = self.parameters[name]
+                parameter.grad = sums[: parameter.numel()].view_as(parameter)
+                sums = sums[parameter.numel() :]
 
     def _tell(self, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and norms from the ranks that know them, in one message."""
-        mine = loss.new_zeros(1 + len(self.parameters))
-        mine[0] = loss
-        held = [p.grad for name in self.told if (p := self.parameters[name]).grad is not None]
-        if held:
-            mine.index_copy_(0, self._places, torch.stack(torch._foreach_norm(held)).to(mine))
-        first, *others = self.ranks.all_gather(mine).unbind()
+        """Loss and norms, in one message. A norm is told by its owner, or else the first rank."""
+        rank, zero = self.ranks.rank, loss.new_zeros(())
+        told = {n: p for n, p in self.parameters.items() if self.owners.get(n, 0) == rank}
+        found = torch._foreach_norm(gradients_of(told.values())) if told else ()
+        norms = dict(zip(told, found, strict=True))
+        mine = torch.stack([loss, *(norms.get(name, zero) for name in self.parameters)])
+        total, *others = self.ranks.all_gather(mine)
         for other in others:
-            first = first + other
-        return first[0], first[1:]
+            total = total + other
+        return total[0], total[1:]
 
 
 def make_buckets(
-    parameters: Mapping[str, nn.Parameter], owners: Mapping[str, int], world_size: int
+    parameters: Mapping[str, nn.Parameter], owners: Mapping[str, int], ranks: Ranks
 ) -> list[Bucket]:
-    """Every parameter in one bucket; in the order in which backward is likely to fill them."""
-    last_first = dict(reversed(list(parameters.items())))
-    owned = {name: p for name, p in last_first.items() if name in owners}
-    common = {name: p for name, p in last_first.items() if name not in owners}
-    return [*_owned_buckets(owned, owners, world_size), *_common_buckets(common, world_size)]
-
-
-def _owned_buckets(
-    parameters: Mapping[str, nn.Parameter], owners: Mapping[str, int], world_size: int
-) -> list[Bucket]:
-    """Neighbours of one size, one for each rank."""
-    filled: list[dict[int, str]] = []  # name by owner; the one that was filled last comes last
-    open_ones: dict[object, dict[int, str]] = {}
-    for name, parameter in parameters.items():
-        kind, owner = (parameter.numel(), parameter.dtype, parameter.device), owners[name]
-        bucket = open_ones.pop(kind, {})
-        bucket[owner] = name
-        if len(bucket) == world_size:
+    """Every parameter in one bucket: neighbours of one size, as many as there are ranks, where they
+    have owners, and neighbours up to `BUCKET_BYTES`. Backward fills the first ones first."""
+    world_size = ranks.world_size
+    filled: list[list[str]] = []  # the one that was filled last comes last
+    unfilled: dict[object, list[str]] = {}
+    for name, parameter in reversed(list(parameters.items())):
+        owned = name in owners
+        kind = (owned and parameter.numel(), parameter.dtype, parameter.device)
+        bucket = [*unfilled.pop(kind, []), name]
+        limit = world_size * parameter.nbytes if owned else BUCKET_BYTES
+        if sum(parameters[n].nbytes for n in bucket) >= limit:
             filled.append(bucket)
         else:
-            open_ones[kind] = bucket
-    filled += open_ones.values()
-    return [
-        Bucket(
-            names=[bucket[rank] for rank in sorted(bucket)],
-            owned=True,
-            sizes=[
-                parameters[bucket[rank]].numel() if rank in bucket else 0
-                for rank in range(world_size)
-            ],
-        )
-        for bucket in filled
-    ]
-
-
-def _common_buckets(parameters: Mapping[str, nn.Parameter], world_size: int) -> list[Bucket]:
-    """Of each the ranks sum parts of one size, whatever tensors they hold."""
-    names, made = iter(parameters), []
-    for group in buckets(list(parameters.values()), BUCKET_BYTES):
-        share = -(-sum(parameter.numel() for parameter in group) // world_size)
-        chosen = [next(names) for _ in group]
-        made.append(Bucket(names=chosen, owned=False, sizes=[share] * world_size))
-    return made
+            unfilled[kind] = bucket
+    made = []
+    for names in [*filled, *unfilled.values()]:
+        names.sort(key=lambda name: owners.get(name, 0))
+        of_rank = [
+            sum(parameters[name].numel() for name in names if owners.get(name, rank) == rank)
+            for rank in range(world_size)
+        ]
+        shared = 1 if names[0] in owners else world_size
+        made.append(Bucket(names, [-(-numbers // shared) for numbers in of_rank]))
+    return sorted(made, key=lambda bucket: bucket.names[0] not in owners)

@@ -23,7 +23,8 @@ from fairway.runtime.distributed import Ranks
 from fairway.train.clock import Clock
 from fairway.train.config import BatchConfig, TrainConfig, context_warmup, parts_at
 from fairway.train.divergence import Arrived, DivergenceWatch
-from fairway.train.exchange import GradientExchange, Summed
+from fairway.train.exchange import GradientExchange
+from fairway.train.muon import gradients_of
 from fairway.train.param_groups import Optimizers
 from fairway.train.schedule import (
     ContextWarmup,
@@ -109,7 +110,8 @@ def training_steps(
     if warmup is None:
         warmup = context_warmup(config.batch)
     progress = 0.0
-    with GradientExchange(parameters, optimizers.owners, ranks, overlapped=overlapped) as exchange:
+    exchange = GradientExchange(parameters, optimizers.owners, ranks)
+    with exchange.overlapping() if overlapped else nullcontext():
         for number in count(first_step):
             # One step may be in flight, so that the GPU has work while the next is being sent. Near
             # the end none may, or the clock would stop later than it knows.
@@ -229,24 +231,24 @@ def _backward(
     total_tokens: int,
     config: TrainConfig,
     exchange: GradientExchange,
-) -> Summed:
-    """Loss and gradients of the step over all ranks.
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Loss, norms and gradients of the step over all ranks, as `GradientExchange.finish` has them.
 
     Each micro-batch weighs as many tokens as it has, so the sum over ranks is the exact mean,
     however the work is spread.
     """
     device = next(model.parameters()).device
     loss = torch.zeros((), device=device)
-    for left, (tokens, targets) in zip(reversed(range(len(work))), work, strict=True):
-        tokens, targets = send(tokens, device), send(targets, device)
+    for batch in work:
+        tokens, targets = (send(part, device) for part in batch)
         part = model.loss(tokens, targets) * (tokens.numel() / total_tokens)  # type: ignore[operator]
         # What is clipped before it is summed cannot leave earlier.
-        last = not left and not config.clip_on_each_rank
-        with exchange.sending() if last else nullcontext():
-            part.backward()
+        exchange.last = batch is work[-1] and not config.clip_on_each_rank
+        part.backward()
         loss += part.detach()
     if config.clip_on_each_rank:
-        _clip_share(exchange.complete(), work, total_tokens, config.grad_clip)
+        mine = gradients_of(exchange.parameters.values())
+        _clip_share(mine, work, total_tokens, config.grad_clip)
     return exchange.finish(loss)
 
 
@@ -265,6 +267,10 @@ def _clip(gradients: list[Tensor], norm: Tensor, largest: float | None) -> None:
         torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
 
 
+def _casts_itself(model: nn.Module) -> bool:
+    return hasattr(model, "compute_dtype")
+
+
 @contextmanager
 def _training(
     model: nn.Module, device: torch.device, dtype: torch.dtype, parts: Parts | None
@@ -272,7 +278,7 @@ def _training(
     """The model in training mode, multiplying in `dtype`, attending within `parts` of a row."""
     if not model.training:  # the caller may have scored something in between
         model.train()
-    if not hasattr(model, "compute_dtype"):
+    if not _casts_itself(model):
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             yield
         return

@@ -24,6 +24,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
+from fairway.runtime import kernels_matrices
 from fairway.runtime.distributed import Pending, Ranks
 from fairway.runtime.plugins import Pluggable
 
@@ -116,7 +117,7 @@ class MuonConfig(MatrixOptimizerConfig):
     def build(
         self, matrices: Mapping[str, nn.Parameter], *, dtype: torch.dtype, ranks: Ranks
     ) -> "Muon":
-        return Muon(matrices, self, dtype=dtype, ranks=ranks, divided=True)
+        return Muon(matrices, self, dtype=dtype, ranks=ranks)
 
 
 @torch.no_grad()
@@ -133,6 +134,9 @@ def orthogonalize(
     tall = matrices.size(-2) > matrices.size(-1)
     x = (matrices.mT if tall else matrices).to(dtype)  # the products A are then the smaller ones
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + EPS)
+    if kernels_matrices.take(x):
+        x = kernels_matrices.orthogonalize(x, coefficients)
+        return x.mT if tall else x
     gram = x.new_empty(x.size(0), x.size(1), x.size(1))
     inner, spare = torch.empty_like(gram), torch.empty_like(x)
     for a, b, c in coefficients:
@@ -143,6 +147,16 @@ def orthogonalize(
     return x.mT if tall else x
 
 
+def gradients_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """Those that are missing are made, of zeros."""
+    found = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        found.append(parameter.grad)
+    return found
+
+
 def normalize_rows(matrices: Tensor) -> Tensor:
     """(..., R, C) with every row scaled to length one; rows of zeros stay zero (MuonEq-R)."""
     return matrices / matrices.norm(dim=-1, keepdim=True).clamp_min(EPS)
@@ -151,7 +165,7 @@ def normalize_rows(matrices: Tensor) -> Tensor:
 class _Batch(NamedTuple):
     """Matrices that are orthogonalized together: of one shape, or of its transpose.
 
-    shares  names of those that each rank orthogonalizes, wide ones first
+    shares  names of those that each rank orthogonalizes
     wide    (R, C) with R <= C
     """
 
@@ -165,8 +179,7 @@ class Muon:
     matrices  by name; the names key the state
     dtype     of the orthogonalization; see `choose_compute_dtype`
     ranks     each orthogonalizes its share and gathers the others', so that all hold the same bits
-    divided   each rank has the gradients of its share alone, and so their momentum; else all ranks
-              have the same of all
+    owners    the rank that needs a matrix's gradient, and keeps its momentum; no other does
 
     lr, momentum and weight_decay may be set between steps. A missing gradient counts as zero.
     """
@@ -178,7 +191,6 @@ class Muon:
         *,
         dtype: torch.dtype = torch.bfloat16,
         ranks: Ranks | None = None,
-        divided: bool = False,
     ) -> None:
         for name, matrix in matrices.items():
             if matrix.ndim != 2:
@@ -189,18 +201,16 @@ class Muon:
         self.config, self.dtype, self.ranks = config, dtype, ranks or Ranks()
         self.parameters = dict(matrices)
         self.batches = _make_batches(self.parameters, self.ranks.world_size)
-        self.divided = divided and self.ranks.world_size > 1
-        owners = {
+        self.owners = {
             name: rank
             for batch in self.batches
             for rank, share in enumerate(batch.shares)
             for name in share
         }
-        self.owners = owners if self.divided else {}
         self.buffers = {
             name: torch.zeros_like(matrix)
             for name, matrix in matrices.items()
-            if not self.divided or owners[name] == self.ranks.rank
+            if self.owners[name] == self.ranks.rank
         }
         self.set()
 
@@ -218,7 +228,9 @@ class Muon:
         buffers, weights = list(self.buffers.values()), list(self.parameters.values())
         if buffers:
             torch._foreach_mul_(buffers, self.momentum)
-            torch._foreach_add_(buffers, self._gradients(self.buffers))
+            torch._foreach_add_(
+                buffers, gradients_of(self.parameters[name] for name in self.buffers)
+            )
         if weights:
             torch._foreach_mul_(list[Tensor](weights), 1.0 - self.lr * self.weight_decay)
         gathered: list[tuple[_Batch, Pending]] = []
@@ -231,10 +243,6 @@ class Muon:
         for batch, updates in gathered:
             self._apply(batch, updates)
 
-    def _gradients(self, names: Iterable[str]) -> list[Tensor]:
-        matrices = [self.parameters[name] for name in names]
-        return [torch.zeros_like(m) if m.grad is None else m.grad for m in matrices]
-
     def _orthogonalized(self, batch: _Batch) -> Tensor:
         """The updates (N, *batch.wide) of this rank's share, zeros for as many as it is short of.
 
@@ -246,13 +254,11 @@ class Muon:
         mine = torch.zeros(longest, *batch.wide, dtype=self.dtype, device=device)
         if names:
             buffers = [self.buffers[name] for name in names]
-            updates = torch._foreach_add(self._gradients(names), buffers, alpha=self.momentum)
-            count = sum(update.shape == batch.wide for update in updates)
-            for begin, part, tall in ((0, updates[:count], False), (count, updates[count:], True)):
-                if part:
-                    rows = torch.stack(part)
-                    rows = normalize_rows(rows) if self.config.row_normalize else rows
-                    mine[begin : begin + len(part)].copy_(rows.mT if tall else rows)
+            gradients = gradients_of(self.parameters[name] for name in names)
+            updates = torch._foreach_add(gradients, buffers, alpha=self.momentum)
+            for place, update in zip(mine, updates, strict=False):
+                rows = normalize_rows(update) if self.config.row_normalize else update
+                place.copy_(rows.mT if rows.size(0) > rows.size(1) else rows)
         return orthogonalize(mine, COEFFICIENTS[self.config.polynomial], self.dtype)
 
     def _apply(self, batch: _Batch, updates: Pending) -> None:
@@ -265,7 +271,7 @@ class Muon:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The momentum of each matrix, by the matrix's name; every rank must ask."""
-        if not self.divided:
+        if self.ranks.world_size == 1:
             return dict(self.buffers)
         empty = {name: torch.zeros_like(matrix) for name, matrix in self.parameters.items()}
         state = empty | {name: buffer.clone() for name, buffer in self.buffers.items()}
@@ -287,11 +293,8 @@ def _make_batches(matrices: Mapping[str, Tensor], world_size: int) -> list[_Batc
     # As backward meets them: neighbours have different owners, and leave in one message.
     for name, matrix in reversed(list(matrices.items())):
         by_shape[(*sorted(matrix.shape), matrix.device)].append(name)
-    batches = []
-    for (rows, columns, _), names in by_shape.items():
-        shares = [
-            sorted(names[rank::world_size], key=lambda name: matrices[name].size(0) != rows)
-            for rank in range(world_size)
-        ]
-        batches.append(_Batch(shares, (rows, columns)))
+    batches = [
+        _Batch([names[rank::world_size] for rank in range(world_size)], (rows, columns))
+        for (rows, columns, _), names in by_shape.items()
+    ]
     return sorted(batches, key=lambda b: -sum(map(len, b.shares)) * b.wide[0] * b.wide[1])

@@ -4,7 +4,7 @@ Any predictor around a model can be mixed, frozen or learning. What the experts 
 `ngram.py` and `evidence.py`, how they are joined and weighed in `gates.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -268,18 +268,22 @@ class MixtureRow:
     def push(self, token: int) -> None:
         if not self.targets_left:
             return  # the row idles until the others of its step have ended
+        self.learn(token)
+        self.targets_left -= 1
+        self.position += 1
+
+    def learn(self, token: int) -> None:
+        """What came, after `look`."""
         ahead = self.memory.ahead(token)
         _, shares = self.gates.chain(self.chosen.tolist(), ahead.tolist(), float(self.model[token]))
         self.gates.learn(self.chosen.tolist(), shares)
         self.memory.push(token)
-        self.targets_left -= 1
-        self.position += 1
 
 
 class MixtureReader:
     """The mixture one token at a time, for rows in step."""
 
-    row_type: type[MixtureRow] = MixtureRow
+    new_row: Callable[[RowState], MixtureRow] = MixtureRow
 
     def __init__(self, predictor: MixturePredictor, plan: ChunkPlan) -> None:
         self.predictor, self.plan = predictor, plan
@@ -296,7 +300,7 @@ class MixtureReader:
         for i, history in zip(windows, histories.tolist(), strict=True):
             window, number = self.plan.windows[i], self.plan.rows[i]
             if number not in self.rows:
-                self.rows[number] = self.row_type(self.predictor.row_state(number))
+                self.rows[number] = self.new_row(self.predictor.row_state(number))
             row = self.rows[number]
             if row.targets_left == 1:  # nobody had to push a window's last token
                 row.push(history[row.position - window.start])

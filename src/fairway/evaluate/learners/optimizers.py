@@ -26,6 +26,11 @@ def is_control(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim < 2 or name.endswith(CONTROLS)
 
 
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Of a block, and orthogonalized where the optimizer is Muon."""
+    return name.startswith("blocks.") and not is_control(name, parameter)
+
+
 class StepSettings(Protocol):
     """What an optimizer reads of a learner's settings (`Sgd` says what each means)."""
 
@@ -112,7 +117,7 @@ class MuonStepper:
         by_rate: dict[float, dict[str, nn.Parameter]] = {}
         rest = {}
         for name, parameter in named.items():
-            if name.startswith("blocks.") and not is_control(name, parameter):
+            if is_matrix(name, parameter):
                 by_rate.setdefault(rate_of(name, config.rates), {})[name] = parameter
             else:
                 rest[name] = parameter

@@ -14,24 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairway.coding.settled import ONE, Slices, log_probs_of
+from fairway.coding.settled import Slices, log_probs_of
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.learners.evidence import rows_of
-from fairway.evaluate.learners.gates import NUM_SURPRISES, Gates
+from fairway.evaluate.learners.gates import Gates
 from fairway.evaluate.learners.mixture import (
     Mixture,
     MixturePredictor,
     MixtureReader,
-    MixtureRow,
     Scored,
 )
 from fairway.evaluate.learners.ngram import NgramMemory
 from fairway.evaluate.learners.ngram_compiled import new_memory
+from fairway.evaluate.learners.settled_mixture_compiled import new_row
 from fairway.evaluate.settled import ModelSettledReader, Settled
 from fairway.runtime.distributed import Ranks
 
-# exp(-0.5), exp(-2), exp(-4): where one class of surprise ends and the next begins, as probability.
-_SURPRISING = np.array([0.6065306597126334, 0.1353352832366127, 0.01831563888873418])
 _MOST_HELD = 1 << 26  # numbers of a chunk's distributions held at once
 
 
@@ -79,17 +77,13 @@ class SettledMixture(MixturePredictor):
     def _score(self, chunk: Chunk) -> Scored:
         if self._scored is not None and self._scored.chunk is chunk:
             return self._scored
-        rows = {row: SettledRow(self.row_state(row)) for row in rows_of(chunk.plan)}
+        rows = {row: new_row(self.row_state(row)) for row in rows_of(chunk.plan)}
         offsets, parts = chunk.plan.offsets, np.empty((3, chunk.num_targets), dtype=np.int64)
         for i, model in self._in_order(chunk):
-            row, text = rows[chunk.plan.rows[i]], chunk.texts[i].tolist()
-            row.memory.stand_after(text[: -len(model)])
-            row.targets_left = len(model)
-            for place, token in enumerate(text[-len(model) :], start=offsets[i]):
-                ends = row.settle(model[place - offsets[i]])
-                start = ends[token - 1] if token else 0
-                parts[:, place] = start, ends[token] - start, ends[-1]
-                row.push(token)
+            row, text = rows[chunk.plan.rows[i]], chunk.texts[i]
+            row.memory.stand_after(text[: -len(model)].tolist())
+            came = text[-len(model) :].numpy()
+            parts[:, offsets[i] : offsets[i + 1]] = row.read(model, came)
         self._slices = Slices(*torch.from_numpy(parts))
         states = {number: row.state for number, row in rows.items()}
         self._scored = Scored(chunk, self._slices.nats(), states)
@@ -131,31 +125,11 @@ class SettledMixture(MixturePredictor):
         return SettledMixtureReader(self, plan)
 
 
-class SettledRow(MixtureRow):
-    """A row whose model, and whose mixture, are slices."""
-
-    def look(self, given: Tensor) -> NDArray[np.int64]:
-        """Where the mixture's slices end (V,), given where the model's do (V,)."""
-        return self.settle(given.numpy())
-
-    def settle(self, model: NDArray[np.int64]) -> NDArray[np.int64]:
-        """`look` at an array."""
-        self.model = np.diff(model, prepend=0) / model[-1]
-        kinds, pointed = self.memory.suggestions()
-        surprise = (self.model[pointed, None] < _SURPRISING).sum(1)
-        self.chosen = kinds * NUM_SURPRISES + np.where(pointed < 0, 0, surprise)
-        mixed = self.memory.join(self.gates.kept(self.chosen), self.model)
-        mixed *= ONE
-        units = mixed.astype(np.int64)
-        units += 1  # nothing is impossible
-        return np.cumsum(units)
-
-
 class SettledMixtureReader(MixtureReader):
     """The settled mixture one token at a time, for rows in step."""
 
     base: ModelSettledReader
-    row_type = SettledRow
+    new_row = staticmethod(new_row)
 
     def ends(self) -> Tensor:
         if self.mixed is None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fairway.evaluate.chunks import Chunk, ChunkPlan
 from fairway.evaluate.frozen import Frozen
 from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
-from fairway.evaluate.learners.optimizers import Optimizer, is_control, new_stepper
+from fairway.evaluate.learners.optimizers import Optimizer, is_control, is_matrix, new_stepper
 from fairway.evaluate.learners.pause_text import packed_rows
 from fairway.evaluate.predictor import ALONE, Rounding
 from fairway.model.gpt import GPT
@@ -237,11 +237,22 @@ class WeightLearner:
         self._set_gradients(batch)
         if self.config.sharpness is not None:
             self._look_uphill(batch, self.config.sharpness)
-        if self.rounding is not None and self.config.optimizer == "adamw":
-            self.rounding({n: w.grad for n, w in self.trained.items() if w.grad is not None})
+        self._round_gradients()
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(weights, self.config.clip)
         self.stepper.step(lr)
+
+    def _round_gradients(self) -> None:
+        """Before an optimizer that makes as much of small gradients as of large ones."""
+        kind = self.config.optimizer
+        if self.rounding is None or kind == "sgd":
+            return
+        chosen = {
+            name: weight.grad
+            for name, weight in self.trained.items()
+            if weight.grad is not None and (kind == "adamw" or is_matrix(name, weight))
+        }
+        self.rounding(chosen, one_by_one=kind == "adamw")
 
     @torch.no_grad()
     def _look_uphill(self, batch: Batch, radius: float) -> None:
