@@ -120,7 +120,7 @@ class Kept:
 
 @contextmanager
 def kept(args: argparse.Namespace, loaded: LoadedModel) -> Iterator[Kept]:
-    names = ("tokens", "documents", "documents_a_lesson", "book", "guard")
+    names = ("tokens", "documents", "documents_a_lesson", "lessons", "book", "guard")
     settings = {name: str(getattr(args, name)) for name in names}
     settings["model"] = loaded.sha256
     with tempfile.TemporaryDirectory() as folder:
@@ -221,6 +221,7 @@ def main() -> int:
         help="that SGD and Muon have in a lesson, which are those that stand in step there; "
         "otherwise their texts are cut like the others'",
     )
+    parser.add_argument("--lessons", type=int, default=20, help="of SGD; Muon has a fourth of them")
     parser.add_argument("--book", type=Path, help="a text file to prove besides")
     parser.add_argument("--texts", nargs="*", help="names of the texts to prove; otherwise all")
     parser.add_argument("--guard", action="store_true", help="guard each proof, and say how far")
@@ -234,10 +235,10 @@ def main() -> int:
     )
     parser.add_argument("--only", nargs="*", help="names of the machines to decode with")
     parser.add_argument("--cuda", action="store_true", help="decode on a GPU, too")
-    parser.add_argument("--brief", action="store_true", help="160 tokens in 2 documents")
+    parser.add_argument("--brief", action="store_true", help="160 tokens in 2 documents, 4 lessons")
     args = parser.parse_args()
     if args.brief:
-        args.tokens, args.documents = 160, 2
+        args.tokens, args.documents, args.lessons = 160, 2, 4
     machines = dict(MACHINES)
     if args.cuda:
         machines["GPU"] = Machine(device="cuda")

@@ -22,7 +22,6 @@ from fairway.tokens.val_text import ValText
 from measuring.decoding import texts_sha256
 from measuring.rows import Value, show
 
-LESSONS = 20
 IN_LESSONS = frozenset({"SGD", "Muon"})  # learn from chunks of the text, whatever documents it has
 
 
@@ -34,9 +33,11 @@ class Proof:
     expected: str  # sha256 of the text, see `texts_sha256`
 
 
-def ways(own: EvaluateConfig, tokens: int, documents: int) -> dict[str, EvaluateConfig]:
+def ways(
+    own: EvaluateConfig, tokens: int, documents: int, lessons: int
+) -> dict[str, EvaluateConfig]:
     """How a text is scored, documents apart so that there are rows to stand in step."""
-    chunk = max(4, tokens // LESSONS // 4 * 4)
+    chunk = max(4, tokens // lessons // 4 * 4)
     base = replace(
         own,
         arithmetic="settled",
@@ -92,11 +93,11 @@ def encoded(
     for name, content in texts(loaded, data, args.book).items():
         if args.texts is not None and name not in args.texts:
             continue
-        for way, config in ways(own, args.tokens, args.documents).items():
+        for way, config in ways(own, args.tokens, args.documents, args.lessons).items():
             path, known = folder / f"{way}, {name}.fwp", folder / f"{way}, {name}.json"
             if not known.is_file():
                 a_lesson = args.documents_a_lesson if way in IN_LESSONS else None
-                documents = args.documents if a_lesson is None else LESSONS * a_lesson
+                documents = args.documents if a_lesson is None else args.lessons * a_lesson
                 text = first_tokens(loaded, content, args.tokens, documents)
                 facts = _encoded(loaded, text, config, path, guard=args.guard)
                 known.write_text(json.dumps(facts))

@@ -63,7 +63,7 @@ def test_another_process_decodes_with_other_threads_rows_and_instructions(tmp_pa
 @pytest.mark.slow
 def test_every_proof_comes_back_with_other_instructions_and_another_forward_pass() -> None:
     machines = ("SSE", "1 row", "NumPy")
-    rows = lines([str(BENCHMARKS / "travel.py"), "--brief", "--only", *machines], {}, 900)
+    rows = lines([str(BENCHMARKS / "travel.py"), "--brief", "--only", *machines], {}, 1800)
     decoded = {row["name"]: row for row in rows if row["name"].startswith("decoded")}
     assert set(decoded) == {f"decoded: {machine}" for machine in machines}
     assert decoded["decoded: SSE"]["Muon"] == "3/3"

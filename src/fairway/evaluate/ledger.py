@@ -37,7 +37,7 @@ WEIGHTS = frozenset({"weights", "bank", "aside"})  # the same, of what the model
 OF_WEIGHTS, OF_MOMENTS, ROOTS = Grid(dither=1.0), Grid(), Grid(significant=5, least=-2)
 # Gradients that are divided by their own size, and matrices of them, by so many bits coarser than
 # what is learned: few of them may be ties, and a lesson has many.
-ONE_BY_ONE, OF_MATRICES, COARSER = Grid(significant=5, least=3), Grid(), 2
+ONE_BY_ONE, OF_MATRICES, COARSER = Grid(significant=5, least=8), Grid(), 2
 
 
 class Deviates(ValueError):

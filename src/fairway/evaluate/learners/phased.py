@@ -16,6 +16,7 @@ from fairway.evaluate.learner import Learner, Precision, Trial, WindowConfig
 from fairway.evaluate.learners.documents import DocumentAdapters, DocumentPredictor
 from fairway.evaluate.learners.pause_text import pause_pieces
 from fairway.evaluate.learners.sgd import Sgd, WeightLearner, chunk_rate
+from fairway.evaluate.ledger import Margins
 from fairway.evaluate.predictor import ALONE, Reader, Rounding
 from fairway.evaluate.window_batch import WindowBatch
 from fairway.model.gpt import GPT
@@ -54,6 +55,11 @@ class Phased(Learner):
 
     def chunk_targets(self) -> None:
         return None
+
+    def margins(self) -> Margins:
+        """The wider ones of both."""
+        of = [part.margins() for part in (self.sgd, self.adapters) if part is not None]
+        return Margins(state=max(one.state for one in of), gradient=max(one.gradient for one in of))
 
     def check(self, windows: WindowConfig) -> None:
         super().check(windows)
