@@ -73,7 +73,6 @@ def _masks(run: Settled) -> bool:
 RULES = (
     Rule(  # plain forms alone: compilers fuse them, and kernels of ours are no part of a script
         answers={
-            "kernels_matrices.take": False,
             "on_cpu.take": False,
             "on_cpu.take_products": False,
             "on_gpu.take": False,
