@@ -70,9 +70,11 @@ class CompressConfig:
     guard: bool = True
 
     def __post_init__(self) -> None:
-        if (self.segments is not None and self.segments < 1) or self.every < 1:
+        counts = (self.segments, self.threads, self.every)
+        if any(count is not None and count < 1 for count in counts):
             raise ValueError(
-                f"segments={self.segments}, every={self.every}: both must be at least 1"
+                f"segments={self.segments}, threads={self.threads}, every={self.every}: each must "
+                "be at least 1"
             )
 
 
