@@ -1,7 +1,7 @@
 // Operations of a training step and their derivatives, each in one pass over memory. What they
 // compute is said by their plain twins in runtime/kernels.py; here intermediate values stay in
-// float32, or in
-// float64 where numbers are, and results are rounded once. Sums over rows are added thread by thread, in order.
+// float32, or in float64 where numbers are, and results are rounded once. Sums over rows are added
+// thread by thread, in order.
 
 #include "numbers.h"
 
