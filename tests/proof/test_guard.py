@@ -10,7 +10,7 @@ from fairway.evaluate.learners.mixture import Mixture
 from fairway.evaluate.learners.sgd import Sgd
 from fairway.evaluate.ledger import Margins
 from fairway.model.adapters import AdapterConfig
-from fairway.proof.guard import Guard, Sample, seen_deviation
+from fairway.proof.guard import Guard, seen_deviation
 from fairway.proof.prove import prove
 
 from .conftest import DOCUMENTS, FROZEN, corpus, loaded
@@ -34,14 +34,6 @@ def test_another_process_sees_nearly_the_same(way: str) -> None:
     assert found.state < 1e-12
     assert found.state > 0 or way == "frozen"
     assert any(name.startswith("learned/") for name in here) == (way != "frozen")
-
-
-def test_a_sample_goes_on_after_its_first_lesson() -> None:
-    sample = Sample.of(WAYS["sgd and mixture"].resolved(16), corpus(DOCUMENTS * 8), 1, 0)
-    plans = list(sample.read())
-    assert len(plans) > 1
-    assert not any(plan.is_last for plan, _ in plans)
-    assert all(chosen for _, chosen in plans)
 
 
 @pytest.mark.parametrize("margins", [Margins(logit=1e-15), Margins(state=1e-16)])
