@@ -27,6 +27,7 @@ NEEDS = {
     "pmatic.py": ("run", "data"),
     "proof.py": ("run", "data"),
     "serve.py": ("run",),
+    "start.py": ("data",),
     "train.py": ("data",),
     "travel.py": ("run", "data"),
 }

@@ -193,6 +193,7 @@ def markdown(found: dict[str, list[Row]]) -> str:
     """The table, its marks and what it was measured on."""
     lines = [
         BEGIN,
+        "",
         f"{date.today().isoformat()}, {machine_name()}; `python benchmarks/table.py`, nothing else "
         f"running.",
         "",
@@ -203,7 +204,7 @@ def markdown(found: dict[str, list[Row]]) -> str:
         for line in BENCHMARKS[name].lines:
             cells = (line.work, line.against, line.wanted(), line.found(rows))
             lines.append(f"| {' | '.join(cells)} | `{BENCHMARKS[name].command}` |")
-    return "\n".join([*lines, END])
+    return "\n".join([*lines, "", END])
 
 
 def put_into(page: Path, table: str) -> None:

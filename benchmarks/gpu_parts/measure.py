@@ -23,6 +23,7 @@ from torch import Tensor
 
 from fairway.evaluate.chunks import cut_chunk
 from fairway.evaluate.config import make_predictor, plan_text
+from fairway.evaluate.learners.sgd import Sgd
 from fairway.model.flops import flops_per_token
 from fairway.model.gpt import GPT
 from fairway.recipes.recipe import Recipe
@@ -172,7 +173,11 @@ def scoring(here: Here) -> list[Row]:
         starts = tuple((tokens == chosen.model.bos_id).nonzero()[:, 0].tolist())
         text = ValText(tokens, torch.ones(count - 1, dtype=torch.long), starts)
         frozen = chosen.evaluate.frozen()
-        for what, config in (("sliding", frozen), ("its own learning", chosen.evaluate)):
+        ways = [("sliding", frozen), ("its own learning", chosen.evaluate)]
+        if isinstance(ttt := chosen.evaluate.ttt, Sgd):
+            graphs = replace(chosen.evaluate, ttt=replace(ttt, graphed=True))
+            ways.append(("its own learning as CUDA graphs", graphs))
+        for what, config in ways:
             config = config.resolved(chosen.model.train_context)
             predictor = make_predictor(model, config)
             plans = plan_text(config, text)[:3]

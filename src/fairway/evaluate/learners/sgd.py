@@ -24,6 +24,7 @@ from fairway.evaluate.ledger import Margins
 from fairway.evaluate.predictor import ALONE, Rounding
 from fairway.model.gpt import GPT
 from fairway.model.segments import Segments, document_segments
+from fairway.runtime.cuda_graphs import graphed_loss
 from fairway.runtime.device import send
 from fairway.runtime.distributed import Ranks
 from fairway.runtime.kernels import kernels_in_use
@@ -63,6 +64,8 @@ class Sgd(Learner):
     precision: Precision | None = None
     # learn through torch.compile: minutes once, then faster epochs; None: as training did
     compiled: bool | None = None
+    # replay whole batches as CUDA graphs: one launch, the same result; a CPU takes no notice
+    graphed: bool = False
 
     def __post_init__(self) -> None:
         if min(self.chunk_tokens, self.epochs, self.batch_sequences) < 1:
@@ -208,6 +211,11 @@ class WeightLearner:
             with self._precision():
                 self.compiled_loss = compile_loss(
                     model, *self.compiled_shape, model.compute_dtype, {model.loops_active}
+                )
+        if config.graphed and share and not self._settled:
+            with self._precision(), kernels_in_use(), torch.enable_grad():
+                self.compiled_loss = graphed_loss(
+                    model, self.compiled_loss, *self.compiled_shape, model.config.vocab_size
                 )
 
     @property
