@@ -51,8 +51,7 @@ def window_logits(
     In C++ where that takes the model, for a single token of each row and, in float64, for any
     number. The choice depends on the model and on T alone, so encoder and decoder make the same.
     """
-    few = tokens.size(1) == 1 or model.compute_dtype == torch.float64
-    if few and not why_plain(model):
+    if not why_plain(model) and (tokens.size(1) == 1 or model.compute_dtype == torch.float64):
         return _in_compiled(model, tokens, start, cache, adapters)
     if cache is not None:
         cache.step = None

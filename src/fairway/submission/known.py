@@ -74,7 +74,9 @@ RULES = (
     Rule(  # plain forms alone: compilers fuse them, and kernels of ours are no part of a script
         answers={
             "kernels_matrices.take": False,
+            "why_plain": "in a script",
             "on_cpu.take": False,
+            "on_cpu.take_products": False,
             "on_gpu.take": False,
             "on_gpu.take_loss": False,
             "is_plugin": False,
@@ -129,6 +131,7 @@ RULES = (
     Rule(
         when=lambda run: run.evaluate.arithmetic == "native",
         answers={"self._settled": False, "config.settled": False},
+        nothing={"fairway.evaluate.learners": {"self.rounding": None}},
         left_out=("fairway.evaluate.config:make_settled_predictor",),
         unused=(
             "fairway.train.param_groups:Optimizers.state_dict Optimizers.load_state_dict",
