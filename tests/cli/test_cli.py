@@ -160,7 +160,38 @@ def test_a_difference_holds_just_what_changed(capsys: pytest.CaptureFixture) -> 
         (["report"], "name a run folder"),
         (["train", "pocket", "/nowhere", "--set", "seed"], "PATH=JSON"),
         (["train", "pocket", "/nowhere", "--set", "sead=3"], "no field 'sead'"),
-        (["train", "pr1413", "/nowhere", "--env", "/nowhere/env.json"], "No such file"),
+        (["train", "pr1413", "/nowhere", "--env", "/nowhere/env.json"], "there is no file"),
+        (["recipes", "pr1413", "--against", sys.executable], "is not JSON"),
+        (["plan", "pocket", "--seconds", "nan"], "nan is no number to reckon with"),
+        (["plan", "pocket", "--seconds", "inf"], "inf is no number to reckon with"),
+        (["run", "pocket", "/nowhere", "--train.seconds", "nan"], "nan is no number"),
+        (["plan", "pocket", "--threads", "0"], "threads=0: one is the least"),
+        (["score", "m.fwy", "d", "--tokens", "1"], "two are the least"),
+        (["score", "m.fwy", "d", "--budget-seconds", "0"], "no text fits no time"),
+        (["score", "m.fwy", "d", "--fit"], "give both"),
+        (["prove", "m.fwy", "d", "--out", "/"], "name a file"),
+        (["verify", "p", "m.fwy", "--text", "/nowhere/x"], "no folder /nowhere"),
+        (["tune", "m.fwy", "d", "--out", "/nowhere/x"], "no folder /nowhere"),
+        (["compress", "m.fwy", "f", "/nowhere/x"], "no folder /nowhere"),
+        (["compress", "m.fwy", "f", "o", "--threads", "0"], "threads=0"),
+        (["effects", "--csv", "/nowhere/x"], "no folder /nowhere"),
+        (["lm-eval", "m.fwy", "--tasks", "a", "--out", "/nowhere/x"], "no folder /nowhere"),
+        (
+            [
+                "import",
+                "a.pt",
+                "--lineage",
+                "pr1413",
+                "--env",
+                "e",
+                "--tokenizer",
+                "t",
+                "--out",
+                "/",
+            ],
+            "name a file",
+        ),
+        (["audit", "m.fwy", "data", "--seconds", "-1"], "nothing is asked in no time"),
     ],
 )
 def test_what_the_user_can_mend_ends_with_two_and_no_traceback(
@@ -170,6 +201,17 @@ def test_what_the_user_can_mend_ends_with_two_and_no_traceback(
     shown = capsys.readouterr().err
     assert message in shown
     assert "Traceback" not in shown
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after hours: nothing is opened, even."""
+    opened = []
+    monkeypatch.setattr("fairway.cli.scores.open_model", lambda *a: opened.append(a))
+    words = ["prove", str(tmp_path / "model.fwy"), "d", "--out", str(tmp_path)]
+    assert main(words) == 2
+    assert opened == []
 
 
 def test_an_illegal_scorer_ends_with_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -3,13 +3,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fairway.audit.findings import AuditReport, ProbeResult
 from fairway.pipeline import judging
-from fairway.pipeline.judging import audit_run, compare, prove_score, write_page
+from fairway.pipeline.judging import audit_run, compare, keep_excerpt, prove_score, write_page
+from fairway.pipeline.scoring import LEARNING, SLIDING, token_nats_file
 from fairway.recipes.registry import recipe, smoke
-from fairway.result import RunResult
+from fairway.report.excerpt import EXCERPT
+from fairway.result import RunResult, ScoreResult, StageResult, TrainResult
 from fairway.runtime.run_log import RunLog
 from fairway.runtime.setup import Runtime
 from fairway.tokens.shards import DataFolder
@@ -74,3 +77,23 @@ def test_compressors_read_the_text_that_was_scored(song: DataFolder, runtime: Ru
 def test_a_page_is_written_of_a_run_folder(go: Go, tmp_path: Path) -> None:
     go(smoke(recipe("pocket")), tmp_path)
     assert "pocket_smoke" in write_page([tmp_path], tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("change", [None, 1.01, np.nan])
+def test_a_page_shows_what_each_token_cost_only_where_that_is_the_score(
+    song: DataFolder, runtime: Runtime, tmp_path: Path, change: float | None
+) -> None:
+    text = ValText.of(song, 50)
+    each = np.full(text.num_targets, 2.0, np.float32)
+    stage = StageResult(bits_per_byte=1.0, nats_per_token=2.0, seconds=1.0)
+    nats, size = 2.0 * text.num_targets, text.num_targets
+    score = ScoreResult(bits_per_byte=1.0, nats=nats, tokens=size, bytes=size)
+    train = TrainResult(seconds=1.0, steps=1, tokens=1)
+    result = RunResult(
+        recipe="r", seed=1, device="cpu", params=1, train=train, score=score,
+        stages={"sliding": stage, "ttt": stage},
+    )  # fmt: skip
+    for name in (SLIDING, LEARNING):
+        np.save(token_nats_file(tmp_path, name), each if change is None else each * change)
+    keep_excerpt(tmp_path, text, song, result, runtime)
+    assert (tmp_path / EXCERPT).is_file() == (change is None)

@@ -1,5 +1,6 @@
 """A table of bytes for each id that somebody made: a `.npy`, `.json` or PyTorch file."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,11 @@ def read_byte_table(path: Path) -> np.ndarray:
         if data[:1] in (b"[", b"{"):
             return _listed(parse_json(data))
         return _tensor(path)
+    except pickle.UnpicklingError as error:  # PyTorch's advice is to run what is inside
+        raise ValueError(
+            f"{path} is no table of bytes: neither .npy nor JSON, nor a tensor that can be read "
+            "without running anything"
+        ) from error
     except Exception as error:  # unpicklers raise whatever they stumble over
         raise ValueError(f"{path} is no table of bytes: {one_line(error, 200)}") from error
 

@@ -106,6 +106,8 @@ def _check_text(real: bool, num_bytes: int | None, text: bytes | None, tokenizer
         raise ValueError(
             "bytes and tokenizers belong to a text: pass the tokens too (--tokens FILE.npy)"
         )
+    if num_bytes is not None and num_bytes < 0:
+        raise ValueError(f"num_bytes={num_bytes:,}: no text has fewer bytes than none")
     if text is not None and num_bytes is not None and num_bytes != len(text):
         raise ValueError(
             f"num_bytes={num_bytes:,} but the text has {len(text):,} bytes; pass one of the two"

@@ -31,7 +31,7 @@ from fairway.tokens.tokenizer import (
 )
 
 MOST_BYTES = 1 << 27  # of a vocabulary's file; the largest published ones have some 30 MB
-MOST_IDS = 1 << 24
+MOST_IDS = 1 << 20
 # How the encodings of cl100k_base and later cut text before merging; a .tiktoken file has no word
 # of it. It decides which tokens a text has, not what a token stands for.
 PATTERN = (
@@ -180,10 +180,11 @@ def of_tokenizer_json(data: bytes) -> Vocabulary:
             "what its tokens decode to is not the text, and no count of theirs can be right"
         )
     added = tokenizer.get_added_tokens_decoder()  # whose ids are not always those of the file
-    size = 1 + max(tokenizer.get_vocab().values(), default=-1)
+    spelled = {token: name for name, token in tokenizer.get_vocab().items()}
+    size = 1 + max(spelled, default=-1)
     if size > MOST_IDS:
         raise ValueError(f"one of its ids is {size - 1:,}; {MOST_IDS:,} ids are the most")
-    printed = [tokenizer.id_to_token(token) or "" for token in range(size)]
+    printed = [spelled.get(token, "") for token in range(size)]
     pieces = [
         (b"" if added[token].special else printed[token].encode())
         if token in added

@@ -58,11 +58,22 @@ def _plugin_names(value: object) -> Iterator[str]:
             yield from _plugin_names(item)
 
 
+def require_places(*files: Path | None) -> None:
+    """ValueError where one of these files could not be written when the work is done."""
+    from fairway.runtime.files import require_writable
+
+    for file in files:
+        if file is not None:
+            require_writable(file.resolve())
+
+
 def read_env(path: Path) -> dict[str, str]:
     """The variables of a published script, as texts."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; it is to hold a script's variables as JSON")
     try:
-        env = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        env = json.loads(path.read_bytes())
+    except ValueError as error:  # no UTF-8, either
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(env, dict) or any(isinstance(v, dict | list) for v in env.values()):
         raise ValueError(f'{path} must be an object of variables, such as {{"NUM_LAYERS": "11"}}')

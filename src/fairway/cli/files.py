@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from fairway.cli.answer import Answer, read_env
+from fairway.cli.answer import Answer, read_env, require_places
 from fairway.cli.words import Data, File, InFile, MaybeCount, MaybeFile, MaybeName, Name
 
 
@@ -44,6 +44,7 @@ def pack(
     if out is None and not source.is_dir():
         raise ValueError(f"name the file to write: --out FILE ({source} stays as it is)")
     target = out or source / "model.fwy"
+    require_places(target)
     whole = owned(source, Ranks()) if source.is_dir() else nullcontext()
     with RunLog() as log, whole:
         runtime = Runtime(choose_device(), log=log).measured()
@@ -70,6 +71,7 @@ def import_(
     """
     from fairway.interop.import_file import import_file
 
+    require_places(out)
     answer = import_file(file, lineage, read_env(env), tokenizer, out)
     print(f"{answer['params']:,} parameters in {out}", file=sys.stderr)
     return answer

@@ -60,6 +60,8 @@ def audit(
         tokenizer: of a scorer: the vocabulary of its tokens, in a file of any kind that `fairway
             bytes` takes, to count bytes token by token; otherwise none is counted
     """
+    if seconds <= 0:
+        raise ValueError(f"--seconds {seconds:g}: nothing is asked in no time")
     if ".py:" in subject or vocab_size is not None:
         _refuse("a model", subject, data=data, cap_bytes=cap_bytes, eval_seconds=eval_seconds)
         if vocab_size is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from fairway.cli.answer import Answer, No
+from fairway.cli.answer import Answer, No, require_places
 from fairway.cli.words import Folders, MaybeCount, MaybeFile, MaybeName, Name
 from fairway.runtime.extras import extra
 
@@ -110,6 +110,7 @@ def effects(
     from fairway.runs.effects import ledger
     from fairway.runtime.files import atomic_write
 
+    require_places(csv, page)
     database = RunsDatabase(_database(runs))
     found = ledger(database.runs([Where.parse(text) for text in where], since))
     if not found.effects:

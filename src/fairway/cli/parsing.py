@@ -9,6 +9,7 @@ first alone, and costs no PyTorch; `--help-all` from the second.
 
 import inspect
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -69,6 +70,27 @@ def _one_or_yes(words: list[str]) -> str:
     if len(words) > 1:
         raise ValueError("one of yes, no and auto")
     return words[0] if words else "yes"
+
+
+@REGISTRY.primitive_rule
+def _numbers_are_finite(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float] | None:
+    """A NaN is neither more nor less than any limit, so each check would let it pass."""
+    if info.type is not float:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT",
+        instance_from_str=_finite,
+        is_instance=lambda value: isinstance(value, int | float),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _finite(words: list[str]) -> float:
+    number = float(words[0])
+    if not math.isfinite(number):
+        raise ValueError(f"{words[0]} is no number to reckon with")
+    return number
 
 
 # What every command takes, before its name and after it.

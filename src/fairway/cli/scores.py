@@ -15,6 +15,7 @@ from fairway.cli.answer import (
     model_file,
     open_decoder,
     open_model,
+    require_places,
     shown,
     with_settings,
 )
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from fairway.tokens.val_text import ValText
 
 
+NEEDS_BUDGET = "--fit takes the documents that fit --budget-seconds; give both"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions:
     """What is scored, and in which time.
@@ -63,6 +67,16 @@ class ScoreOptions:
     tokens: MaybeCount = None
     out: MaybeFile = None
     seed: Count = 0
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None and self.tokens < 2:
+            raise ValueError(
+                f"--tokens {self.tokens}: the first token is never scored, so two are the least"
+            )
+        if self.budget_seconds is not None and self.budget_seconds <= 0:
+            raise ValueError(f"--budget-seconds {self.budget_seconds:g}: no text fits no time")
+        if self.fit and self.budget_seconds is None:
+            raise ValueError(NEEDS_BUDGET)
 
 
 ALL_OF_IT = ScoreOptions()
@@ -108,10 +122,9 @@ def score(
             evaluate.ttt=null
     """
     from fairway.proof.scored import told
-    from fairway.runtime.files import atomic_write, require_writable
+    from fairway.runtime.files import atomic_write
 
-    if options.out is not None:
-        require_writable(options.out)
+    require_places(options.out)
     loaded = open_model(model)
     text = _text_to_score(loaded, texts, options.tokens)
     scored = _score(loaded, text, evaluate, options)
@@ -216,8 +229,7 @@ def _fitted(
 ) -> "ValText":
     from fairway.evaluate.fitting import first_that_fit
 
-    if seconds is None:
-        raise ValueError("--fit takes the documents that fit --budget-seconds; give both")
+    assert seconds is not None  # `ScoreOptions` refuses it
     _, part = first_that_fit(model, config, text, seconds, ranks=runtime.ranks)
     if part.scope:
         runtime.log.say(f"scoring {part.scope}")
@@ -251,13 +263,13 @@ def prove(
             certificate says so
         out: the proof file to write; its certificate lies beside it, as .json
     """
-    from fairway.runtime.files import atomic_write, require_writable
+    from fairway.runtime.files import atomic_write
 
     if fit and budget_seconds is None:
-        raise ValueError("--fit takes the documents that fit --budget-seconds; give both")
+        raise ValueError(NEEDS_BUDGET)
     if out.suffix == ".json":
         raise ValueError(f"{out} is where the certificate will lie; name the proof otherwise")
-    require_writable(out)
+    require_places(out)
     seconds = budget_seconds if fit else None
     certificate, differs = _proved(model, data, score, tokens, documents, seconds, out)
     atomic_write(out.with_suffix(".json"), certificate.to_json().encode())
@@ -341,6 +353,7 @@ def verify(
     from fairway.runtime.device import choose_device
     from fairway.runtime.files import atomic_write
 
+    require_places(text)
     loaded = open_decoder(model, choose_device(device))
     try:
         with shown("verify") as progress:

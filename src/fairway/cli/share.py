@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import DisallowNone, Positional, arg
 
-from fairway.cli.answer import Answer, open_decoder, open_model
+from fairway.cli.answer import Answer, open_decoder, open_model, require_places
 from fairway.cli.words import MaybeFile, Model, Out
 from fairway.interop.harness_config import HarnessConfig
 from fairway.runtime.extras import extra
@@ -101,10 +101,9 @@ def lm_eval(
         model: the model file, or hf://OWNER/NAME
         out: JSON file to write all results to, with the settings of the tasks
     """
-    from fairway.runtime.files import atomic_write, require_writable
+    from fairway.runtime.files import atomic_write
 
-    if out is not None:
-        require_writable(out)
+    require_places(out)
     with extra("lm-eval", "lm-evaluation-harness"):
         from lm_eval.utils import make_table
 

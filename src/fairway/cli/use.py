@@ -13,6 +13,7 @@ from fairway.cli.answer import (
     open_decoder,
     open_model,
     print_text,
+    require_places,
     shown,
     with_settings,
 )
@@ -45,12 +46,9 @@ def tune(
     """
     from fairway.cli.scores import Present
     from fairway.proof.prove import evaluation_of
-    from fairway.runtime.files import require_writable
     from fairway.tokens.shards import DataFolder
 
-    if out is not None:
-        require_writable(out)
-
+    require_places(out)
     with extra("tune", "the search"):
         from fairway.tune import tune as search
 
@@ -97,12 +95,14 @@ def compress(
     config = CompressConfig(
         segments=segments, adapt=adapt, threads=threads, arithmetic=arithmetic, guard=guard
     )
+    require_places(out)
     loaded = open_decoder(model)
     with shown("compress") as progress:
         size = compress_file(loaded, file, out, config, progress)
     before = file.stat().st_size
-    bits = 8 * size / max(before, 1)
-    print(f"{before:,} to {size:,} bytes, {bits:.3f} bits per byte", file=sys.stderr)
+    bits = 8 * size / before if before else None
+    shown_bits = "" if bits is None else f", {bits:.3f} bits per byte"
+    print(f"{before:,} to {size:,} bytes{shown_bits}", file=sys.stderr)
     return {"out": str(out), "bytes_before": before, "bytes": size, "bits_per_byte": bits}
 
 
@@ -119,6 +119,7 @@ def decompress(model: Model, file: InFile, out: Out) -> Answer:
     from fairway.proof.compress import decompress_file
     from fairway.proof.reproducible import NotReproducible
 
+    require_places(out)
     loaded = open_decoder(model)
     try:
         with shown("decompress") as progress:

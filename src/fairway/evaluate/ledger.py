@@ -38,6 +38,7 @@ OF_WEIGHTS, OF_MOMENTS, ROOTS = Grid(dither=1.0), Grid(), Grid(significant=5, le
 # Gradients that are divided by their own size, and matrices of them, by so many bits coarser than
 # what is learned: few of them may be ties, and a lesson has many.
 ONE_BY_ONE, OF_MATRICES, COARSER = Grid(significant=5, least=8), Grid(), 2
+ONE_BY_ONE_BEFORE = Grid(significant=5, least=1)  # where files name no margin of gradients
 
 
 class Deviates(ValueError):
@@ -50,13 +51,14 @@ class Margins:
 
     logit       nats; logits themselves are rounded to 1/256 of a factor of two, 0.0027 nats
     state       share of the power of two that spans a tensor of what was learned
-    gradient    the same, of a gradient that is rounded before its step
+    gradient    the same, of a gradient that is rounded before its step; None: of files from before
+                there was such a margin, which rounded only what is taken one by one
     state_bits  what is learned is rounded to 2**-state_bits of that power
     """
 
     logit: float = 1e-11
     state: float = 2.0**-40
-    gradient: float = 2.0**-40
+    gradient: float | None = 2.0**-40
     state_bits: int = 14
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class Margins:
         require_within(self, logit=(1e-15, 1e-4), state=bounds, gradient=bounds, state_bits=(4, 40))
         # Beside 2**-10 of a step that a point of the grid keeps from boundaries (`dither.py`), and
         # roots of second moments are rounded up to 2**7 times as fine.
-        margin = max(self.state, self.gradient)
+        margin = max(self.state, self.gradient or 0.0)
         if margin > 2.0 ** -(self.state_bits + 11):
             raise ValueError(f"a margin of {margin:g} is none beside {self.state_bits} bits")
 
@@ -177,6 +179,10 @@ class Ledger:
                     else it is matrices whose singular values are made alike
         """
         grid, coarser = (ONE_BY_ONE, 0) if one_by_one else (OF_MATRICES, COARSER)
+        if self.margins.gradient is None:
+            if not one_by_one:
+                return
+            grid = ONE_BY_ONE_BEFORE
         for name, values in gradients.items():
             if values.numel():
                 self._settle(

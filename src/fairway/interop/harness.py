@@ -239,6 +239,8 @@ def run_tasks(loaded: LoadedModel, config: HarnessConfig) -> dict[str, Any]:
 
 def _known_tasks(names: Sequence[str], include_path: Path | None) -> TaskManager:
     """The user's own, or where they are not all that is asked for, the harness's thousands too."""
+    if include_path is not None and not include_path.is_dir():
+        raise ValueError(f"there is no folder {include_path}; --include-path names one with tasks")
     for defaults in (False, True):
         manager = TaskManager(include_path=include_path, include_defaults=defaults)
         known = manager.all_tasks

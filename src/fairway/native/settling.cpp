@@ -4,12 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace {
 
 constexpr double ROUND = 1.5 * 4503599627370496.0;  // adding and taking away rounds to whole numbers
-constexpr int64_t BLOCK = 1 << 14;                  // values that a thread takes at once
+constexpr int64_t BLOCK = 1 << 11;                  // values that a thread takes at once
 constexpr int SHIFT = 32;
 
 struct Near {
@@ -18,11 +19,16 @@ struct Near {
 };
 thread_local std::vector<Near> found;
 
-// 2 to the power of how much finer than the grid a number of that many steps is rounded.
+// 2 to the power of how much finer than the grid a number of that many steps is rounded. The exponent
+// is read off its bits; that of zero is lower than any, which changes nothing.
 inline double finer(double steps, int64_t significant, int64_t least) {
-    int exponent;
-    std::frexp(steps, &exponent);
-    return std::ldexp(1.0, static_cast<int>(significant - std::max<int64_t>(exponent, least)));
+    uint64_t bits;
+    std::memcpy(&bits, &steps, 8);
+    int64_t exponent = static_cast<int64_t>(bits >> 52 & 0x7FF) - 1022;
+    uint64_t power = static_cast<uint64_t>(1023 + significant - (exponent > least ? exponent : least)) << 52;
+    double by;
+    std::memcpy(&by, &power, 8);
+    return by;
 }
 
 }  // namespace
@@ -35,38 +41,28 @@ int64_t settle(double *values, int64_t size, double scale, const double *table, 
                int64_t at, double dither, int64_t significant, int64_t least, double margin) {
     int64_t blocks = (size + BLOCK - 1) / BLOCK;
     std::vector<std::vector<Near>> by_block(blocks);
+    bool even = significant < 0;
 #pragma omp parallel for schedule(static)
     for (int64_t block = 0; block < blocks; block++) {
         int64_t first = block * BLOCK, number = std::min(BLOCK, size - first);
-        double *part = values + first;
+        double *part = values + first, rounded[BLOCK];
         const double *offsets = table + at + first % period;  // twice as long as its period
-        double finest = 1.0;
-        bool any = false;
-        if (significant < 0) {
-            double back = 1.0 / scale;
-            int64_t close = 0;
+        auto by = [&](double steps) { return even ? 1.0 : finer(steps, significant, least); };
+        int64_t close = 0;
 #pragma omp simd reduction(+ : close)
-            for (int64_t i = 0; i < number; i++) {
-                double exact = part[i] * scale + dither * offsets[i];
-                double steps = (exact + ROUND) - ROUND;
-                close += std::fabs(exact - steps) + margin > 0.5;
-            }
-            any = close > 0;
-            if (!any) {
-#pragma omp simd
-                for (int64_t i = 0; i < number; i++)
-                    part[i] = ((part[i] * scale + dither * offsets[i] + ROUND) - ROUND) * back;
-                continue;
-            }
-        }
         for (int64_t i = 0; i < number; i++) {
-            double steps = part[i] * scale;
-            if (significant >= 0) finest = finer(steps, significant, least);
+            double steps = part[i] * scale, finest = by(steps);
+            double exact = steps * finest + dither * offsets[i], whole = (exact + ROUND) - ROUND;
+            close += std::fabs(exact - whole) + finest * margin > 0.5;
+            rounded[i] = whole / (scale * finest);
+        }
+        for (int64_t i = 0; close && i < number; i++) {
+            double steps = part[i] * scale, finest = by(steps);
             double exact = steps * finest + dither * offsets[i], whole = (exact + ROUND) - ROUND;
             if (std::fabs(exact - whole) + finest * margin > 0.5)
                 by_block[block].push_back({first + i, static_cast<int8_t>(whole > exact)});
-            part[i] = whole / (scale * finest);
         }
+        std::memcpy(part, rounded, number * sizeof(double));
     }
     found.clear();
     for (const std::vector<Near> &one : by_block) found.insert(found.end(), one.begin(), one.end());

@@ -1,5 +1,6 @@
 """What is done with a score: prove it, audit it, compare it, report it. The work of one process."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -123,15 +124,16 @@ def keep_excerpt(
     """What the page shows of the text, token by token, as far as the run knows what each cost."""
     if result.score is None or (folder / EXCERPT).is_file():
         return
+    frozen_nats = result.stages["sliding"].nats_per_token * result.score.tokens
     columns = []
-    for name in (SLIDING, LEARNING):
+    for name, total in ((SLIDING, frozen_nats), (LEARNING, result.score.nats)):
         path = token_nats_file(folder, name)
-        columns.append(TokenNats(path, text.num_targets).read() if path.is_file() else None)
-    frozen, nats = columns
-    if frozen is None or nats is None or np.isnan(frozen).any() or np.isnan(nats).any():
-        runtime.log.say("report, without the text: what each token cost was not kept")
-        return
-    excerpt = make_excerpt(text, data.tokenizer, frozen, nats)
+        nats = TokenNats(path, text.num_targets).read() if path.is_file() else np.full(1, np.nan)
+        if not math.isclose(nats.sum(), total, rel_tol=1e-4):  # not whole, or not of this run
+            runtime.log.say("report, without the text: what each token cost was not kept")
+            return
+        columns.append(nats)
+    excerpt = make_excerpt(text, data.tokenizer, *columns)
     write_excerpt(folder / EXCERPT, excerpt, result)
 
 

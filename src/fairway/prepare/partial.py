@@ -197,8 +197,8 @@ def require_documents(split: str, counts: Mapping[str, int]) -> None:
     """ValueError for a split that is empty."""
     if not counts["documents"]:
         raise ValueError(
-            f"no {split} document: give another --val-fraction, or validation text of its own "
-            f"with --val"
+            f"no {split} document is left (what is in both texts counts as validation): give "
+            f"another --val-fraction or --seed, or validation text of its own with --val"
         )
 
 

@@ -36,7 +36,7 @@ from fairway.proof.sample import FEW_TARGETS
 from fairway.proof.segments import choose_segments, plan_segments, segment_bounds, share_of
 from fairway.proof.settled_stream import encode_settled
 from fairway.proof.stored import is_stored, store, stored
-from fairway.proof.ties import read_ties, tie_sections
+from fairway.proof.ties import read_ties, tie_sections, with_margins
 from fairway.proof.verify import check_model, explained
 from fairway.runtime.files import atomic_write, read_file, require_other, require_writable
 from fairway.runtime.progress import Progress, silent
@@ -70,9 +70,11 @@ class CompressConfig:
     guard: bool = True
 
     def __post_init__(self) -> None:
-        if (self.segments is not None and self.segments < 1) or self.every < 1:
+        counts = (self.segments, self.threads, self.every)
+        if any(count is not None and count < 1 for count in counts):
             raise ValueError(
-                f"segments={self.segments}, every={self.every}: both must be at least 1"
+                f"segments={self.segments}, threads={self.threads}, every={self.every}: each must "
+                "be at least 1"
             )
 
 
@@ -195,7 +197,7 @@ def decompress(loaded: LoadedModel, data: bytes, progress: Progress = silent) ->
         return stored(data)
     frame = unpack_frame(MAGIC, data, "a file that fairway compressed")
     try:
-        header = config_from_json(_Header, frame.header)
+        header = config_from_json(_Header, with_margins(frame.header))
         checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4").tolist()
         symbols = frame.read("symbols", len(data))
         _check_coding(loaded, header, len(checkpoints), len(data))

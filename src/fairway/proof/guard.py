@@ -177,7 +177,7 @@ def _judged(found: Deviation, margins: Margins) -> Deviation:
     beyond = [
         f"{seen:.1e} {what} where {margin:.0e} is announced"
         for what, (seen, margin) in beside.items()
-        if seen * SAFETY > margin
+        if margin is not None and seen * SAFETY > margin
     ]
     if beyond:
         raise ValueError(

@@ -21,7 +21,7 @@ from fairway.proof.decoder_limits import (
     check_facts,
 )
 from fairway.proof.prefix import Prefix, pack_starts, unpack_starts
-from fairway.proof.ties import read_ties, tie_sections
+from fairway.proof.ties import read_ties, tie_sections, with_margins
 from fairway.runtime.limits import require_within
 
 MAGIC = b"FWP2"
@@ -93,7 +93,7 @@ class ProofFile:
         """Raises `Refused` for anything but the whole, unchanged bytes of a proof."""
         frame = unpack_frame(MAGIC, data, "a proof of fairway")
         try:
-            header = config_from_json(_Header, frame.header)
+            header = config_from_json(_Header, with_margins(frame.header))
             checkpoints = np.frombuffer(frame.read("checkpoints", len(data)), "<u4")
             check_coding(
                 num_tokens=header.num_tokens,

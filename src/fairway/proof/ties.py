@@ -3,10 +3,19 @@
 from fairway.artifact.sections import Frame, Section
 from fairway.coding.marks import pack_marks, unpack_marks
 from fairway.evaluate.ledger import Ties
+from fairway.runtime.strict_json import Json
 
 LOGITS, STATE = "ties", "ties_learned"
 _MOST_SYMBOLS = 1 << 20
 _MOST_STATE = 1 << 60  # values that are ever settled
+
+
+def with_margins(header: dict[str, Json]) -> dict[str, Json]:
+    """A file's header, in which one from before gradients had a margin of their own says so."""
+    settled = header.get("settled")
+    if not isinstance(settled, dict):
+        return header
+    return {**header, "settled": {"gradient": None, **settled}}
 
 
 def most_bytes(num_tokens: int) -> int:

@@ -106,6 +106,11 @@ def decode_proof(
     seconds: float | None = None,
 ) -> Verification:
     """The text of a proof; see `verify`."""
+    for name, least in (("threads", threads), ("rows", rows)):
+        if least is not None and least < 1:
+            raise ValueError(f"{name}={least}: one is the least")
+    if seconds is not None and seconds < 0:
+        raise ValueError(f"seconds={seconds:g}: time does not run backwards")
     if proof.settled is None and (threads, rows) != (None, None):
         raise ValueError(
             "the proof is in native arithmetic, which decodes with the encoder's own threads and "

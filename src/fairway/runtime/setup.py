@@ -79,6 +79,8 @@ def runtime_for(
     peer_seconds  a rank that is silent for so long is lost, and the others end
     """
     if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads={threads}: one is the least")
         torch.set_num_threads(threads)
     ranks = Ranks.from_env()
     chosen = choose_device(device, local_rank=ranks.local_rank)

@@ -88,6 +88,7 @@ RULES = (
         nothing={
             "fairway.runtime.attention_backend": {"requested": None},
             "fairway.train.loop": {"stop": None},
+            "fairway.evaluate.rounding": {"functions": None},
         },
         left_out=(
             "fairway.runtime.run_log:RunLog",
