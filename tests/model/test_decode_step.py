@@ -148,6 +148,13 @@ def test_matrices_in_half_the_memory_where_that_is_exact(exact: bool) -> None:
     assert_twins(model, tokens(rows=5))
 
 
+def test_a_model_made_in_inference_mode_is_read_as_it_lies() -> None:
+    with torch.inference_mode():
+        model = of_type(build(PLAIN), torch.float64)
+        assert not narrow_matrices(model)
+        assert_twins(model, tokens(rows=2))
+
+
 def test_a_token_without_an_embedding_is_refused_and_nothing_is_read() -> None:
     model = build(PLAIN)
     cache = model.new_cache(1, 4)

@@ -119,9 +119,14 @@ def matrices(model: GPT) -> list[Tensor]:
     return [module._parameters["weight"] for module in modules]  # type: ignore[misc]
 
 
+def _may_be_narrow(model: GPT) -> bool:
+    # What was made in inference mode does not say when it changes.
+    return model.compute_dtype == torch.float64 and not model.embed.weight.is_inference()
+
+
 def versions(model: GPT) -> object:
     """Changes with every matrix that is changed, where copies of them are kept."""
-    if model.compute_dtype != torch.float64:
+    if not _may_be_narrow(model):
         return None
     return [weight._version for weight in matrices(model)]
 
@@ -129,7 +134,7 @@ def versions(model: GPT) -> object:
 def narrow_matrices(model: GPT) -> dict[int, Tensor]:
     """The matrices of a model in float64 by id, in float32 and so in half the memory, which is what
     a step waits for; none, unless that is exact: settled weights have few bits."""
-    if model.compute_dtype != torch.float64:
+    if not _may_be_narrow(model):
         return {}
     made_for, kept = versions(model), _narrow.get(model)
     if kept is None or kept[0] != made_for:

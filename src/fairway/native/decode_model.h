@@ -1,7 +1,8 @@
 // A model, and what a decoder keeps of its past, as model/decode_step.py describes them: field by
-// field, all of eight bytes.
+// field, all of eight bytes; and its matrices as tiles read them. Stands behind products.h.
 
 #include <cstdint>
+#include <unordered_map>
 
 namespace {
 
@@ -36,6 +37,52 @@ template <typename T> struct Model {
     Adapter<T> on_head;
     const Ngram<T> *ngrams;
     const Pass<T> *passes;
+};
+
+template <typename T> const float *narrow(const T *weights) {
+    return reinterpret_cast<const float *>(weights);
+}
+
+// A model's matrices in the order in which tiles read them, for one call.
+template <typename T> class Packed {
+  public:
+    explicit Packed(const Model<T> &m, int threads) {
+        int64_t kv = m.kv_heads * m.head_dim;
+        for (int64_t i = 0; i < m.num_passes; i++) {
+            const Pass<T> &pass = m.passes[i];
+            add(pass.query, m.dim, m.dim), add(pass.key, kv, m.dim), add(pass.value, kv, m.dim);
+            add(pass.output, m.dim, m.dim), add(pass.up, pass.hidden, m.dim);
+            add(pass.mlp_gate, pass.hidden, m.dim), add(pass.down, m.dim, pass.hidden);
+        }
+        add(m.embed_up, m.dim, m.embed_dim), add(m.head_down, m.embed_dim, m.dim);
+        add(m.head, m.vocab, m.embed_dim);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+        for (size_t i = 0; i < all.size(); i++) {
+            const Matrix &one = all[i];
+            if (m.narrow)
+                Tiles<T>::pack_all(View<float>{narrow(one.weights), 1, one.in}, one.in, one.out, one.to);
+            else
+                Tiles<T>::pack_all(View<T>{one.weights, 1, one.in}, one.in, one.out, one.to);
+        }
+    }
+    const T *find(const T *weights) const { return of.at(weights); }
+
+  private:
+    struct Matrix {
+        const T *weights;
+        int64_t out, in;
+        T *to;
+    };
+    Scratch<T> scratch;
+    std::vector<Matrix> all;
+    std::unordered_map<const T *, const T *> of;
+
+    void add(const T *weights, int64_t out, int64_t in) {
+        if (!weights || of.count(weights)) return;
+        T *to = scratch.take(Tiles<T>::packed_size(in, out));
+        all.push_back({weights, out, in, to});
+        of[weights] = to;
+    }
 };
 
 }  // namespace
