@@ -133,6 +133,8 @@ def test_a_scorer_that_dies_on_some_streams_is_audited_on_the_others(tmp_path: P
             {"tokens": np.arange(40), "num_bytes": 9, "text": b"ab"},
             "num_bytes=9 but the text has 2",
         ),
+        ({"tokens": np.arange(40), "num_bytes": -1}, "fewer bytes than none"),
+        ({"tokens": np.arange(40), "tokenizer": 3}, "int is no tokenizer"),
         ({"vocab_size": 1}, "needs two of both"),
     ],
 )

@@ -203,17 +203,6 @@ def test_what_the_user_can_mend_ends_with_two_and_no_traceback(
     assert "Traceback" not in shown
 
 
-def test_a_place_that_cannot_be_written_is_told_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not after hours: nothing is opened, even."""
-    opened = []
-    monkeypatch.setattr("fairway.cli.scores.open_model", lambda *a: opened.append(a))
-    words = ["prove", str(tmp_path / "model.fwy"), "d", "--out", str(tmp_path)]
-    assert main(words) == 2
-    assert opened == []
-
-
 def test_an_illegal_scorer_ends_with_one(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "cheat.py").write_text(
         "import numpy as np\n"

@@ -88,6 +88,9 @@ def test_a_part_of_a_proof_is_never_called_the_whole(
     assert 16 <= part["tokens"] < 60
     assert "yes, so far" in said
     assert "the text came back" not in said
+    for option in ("--rows", "--threads"):
+        assert main(["verify", "p.fwp", MODEL, option, "0"]) == 2
+        assert "=0: one is the least" in capsysbinary.readouterr().err.decode()
     whole = ask("verify", "p.fwp", MODEL, "--seconds", "1000")
     assert (whole["equal"], whole["whole"], whole["tokens"]) == (True, True, 60)
 

@@ -178,6 +178,12 @@ def test_bits_per_byte_of_a_local_task_are_ours(
     assert results["local_choices"]["acc,none"] in (0.0, 1.0)
 
 
+def test_a_folder_of_tasks_that_is_not_there_is_named(make, tmp_path: Path) -> None:
+    config = HarnessConfig(tasks=("any",), include_path=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"no folder .*nowhere"):
+        run_tasks(make("bpe").loaded, config)
+
+
 @pytest.mark.slow
 def test_a_task_that_is_not_there_is_named_with_the_nearest(make, tasks: Path) -> None:
     config = HarnessConfig(tasks=("local_document",), include_path=tasks)

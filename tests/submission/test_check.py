@@ -273,6 +273,25 @@ def test_a_model_with_a_tail_is_refused_though_every_hash_agrees(forged: Path) -
     assert not any(check.startswith(("score", "log", "bytes")) for check in found)
 
 
+def test_what_cannot_be_read_ends_no_other_question(forged: Path, song: DataFolder) -> None:
+    """With the text at hand every model is opened, and one cannot be."""
+    (forged / seed_name(ARTIFACT, 42)).write_bytes(b"FWY1, and nothing more")
+    found = answers(forged, song)
+    said = failed(found)
+    assert {"model, seed 42", "bytes, seed 42", "scores", "proof, seed 42"} <= set(said), said
+    assert {"significance", "proof, seed 0"} <= {one.check for one in found}
+
+
+@pytest.mark.parametrize("name", ["settled", "made_with"])
+def test_a_description_without_its_parts_is_refused(name: str, forged: Path) -> None:
+    edited(forged / seed_name("run.json", 0), lambda run: run.pop(name), seal=True)
+    if name == "made_with":
+        with pytest.raises(ValueError, match="made_with of seed 0"):
+            read_case(forged, rules=RULES)
+    else:
+        assert "settled is None" in failed(answers(forged))["code"]
+
+
 def test_a_seed_that_is_another_under_a_new_number_is_named(forged: Path) -> None:
     """The run of seed 42 once more, as if it were 1234's."""
     for name in (ARTIFACT, "proof.fwp", "certificate.json"):

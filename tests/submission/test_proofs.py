@@ -18,7 +18,16 @@ from fairway.runs.record import ARTIFACT
 from fairway.runs.rules import RuleSet
 from fairway.runtime.identity import sealed, unsealed
 from fairway.submission.case import Finding, read_case
-from fairway.submission.folder import CERTIFICATE, PROOF, About, seed_name, settled_in, submit
+from fairway.submission.figures import judge_scores
+from fairway.submission.folder import (
+    CERTIFICATE,
+    PROOF,
+    SUBMISSION,
+    About,
+    seed_name,
+    settled_in,
+    submit,
+)
 from fairway.submission.proofs import judge_proofs
 from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
@@ -86,6 +95,27 @@ def test_a_proof_of_another_text_is_named(
     held["score"] |= {"code_bytes": proof["coded_bytes"], "tokens": proof["tokens"]}
     result.write_text(json.dumps(sealed(held)))
     assert judged(folder, song).said == "it is of another text"
+
+
+def test_a_few_bytes_less_of_code_are_seen_without_the_text_and_with_it(
+    folder: Path, song: DataFolder
+) -> None:
+    """So few that the coder's own end would explain them: settled codes are compared exactly."""
+    result, summary = folder / seed_name(RESULT, SEED), folder / SUBMISSION
+    held: Any = unsealed(result.read_bytes())
+    score = held["score"]
+    score["code_bytes"] -= 4
+    score["bits_per_byte"] = 8 * score["code_bytes"] / score["bytes"]
+    result.write_text(json.dumps(sealed(held)))
+    told = json.loads(summary.read_bytes())
+    told["val_bpb"] = told["seed_results"][str(SEED)]["val_bpb"] = score["bits_per_byte"]
+    summary.write_text(json.dumps(told))
+    said = f"its code has {score['code_bytes'] + 4:,} bytes, and the score says"
+    assert judged(folder).said.startswith(said)
+    case = read_case(folder, rules=RULES, data=song)
+    failed = {one.check: one.said for one in judge_scores(case) if one.answer == "fail"}
+    assert set(failed) == {f"scored again, seed {SEED}"}
+    assert failed.popitem()[1].startswith(f"edited: {score['code_bytes'] + 4:,} bytes of code")
 
 
 def test_the_certificate_of_another_proof_is_named(folder: Path) -> None:

@@ -82,6 +82,8 @@ def with_each(record: Path, **lines: str) -> None:
 
 def test_seeds_that_ran_other_scripts_are_named(record: Path) -> None:
     """As in #1412."""
+    (record / "train_gpt_decode.py").write_text("# " * 40)
+    assert "8 bytes as it lies there, 80 more of Python beside it" in answers(record)["code"][1]
     with_each(record, code="Code size: 7868{} bytes")
     answer, words = answers(record)["code"]
     assert (answer, "78,680 and 78,681 and 78,682 bytes" in words) == ("fail", True)

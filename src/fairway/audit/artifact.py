@@ -39,6 +39,7 @@ from fairway.audit.white_box import (
 )
 from fairway.evaluate.config import plan_text
 from fairway.evaluate.planner import estimate, measure_rates
+from fairway.evaluate.predictor import Predictor
 from fairway.runtime.files import read_file
 from fairway.runtime.identity import unsealed
 from fairway.runtime.limits import one_line
@@ -138,31 +139,7 @@ def _scorer_probes(
     yield observed.order_result()
     yield observed.weights_result(fingerprint(model.state_dict()) == before)
 
-    # It has learned what it will, so its state stands still whatever the chunk holds.
-    held, last = observed.predictor, scorer.plans[-1]
-
-    def in_time(share: float) -> Callable[[], bool]:
-        return lambda: session.now() < begin + share * seconds
-
-    def causality(case: Case) -> ProbeResult:
-        walks = _compare_walks(case)
-        session.stop_at = begin + seconds  # what was walked so far was cut to fit; the rest is not
-        args = (case.tokens, case.vocab_size, in_time(0.75), case.seed)
-        inside = compare_inside_chunk(held, last, *args)
-        result = causality_result([walks, inside], normalized=True)
-        return replace(result, details={**result.details, "order": stated_order(case)})
-
-    def normalization(case: Case) -> ProbeResult:
-        rows, context = packed.config.rows, model.config.train_context
-        return probe_distributions(held, last, tokens, rows, context, in_time(0.85))
-
-    ours: dict[str, Probe] = {
-        "determinism": _determinism,
-        "causality": causality,
-        "normalization": normalization,
-        "coverage": probe_coverage,
-        "bytes": probe_bytes,
-    }
+    ours = _probes(session, packed, observed.predictor, begin, seconds)
     num_bytes, tokenizer = _counted_by(packed.data, tokens.numpy())
     case = Case(
         session=session,
@@ -180,6 +157,41 @@ def _scorer_probes(
         case.ordered = case.rearranged(order)
     for name in case.probes:
         yield case.result(name)
+
+
+def _probes(
+    session: Session, packed: PackedModel, held: Predictor, begin: float, seconds: float
+) -> dict[str, Probe]:
+    """By name, in the order in which they are asked.
+
+    held  has learned what it will, so its state stands still whatever a chunk holds
+    """
+    assert isinstance(session.scorer, ModelScorer)
+    last = session.scorer.plans[-1]
+
+    def in_time(share: float) -> Callable[[], bool]:
+        return lambda: session.now() < begin + share * seconds
+
+    def causality(case: Case) -> ProbeResult:
+        walks = _compare_walks(case)
+        session.stop_at = begin + seconds  # what was walked so far was cut to fit; the rest is not
+        args = (case.tokens, case.vocab_size, in_time(0.75), case.seed)
+        inside = compare_inside_chunk(held, last, *args)
+        result = causality_result([walks, inside], normalized=True)
+        return replace(result, details={**result.details, "order": stated_order(case)})
+
+    def normalization(case: Case) -> ProbeResult:
+        rows, context = packed.config.rows, packed.loaded.model.config.train_context
+        tokens = torch.from_numpy(case.stream)
+        return probe_distributions(held, last, tokens, rows, context, in_time(0.85))
+
+    return {
+        "determinism": _determinism,
+        "causality": causality,
+        "normalization": normalization,
+        "coverage": probe_coverage,
+        "bytes": probe_bytes,
+    }
 
 
 def _determinism(case: Case) -> ProbeResult:

@@ -267,7 +267,9 @@ def of_sentencepiece(data: bytes) -> Vocabulary:
             "neither a .tiktoken file, a tokenizer.json, a SentencePiece model nor a model or "
             f"tokenizer of ours ({str(error)[:80]})"
         ) from error
-    return of_piece_table(processor, first_blank=not settings.normalizer_spec.add_dummy_prefix)
+    spec = settings.normalizer_spec  # by either of these, decoding drops a document's first blank
+    drops = spec.add_dummy_prefix or spec.remove_extra_whitespaces
+    return of_piece_table(processor, first_blank=not drops)
 
 
 def of_piece_table(table: Any, *, first_blank: bool = False) -> Vocabulary:

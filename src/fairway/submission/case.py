@@ -15,7 +15,7 @@ from fairway.runtime.identity import unsealed
 from fairway.runtime.limits import one_line
 from fairway.runtime.progress import Progress, silent
 from fairway.runtime.setup import LOG
-from fairway.runtime.strict_json import JsonObject, parse_json
+from fairway.runtime.strict_json import JsonObject, json_object, parse_json
 from fairway.submission.folder import (
     COPIED,
     SUBMISSION,
@@ -94,11 +94,13 @@ def read_case(folder: Path, **options: Any) -> Case:
         if missing:
             raise ValueError(f"{folder} has no {seed_name(missing[0], number)}; hand it in as well")
         run = read_sealed(folder / seed_name(RUN, number))
+        made = json_object(run.get("made_with"), f"made_with of seed {number}")
+        json_object(made.get("versions"), f"versions of seed {number}")
         seeds.append(
             Seed(
                 number=number,
                 result=RunResult.from_json(read_sealed(folder / seed_name(RESULT, number))),
-                made=run["made_with"],  # type: ignore[arg-type]
+                made=dict(made),  # type: ignore[arg-type]
                 recipe=read_sealed(folder / seed_name(RECIPE, number)),
                 told=log_facts(folder / seed_name(LOG, number)),
                 model=folder / seed_name(ARTIFACT, number),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from fairway.runs.compare import compare
 from fairway.runs.groups import Group
+from fairway.runtime.limits import one_line
 from fairway.submission.case import Answer, Case, Finding
 from fairway.submission.figures import judge_audits, judge_scores
 from fairway.submission.papers import (
@@ -23,12 +24,23 @@ from fairway.submission.papers import (
 )
 from fairway.submission.proofs import judge_proofs
 
+Question = Callable[[Case], Iterator[Finding]]
+
 
 def judge(case: Case, base: Group | None = None, other: Group | None = None) -> list[Finding]:
     """Every question, in order. base, other: what it is to beat, and itself, as groups of runs."""
-    return [finding for question in QUESTIONS for finding in question(case)] + [
-        judge_significance(case, base, other)
-    ]
+    found = [finding for question in QUESTIONS for finding in _answers(question, case)]
+    return [*found, judge_significance(case, base, other)]
+
+
+def _answers(question: Question, case: Case) -> Iterator[Finding]:
+    """A file that cannot be read is an answer as well, and ends no other question."""
+    try:
+        yield from question(case)
+    except ValueError as error:
+        name = question.__name__.removeprefix("judge_")
+        mend = "hand in the files of the runs, unchanged"
+        yield Finding(name, "fail", one_line(error, 200), mend)
 
 
 def exit_status(findings: list[Finding]) -> int:
@@ -47,7 +59,7 @@ def judge_significance(case: Case, base: Group | None, other: Group | None) -> F
     return Finding("significance", answer, said, "a larger advantage, or more seeds")
 
 
-QUESTIONS: tuple[Callable[[Case], Iterator[Finding]], ...] = (
+QUESTIONS: tuple[Question, ...] = (
     judge_files,
     judge_code,
     judge_models,

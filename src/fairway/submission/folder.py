@@ -20,9 +20,9 @@ from fairway.artifact.config_json import config_from_json
 from fairway.artifact.container import unpack
 from fairway.evaluate.config import EvaluateConfig
 from fairway.recipes.recipe import Recipe
-from fairway.result import RESULT, RunResult
+from fairway.result import MOST_RESULT, RESULT, RunResult
 from fairway.runs.database import DATABASE, RunsDatabase
-from fairway.runs.description import RECIPE, RUN, read_recipe
+from fairway.runs.description import MOST_DESCRIPTION, RECIPE, RUN, read_recipe
 from fairway.runs.groups import Group, group_runs
 from fairway.runs.record import ARTIFACT, RunRecord, require_own_artifact
 from fairway.runtime.files import atomic_write, file_sha256, read_file, whole_folder
@@ -152,21 +152,29 @@ def one_group(records: Sequence[RunRecord], known: Mapping[str, int] | None = No
 
 
 def settled_in(folder: Path, seed: int | None = None) -> Settled:
-    """What a run settled, from the files of its folder, or of a folder that was handed in."""
+    """What a run settled, from the files of its folder, or of a folder that was handed in.
+
+    Raises ValueError where they do not say.
+    """
     named = (lambda name: name) if seed is None else (lambda name: seed_name(name, seed))
-    held = json.loads((folder / named(RUN)).read_bytes())
-    chosen = json_object(held["settled"], "settled")
-    planned = json_object(chosen["evaluation"], "evaluation")
+
+    def part(held: object, name: str) -> Mapping[str, object]:
+        return json_object(json_object(held, "it").get(name), name)
+
+    chosen = part(parse_json(read_file(folder / named(RUN), MOST_DESCRIPTION)), "settled")
+    planned = part(part(chosen, "evaluation"), "config")
     artifact = unpack((folder / named(ARTIFACT)).read_bytes())
     tokenizer = load_tokenizer(artifact.tokenizer)
-    result = json.loads((folder / named(RESULT)).read_bytes())
+    result = json_object(parse_json(read_file(folder / named(RESULT), MOST_RESULT)), RESULT)
     return Settled(
         recipe=read_recipe(folder) if seed is None else read_recipe_file(folder / named(RECIPE)),
-        evaluate=config_from_json(EvaluateConfig, json_object(planned["config"], "config")),
+        evaluate=config_from_json(EvaluateConfig, planned),
         header=artifact.config,
-        compute_dtype=str(chosen["compute_dtype"]),
-        compiled=bool(chosen["compiled"]),
-        device="cuda" if str(result["device"]).rpartition(", ")[2].startswith("cuda") else "cpu",
+        compute_dtype=str(chosen.get("compute_dtype")),
+        compiled=bool(chosen.get("compiled")),
+        device=(
+            "cuda" if str(result.get("device")).rpartition(", ")[2].startswith("cuda") else "cpu"
+        ),
         tokenizer=tokenizer.kind,
         transform=tokenizer.transform,
     )

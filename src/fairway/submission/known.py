@@ -73,12 +73,14 @@ def _masks(run: Settled) -> bool:
 RULES = (
     Rule(  # plain forms alone: compilers fuse them, and kernels of ours are no part of a script
         answers={
-            "kernels_matrices.take": False,
             "on_cpu.take": False,
+            "on_cpu.take_products": False,
             "on_gpu.take": False,
             "on_gpu.take_loss": False,
             "is_plugin": False,
             "plugins_of": [],
+            "kernels_matrices.take": False,
+            "why_plain": "in a script",
             "self._told": (None, "training diverged"),
             "_casts_itself": True,
         },
@@ -86,11 +88,14 @@ RULES = (
         nothing={
             "fairway.runtime.attention_backend": {"requested": None},
             "fairway.train.loop": {"stop": None},
+            "fairway.evaluate.rounding": {"functions": None},
         },
         left_out=(
+            "fairway.model.decode_step:_in_compiled",
             "fairway.runtime.run_log:RunLog",
             "fairway.runtime.stopping:Stop",
             "fairway.runtime.attention_backend:_obstacle_plain _obstacle_flex",
+            "fairway.runtime.meter:Meter",
             "fairway.runtime.watchdog:Watchdog",
         ),
         unused=(
@@ -128,7 +133,7 @@ RULES = (
     ),
     Rule(
         when=lambda run: run.evaluate.arithmetic == "native",
-        answers={"self._settled": False, "config.settled": False},
+        answers={"self._settled": False, "config.settled": False, "self._round_gradients": None},
         left_out=("fairway.evaluate.config:make_settled_predictor",),
         unused=(
             "fairway.train.param_groups:Optimizers.state_dict Optimizers.load_state_dict",

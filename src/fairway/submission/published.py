@@ -117,6 +117,8 @@ def _code(folder: Folder) -> Iterator[Finding]:
     printed = sorted({log.code_bytes for log in folder.logs if log.code_bytes is not None})
     script = folder.path / "train_gpt.py"
     lies = f"{script.stat().st_size:,} bytes as it lies there" if script.is_file() else "no script"
+    more = sum(f.stat().st_size for f in folder.path.glob("*.py") if f != script and f.is_file())
+    lies += f", {more:,} more of Python beside it" if more else ""
     if len(printed) > 1:
         sizes = " and ".join(f"{size:,}" for size in printed)
         said = f"its logs are of scripts of {sizes} bytes, and one is handed in"

@@ -13,7 +13,7 @@ class Settled:
 
     header         of the artifact, see `packing.header_of`
     compute_dtype  of training, and whether it runs through `torch.compile`
-    device         kind of device it ran on: on another the script runs, only slower
+    device         kind of device it ran on: on another the script scores, only slower
     tokenizer      kind of the text's tokenizer, and the transform before it
     """
 

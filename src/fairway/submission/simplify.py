@@ -14,6 +14,8 @@ SETTINGS_ALONE = (
     *("quant", "evaluate"),
 )
 
+WATCHING = {"_peers_expected", "_collective", "waiting"}  # methods of ranks and their meter
+
 
 class Simplifier(ast.NodeTransformer):
     """One module.
@@ -86,6 +88,15 @@ class Simplifier(ast.NodeTransformer):
                 node.exc.args = [ast.Constant(f"{self.module.rpartition('.')[2]}:{node.lineno}")]
         return node
 
+    def visit_Return(self, node: ast.Return) -> ast.Return:
+        """Why a backend of attention is passed over is said by a run, and not by its script."""
+        self.generic_visit(node)
+        around = self.within[-1] if self.within else None
+        tells = isinstance(around, ast.FunctionDef) and around.name.startswith("_obstacle")
+        if tells and (isinstance(node.value, ast.JoinedStr) or _is_text(node.value)):
+            node.value = ast.Constant("no")
+        return node
+
     def _block(self, node: Any) -> ast.AST:
         self.generic_visit(node)
         node.body = node.body or [ast.Pass()]
@@ -95,9 +106,14 @@ class Simplifier(ast.NodeTransformer):
 
     def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
         """Peers are not watched over: the collective is made, and torchrun ends what fails."""
-        match node.items:
-            case [ast.withitem(ast.Call(func=ast.Attribute(attr="_peers_expected")))]:
-                return self._body(node.body)
+        calls = (item.context_expr for item in node.items)
+        if all(
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in WATCHING
+            for call in calls
+        ):
+            return self._body(node.body)
         return self._block(node)
 
     def visit_Try(self, node: ast.Try) -> ast.stmt | list[ast.stmt]:
@@ -134,6 +150,10 @@ def _says_nothing(node: ast.stmt) -> bool:
     return isinstance(node, ast.Pass) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     )
+
+
+def _is_text(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def _only_checks(member: ast.stmt) -> bool:
