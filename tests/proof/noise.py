@@ -50,14 +50,14 @@ def shaken(times: float, where: str) -> Iterator[None]:
 
     def other_step(self: WeightLearner, batch: Batch) -> None:
         step(self, batch)
-        margin = self.config.margins().gradient
+        margin = self.config.margins().gradient or 0.0
         for weight in self.trained.values():
             assert weight.grad is not None
             weight.grad += noise_of_size(weight.grad, times * margin)
 
     def other_gradients(self: DocumentPredictor, *args: object) -> dict[str, Tensor]:
         found = gradients_of(self, *args)  # type: ignore[arg-type]
-        margin = self.config.margins().gradient
+        margin = self.config.margins().gradient or 0.0
         return {n: g + noise_of_size(g, times * margin) for n, g in found.items()}
 
     patches = {

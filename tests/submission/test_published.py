@@ -61,8 +61,10 @@ def test_what_its_logs_say_against_it_is_found(
 def test_the_log_of_another_model_is_found_by_what_it_ends_with(tmp_path: Path) -> None:
     """As in #86: three seeds on paper, one log, and that of another model."""
     held = {"val_bpb": 1.15015359, "seeds": [1337, 42, 123], "train_steps_mean": 10070}
+    held["model_params"] = 26501720
     (tmp_path / "submission.json").write_text(json.dumps(held))
     (tmp_path / "train.log").write_text(
+        "model_params:21778504\nseed:1337\n"
         "stopping_early: wallclock_cap train_time:600040ms step:12329/20000\n"
         "final_sliding_window_exact val_loss:1.96976839 val_bpb:1.16660881\n"
     )
@@ -70,7 +72,9 @@ def test_the_log_of_another_model_is_found_by_what_it_ends_with(tmp_path: Path) 
     assert found["mean"][0] == found["steps"][0] == found["number of seeds"][0] == "fail"
     assert "printed in no log, and they end with 1.16661" in found["mean"][1]
     assert found["steps"][1] == "10,070 on average stated, 12,329 printed"
-    assert found["number of seeds"][1] == "3 seeds, and no log: 1 in all"
+    assert found["number of seeds"][1] == "3 seeds, and no log of seed 123, 42: 1 in all"
+    assert found["parameters"][0] == "fail"
+    assert "26,501,720 are stated, and 21,778,504 printed" in found["parameters"][1]
 
 
 def with_each(record: Path, **lines: str) -> None:

@@ -41,6 +41,7 @@ from fairway.tokens.shards import DataFolder
 from fairway.tokens.val_text import ValText
 from fairway.train.memory import free_bytes
 
+UNCONFIRMED_ERROR = 0.3  # of steps on machines that nobody has published a step of
 ESTIMATE_ERROR = 0.15  # of an evaluation of which a few batches were timed
 FIT_ERROR = 0.001  # what a file that is fitted to its cap leaves empty, at most
 BYTES_ERROR = 0.2  # of one that is not: what weights take once they are trained
@@ -97,12 +98,17 @@ def plan_on_gpus(
     recipe = _with_seconds(recipe, seconds)
     speed = GPUS[name].teraflops / GPUS["H100"].teraflops
     model = published_steps()
+    error = model.error
     basis = f"fitted to {len(RUNS)} published runs on {NODE} x H100, each predicted by the others"
     if (number, name) != (NODE, "H100"):
-        basis += f"; scaled to {number} x {name} by peak arithmetic, which no run has confirmed"
+        error = max(error, UNCONFIRMED_ERROR)
+        basis += (
+            f"; scaled to {number} x {name} by peak arithmetic, which no run has confirmed: its "
+            "error is a guess"
+        )
     step = Figure(
         value=model.seconds(mean_flops(recipe), number, speed),
-        error=model.error,
+        error=error,
         basis=basis,
     )
     return _plan(

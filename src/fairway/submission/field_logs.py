@@ -20,6 +20,7 @@ EVALUATED = re.compile(r"\beval_time:\s*(\d{1,15}(?:\.\d{1,9})?)\s*ms")
 STEPS = re.compile(r"^stopping_early\b[^\n]*\bstep:\s*(\d{1,15})/", re.M)
 SEED = re.compile(r"^\s*seed[:=]\s*(\d{1,20})\s*$", re.M | re.I)
 TOKENS = re.compile(r"^(?:val_tokens:|val_loader:[^\n]*\btokens:)\s*(\d{1,15})", re.M)
+PARAMS = re.compile(r"^model_params:\s*(\d{1,15})", re.M)
 NAMED = re.compile(r"seed[_-]?(\d{1,20})", re.I)
 NO_LOGS = ("requirements.txt",)
 
@@ -44,6 +45,7 @@ class FieldLog:
     eval_seconds: float | None
     steps: int | None
     val_tokens: int | None
+    params: int | None
 
     @classmethod
     def of(cls, path: Path) -> "FieldLog":
@@ -62,6 +64,7 @@ class FieldLog:
             eval_seconds=None if evaluated is None else float(evaluated) / 1000,
             steps=_count(_last(STEPS, text)),
             val_tokens=_count(_last(TOKENS, text)),
+            params=_count(_last(PARAMS, text)),
         )
 
 

@@ -32,6 +32,7 @@ CLOCKS = {  # field: the clock, and how many there are in a second
 }
 # Scored tokens of the published text, all of it, in the tokenizers whose records' logs print them.
 WHOLE_TEXTS = {
+    63_779_840: "1,024 pieces of the first export",
     62_021_632: "1,024 pieces",
     45_508_608: "4,096 pieces",
     40_540_160: "8,192 pieces",
@@ -85,6 +86,7 @@ def judge_published(path: Path, rules: RuleSet) -> list[Finding]:
         *_clocks(folder),
         *_seeds(folder),
         *_steps(folder),
+        *_parameters(folder),
         *_text(folder),
         *_scores(folder),
         _mean(folder),
@@ -186,7 +188,8 @@ def _seeds(folder: Folder) -> Iterator[Finding]:
     elif not number:
         yield Finding(place, "unknown", "no seed is stated")
     elif number < rules.num_seeds:
-        said = f"{number} seeds, and {rules.name} asks for {rules.num_seeds}"
+        several = "1 seed" if number == 1 else f"{number} seeds"
+        said = f"{several}, and {rules.name} asks for {rules.num_seeds}"
         yield Finding(place, "fail", said, "run more")
     elif listed and printed - listed:
         foreign = ", ".join(sorted(printed - listed))
@@ -219,6 +222,15 @@ def _steps(folder: Folder) -> Iterator[Finding]:
         yield Finding("steps", "fail", "; ".join(wrong), "hand in the logs of these very runs")
     elif compared:
         yield Finding("steps", "pass", "as stated")
+
+
+def _parameters(folder: Folder) -> Iterator[Finding]:
+    stated = folder.described.get("model_params")
+    printed = {log.params for log in folder.logs if log.params is not None}
+    if _is_number(stated) and printed and stated not in printed:
+        shown = ", ".join(f"{params:,}" for params in sorted(printed))
+        said = f"{stated:,} are stated, and {shown} printed: the logs are of another model"
+        yield Finding("parameters", "fail", said, "hand in the logs of these very runs")
 
 
 def _text(folder: Folder) -> Iterator[Finding]:

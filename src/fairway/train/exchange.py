@@ -86,8 +86,13 @@ class GradientExchange:
         for rank in range(1, self.ranks.world_size):
             torch._foreach_add_(totals, [parts[rank] for parts in received])
         for bucket, total in zip(self.buckets, totals, strict=True):
-            owned = bucket.names[0] in self.owners
-            self._take(bucket, total if owned else self.ranks.all_gather(total).flatten())
+            if bucket.names[0] not in self.owners:
+                total = self.ranks.all_gather(total).flatten()
+            for name in bucket.names:
+                if self.owners.get(name, self.ranks.rank) == self.ranks.rank:
+                    parameter = self.parameters[name]
+                    parameter.grad = total[: parameter.numel()].view_as(parameter)
+                    total = total[parameter.numel() :]
         self.sent, self._arrived = [], set()
         loss, norms = self._tell(loss)
         return loss, norms, [p.grad for p in self.parameters.values() if p.grad is not None]
@@ -108,14 +113,6 @@ class GradientExchange:
         self.sent.append(self.ranks.start_scatter(torch.cat(parts), bucket.sizes))
         for parameter in parameters:
             parameter.grad = None
-
-    def _take(self, bucket: Bucket, sums: Tensor) -> None:
-        rank = self.ranks.rank
-        for name in bucket.names:
-            if self.owners.get(name, rank) == rank:
-                parameter = self.parameters[name]
-                parameter.grad = sums[: parameter.numel()].view_as(parameter)
-                sums = sums[parameter.numel() :]
 
     def _tell(self, loss: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and norms, in one message. A norm is told by its owner, or else the first rank."""

@@ -136,8 +136,8 @@ def training_steps(
             norm = torch.linalg.vector_norm(norms)
             if not config.clip_on_each_rank:
                 _clip(gradients, norm, config.grad_clip)
-            rising = warmup.scale(progress, number)
-            kept = _set_rates(optimizers, config, progress, number, scale * rising)
+            risen = scale * warmup.scale(progress, number)
+            kept = _set_rates(optimizers, config, progress, number, risen)
             optimizers.step()
             optimizers.zero_grad()
             yield Step(

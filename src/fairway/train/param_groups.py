@@ -117,7 +117,10 @@ def group_parameters(
 
 
 class Optimizers:
-    """That of the matrices and AdamW as one; build it with `build_optimizers`."""
+    """That of the matrices and AdamW as one; build it with `build_optimizers`.
+
+    owners  the rank that needs a parameter's gradient, where only one does
+    """
 
     def __init__(
         self,
@@ -126,6 +129,7 @@ class Optimizers:
         adamw_groups: Mapping[Group, Mapping[str, Tensor]],
     ) -> None:
         self.matrix_optimizer = matrix_optimizer
+        self.owners: Mapping[str, int] = getattr(matrix_optimizer, "owners", {})
         self.adamw_parameters = {
             name: parameter for group in adamw_groups.values() for name, parameter in group.items()
         }
@@ -153,11 +157,6 @@ class Optimizers:
             for group in self.adamw.param_groups:
                 group["lr"] = lr_scale * group["peak"].lr
                 group["weight_decay"] = decay_scale * group["peak"].weight_decay
-
-    @property
-    def owners(self) -> Mapping[str, int]:
-        """The rank that needs a parameter's gradient, where only one does."""
-        return getattr(self.matrix_optimizer, "owners", {})
 
     def step(self) -> None:
         if self.owners:

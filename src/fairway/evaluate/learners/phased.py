@@ -59,7 +59,8 @@ class Phased(Learner):
     def margins(self) -> Margins:
         """The wider ones of both."""
         of = [part.margins() for part in (self.sgd, self.adapters) if part is not None]
-        return Margins(state=max(one.state for one in of), gradient=max(one.gradient for one in of))
+        gradient = max(one.gradient or 0.0 for one in of)
+        return Margins(state=max(one.state for one in of), gradient=gradient or None)
 
     def check(self, windows: WindowConfig) -> None:
         super().check(windows)

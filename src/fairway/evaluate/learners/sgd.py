@@ -214,9 +214,8 @@ class WeightLearner:
                 )
         if config.graphed and share and not self._settled:
             with self._precision(), kernels_in_use(), torch.enable_grad():
-                self.compiled_loss = graphed_loss(
-                    model, self.compiled_loss, *self.compiled_shape, model.config.vocab_size
-                )
+                shape = *self.compiled_shape, model.config.vocab_size
+                self.compiled_loss = graphed_loss(model, self.compiled_loss, *shape)
 
     @property
     def _settled(self) -> bool:
