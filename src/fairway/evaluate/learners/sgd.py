@@ -116,7 +116,7 @@ class Sgd(Learner):
 
     def margins(self) -> Margins:
         # Steps that follow from rounded gradients differ less, and Adam's hardly any more.
-        return Margins(state=2.0 ** {"sgd": -40, "muon": -41, "adamw": -46}[self.optimizer])
+        return Margins(state=2.0 ** {"sgd": -40, "muon": -42, "adamw": -46}[self.optimizer])
 
     def describe(self) -> str:
         return f"{self.epochs} epochs"
