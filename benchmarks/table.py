@@ -197,13 +197,15 @@ def markdown(found: dict[str, list[Row]]) -> str:
         f"{date.today().isoformat()}, {machine_name()}; `python benchmarks/table.py`, nothing else "
         f"running.",
         "",
-        "| Work | Against | Asked | Found | Command: `python benchmarks/` |",
+        "| Work | Against | Asked | Found | Command |",
         "|---|---|---|---|---|",
     ]
     for name, rows in found.items():
         for line in BENCHMARKS[name].lines:
             cells = (line.work, line.against, line.wanted(), line.found(rows))
-            lines.append(f"| {' | '.join(cells)} | `{BENCHMARKS[name].command}` |")
+            lines.append(
+                f"| {' | '.join(cells)} | `python benchmarks/{BENCHMARKS[name].command}` |"
+            )
     return "\n".join([*lines, "", END])
 
 
