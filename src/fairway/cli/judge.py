@@ -87,20 +87,41 @@ def audit(
             f"name the data: fairway audit {subject} DATA; or a scorer: "
             f"fairway audit FILE.py:FUNCTION --vocab-size V"
         )
+    return _audit_model(
+        Path(subject),
+        data,
+        seconds=seconds,
+        cap_bytes=cap_bytes,
+        eval_seconds=eval_seconds,
+        seed=seed,
+        probes=probe,
+    )
+
+
+def _audit_model(
+    model: Path,
+    data: Path,
+    *,
+    seconds: float,
+    cap_bytes: int | None,
+    eval_seconds: float | None,
+    seed: int,
+    probes: Names,
+) -> Answer:
     from fairway.audit.artifact import audit_artifact
     from fairway.tokens.shards import DataFolder
 
     folder = DataFolder(data)
-    open_model(Path(subject))  # says where a plug-in is another one
+    open_model(model)  # says where a plug-in is another one
     return _verdict(
         audit_artifact(
-            Path(subject),
+            model,
             folder,
             seconds=seconds,
             cap_bytes=cap_bytes,
             eval_seconds=eval_seconds,
             seed=seed,
-            probes=probe,
+            probes=probes,
             progress=print_text,
         )
     )
